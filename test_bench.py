@@ -1,0 +1,681 @@
+"""The tests: pure parts by tables, the HTTP parser against h11, every target on its real server, faults, README.
+
+Times are never asserted tighter than a busy machine can hold: counts, order, batches and ratios are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import doctest
+import importlib.util
+import itertools
+import json
+import math
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import h11
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import bench
+
+HERE = Path(__file__).parent
+QUICK = ["--task-time", "0.2"]
+
+
+def run_bench(tmp_path: Path, *arguments: str) -> tuple[int, dict]:
+    """bench.main in this process, its logs and JSON under tmp_path; the exit code and the document."""
+    document = tmp_path / "out.json"
+    code = bench.main([*arguments, "--logs", str(tmp_path), "--json", str(document)])
+    return code, json.loads(document.read_text())
+
+
+# ---------------------------------------------------------------- predict
+
+
+def test_the_examples_in_the_docstrings_hold():
+    assert doctest.testmod(bench).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("requests", "workers", "slots", "wait_s", "makespan_s"),
+    [
+        (0, 4, 1, 1.0, 0.0),
+        (1, 4, 1, 1.0, 1.0),
+        (4, 4, 1, 1.0, 1.0),
+        (5, 4, 1, 1.0, 2.0),
+        (16, 4, 1, 1.0, 4.0),  # post A: /io and /async-io in 4 s
+        (16, 4, 1, 0.5, 2.0),  # post A: /async-io-multi in 2 s
+        (100, 1, 40, 1.0, 3.0),
+        (64, 4, 4, 1.0, 4.0),
+        (10_000, 1, math.inf, 1.0, 1.0),
+        (6, 1, 1, 10.0, 60.0),  # post B: time.sleep(10) in `async def`
+        (6, 1, math.inf, 10.0, 10.0),  # post B: its asyncio.sleep fix
+    ],
+)
+def test_a_burst_takes_the_rounded_up_number_of_rounds(requests, workers, slots, wait_s, makespan_s):
+    prediction = bench.predict(requests, workers, slots, wait_s)
+    assert prediction.makespan_s == makespan_s
+    assert len(prediction.answered_s) == requests
+    assert max(prediction.answered_s, default=0.0) == pytest.approx(makespan_s)
+
+
+def test_request_n_starts_at_the_floor_and_is_answered_one_task_later():
+    prediction = bench.predict(16, 4, 1, 1.0)
+    assert prediction.started_s == [n // 4 * 1.0 for n in range(16)]
+    assert prediction.answered_s == [(n // 4 + 1) * 1.0 for n in range(16)]
+
+
+@pytest.mark.parametrize(
+    ("path", "slots", "wait_s", "published_rps"),
+    [("/io", 4, 1.0, 4), ("/async-io", 4, 1.0, 4), ("/async-io-multi", 4, 0.5, 8.3)],
+)
+def test_post_a_published_the_throughput_that_the_slots_give(path, slots, wait_s, published_rps):
+    predicted_rps = 100 / bench.predict(100, slots, 1, wait_s).makespan_s
+    assert predicted_rps == pytest.approx(published_rps, rel=0.05)
+
+
+def test_post_a_fastapi_io_took_two_rounds_because_of_the_split():
+    assert bench.predict(100, 4, 40, 1.0).makespan_s == 1.0
+    assert 100 / bench.predict_split([41, 44, 11, 4], 40, 1.0) == pytest.approx(48.3, rel=0.05)
+
+
+def test_post_c_published_the_ratio_of_the_slots():
+    flask_rps, fastapi_rps = 16 / 0.05, 60 / 0.05
+    assert fastapi_rps / flask_rps == pytest.approx(992 / 265, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("split", "slots", "rounds"),
+    [([], 1, 0), ([16], 4, 4), ([62, 2, 0, 0], 4, 16), ([16, 16, 16, 16], 4, 4), ([1000], math.inf, 1)],
+)
+def test_the_slowest_worker_decides(split, slots, rounds):
+    assert bench.predict_split(split, slots, 0.5) == rounds * 0.5
+
+
+@given(st.integers(1, 500), st.integers(1, 8), st.sampled_from([1, 4, 40, math.inf]))
+def test_no_split_is_faster_than_the_even_one(requests, workers, slots):
+    even = [requests // workers + (worker < requests % workers) for worker in range(workers)]
+    assert bench.predict_split(even, slots, 1.0) == bench.predict(requests, workers, slots, 1.0).makespan_s
+    assert bench.predict_split([requests], slots, 1.0) >= bench.predict(requests, workers, slots, 1.0).makespan_s
+
+
+# ---------------------------------------------------------------- the access log and what is read out of it
+
+
+def log_line(request: int, pid: int, started_s: float, duration_s: float = 1.0) -> bench.LogLine:
+    return bench.LogLine("stamp", pid, "GET", "/io", "200", duration_s, str(request), started_s)
+
+
+@pytest.mark.parametrize(
+    ("line", "request_id"),
+    [
+        ("[2026-11-20 17:04:15.123] [pid-4711] GET /io 200 1.0012s #7 @5123.456789", "7"),
+        ("[2026-11-20 17:04:15.123] [pid-1] POST /v1/x?a=%20b - 0.0s #- @1", "-"),
+        ("[2026-11-20 17:04:15.123] [pid-1] GET  404 0.0s # @1.5", ""),
+        ("[2026-11-20 17:04:15.123] [pid-4711] ready", None),
+        ("[2026-11-20 17:04:15.123] [pid-4711] GET /io 200 1.00", None),
+    ],
+)
+def test_a_log_line_is_read_whole_or_not_at_all(line, request_id):
+    assert [found.request for found in bench.parse_access_log(line)] == ([] if request_id is None else [request_id])
+
+
+def test_the_log_is_put_in_the_order_of_starting():
+    text = "\n".join(f"[s] [pid-1] GET /io 200 1.0s #{i} @{at}" for i, at in enumerate([3.0, 1.0, 2.0]))
+    assert [line.request for line in bench.parse_access_log(text)] == ["1", "2", "0"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "seen"),
+    [
+        ([], None),
+        ([log_line(0, 1, 0.0), log_line(1, 1, 0.999)], 1),  # the end of one and the start of the next overlap a bit
+        ([log_line(0, 1, 0.0), log_line(1, 2, 0.0)], 1),
+        ([log_line(i, 1, i // 40 * 1.0) for i in range(100)], 40),
+    ],
+)
+def test_slots_seen_is_the_most_that_one_worker_held_at_a_time(lines, seen):
+    assert bench.slots_seen(lines) == seen
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [([0, 1, 2, 5], "0-2,5"), ([7], "7"), ([], ""), (range(0, 40, 2), "0,2,4,6,8..")]
+)
+def test_request_numbers_are_shortened(numbers, text):
+    assert bench.ranges(numbers, 11) == text
+
+
+# ---------------------------------------------------------------- the HTTP parser
+
+NAMES = st.sampled_from([b"Server", b"x-y", b"DATE", b"Set-Cookie", b"X-" + b"a" * 50])
+VALUES = st.text("abcXYZ019 ,;=\t\x80\xff", max_size=20).map(lambda text: text.strip().encode("latin-1"))
+EOL = b"\r\n"
+
+
+@st.composite
+def responses(draw):
+    """Bytes of a valid response, its request method, and whether the server closes after it."""
+    eol = draw(st.sampled_from([b"\r\n", b"\r\n", b"\n"]))
+    method = draw(st.sampled_from([b"GET", b"GET", b"POST", b"HEAD"]))
+    status = draw(st.sampled_from([200, 201, 204, 302, 304, 404, 500, 503]))
+    version = draw(st.sampled_from([b"1.1", b"1.1", b"1.0"]))
+    body = draw(st.binary(max_size=60))
+    headers = draw(st.lists(st.tuples(NAMES, VALUES), max_size=3))
+    framing = draw(st.sampled_from(["length", "chunked", "close"]))
+    has_body = method != b"HEAD" and status not in (204, 304)
+    out = b""
+    for _ in range(draw(st.integers(0, 2))):
+        out += b"HTTP/1.1 100 Continue" + eol + eol
+    if framing == "length":
+        case = draw(st.sampled_from([b"Content-Length", b"content-length", b"CONTENT-LENGTH"]))
+        headers.append((case, b"%d" % len(body)))
+    elif framing == "chunked":
+        headers.append((b"transfer-Encoding", draw(st.sampled_from([b"chunked", b"Chunked"]))))
+    if draw(st.booleans()):
+        headers.append((b"Connection", draw(st.sampled_from([b"close", b"Close", b"x, close"]))))
+    out += b"HTTP/%s %d%s" % (version, status, draw(st.sampled_from([b" OK", b" ", b"", b" Not Found"]))) + eol
+    for name, value in draw(st.permutations(headers)):
+        out += name + b":" + draw(st.sampled_from([b"", b" ", b"\t "])) + value + eol
+    out += eol
+    if has_body and framing == "chunked":
+        while body:
+            size = draw(st.integers(1, len(body)))
+            out += b"%x" % size + draw(st.sampled_from([b"", b";a=b"])) + EOL + body[:size] + EOL
+            body = body[size:]
+        out += b"0" + EOL + draw(st.sampled_from([b"", b"X-Trailer: 1" + EOL])) + EOL
+    elif has_body:
+        out += body
+    return out, method, has_body and framing == "close"
+
+
+def read_with_h11(data: bytes, method: bytes) -> tuple[int, int, bool]:
+    """The oracle: status, bytes of the body, whether the connection may be used again."""
+    connection = h11.Connection(h11.CLIENT)
+    length = [("content-length", "0")] if method == b"POST" else []
+    connection.send(h11.Request(method=method, target="/", headers=[("host", "x"), *length]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(data)
+    status = size = 0
+    closed = False
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            if closed:
+                raise AssertionError("h11 wants more")
+            connection.receive_data(b"")
+            closed = True
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            size += len(event.data)
+        elif isinstance(event, h11.EndOfMessage):
+            return status, size, connection.their_state is h11.DONE and not closed
+
+
+def read_with_ours(pieces: list[bytes], method: bytes) -> tuple[int, int, bool]:
+    parser = bench.ResponseParser(is_head_request=method == b"HEAD")
+    complete = [parser.feed(piece) for piece in pieces if piece]
+    assert not any(complete[:-1])
+    assert complete[-1] or parser.eof()
+    return parser.status, parser.body_bytes, parser.keep_alive
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(responses())
+def test_the_parser_agrees_with_h11_wherever_the_bytes_are_split(response):
+    data, method, _ = response
+    expected = read_with_h11(data, method)
+    for cut in range(len(data)):
+        assert read_with_ours([data[:cut], data[cut:]], method) == expected
+    assert read_with_ours([data[i : i + 1] for i in range(len(data))], method) == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(responses(), st.data())
+def test_a_cut_response_is_never_taken_for_a_complete_one(response, data):
+    raw, method, closes = response
+    cut = data.draw(st.integers(0, len(raw) - 1))
+    parser = bench.ResponseParser(is_head_request=method == b"HEAD")
+    head_is_there = parser.feed(raw[:cut]) if cut else False
+    assert not head_is_there
+    if closes and parser.state == "close":
+        assert parser.eof()
+    else:
+        with pytest.raises(bench.HTTPError) as error:
+            parser.eof()
+        assert error.value.kind == ("truncated" if cut else "closed")
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=30),
+            st.sampled_from(
+                [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 ", b"\r\n", b"\n", b"\r", b"Content-Length: ", b"5", b"-1", b" ",
+                 b"Transfer-Encoding: chunked\r\n\r\n", b"ffffffffffffffffffff\r\n", b"0\r\n", b"\x00", b": ", b"\xff"]
+            ),
+        ),
+        max_size=12,
+    )
+)  # fmt: skip
+def test_whatever_arrives_the_parser_ends_or_raises_its_own_error(pieces):
+    parser = bench.ResponseParser()
+    try:
+        for piece in pieces:
+            if parser.feed(piece):
+                return
+        parser.eof()
+    except bench.HTTPError as error:
+        assert error.kind in bench.ERRORS
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", "closed"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "truncated"),
+        (HEAD + b"Content-Length: 5\r\n\r\nabc", "truncated"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc", "truncated"),
+        (b"hello\r\n\r\n", "malformed"),
+        (b"HTTP/2 200 OK\r\n\r\n", "malformed"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "malformed"),
+        (HEAD + b"no colon\r\n\r\n", "malformed"),
+        (HEAD + b"bad name: x\r\n\r\n", "malformed"),
+        (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", "malformed"),
+        (HEAD + b"Content-Length: -5\r\n\r\n", "malformed"),
+        (HEAD + b"Content-Length: 1_0\r\n\r\n", "malformed"),
+        (HEAD + b"Transfer-Encoding: gzip\r\n\r\n", "malformed"),
+        (HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "malformed"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", "malformed"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n", "malformed"),
+        (HEAD + b"Content-Length: 1\r\n\r\nab", "malformed"),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "malformed"),
+        (HEAD + b"X: " + b"a" * bench.MAX_HEAD_BYTES, "too large"),
+        (HEAD + b"Content-Length: 9999999999999\r\n\r\n", "too large"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1" * bench.MAX_HEAD_BYTES * 2, "too large"),
+        (HEAD + b"\r\n" + b"x" * (bench.MAX_BODY_BYTES + 1), "too large"),
+    ],
+)
+def test_a_bad_response_has_a_named_error(data, kind):
+    parser = bench.ResponseParser()
+    with pytest.raises(bench.HTTPError) as error:
+        assert not parser.feed(data)
+        parser.eof()
+    assert error.value.kind == kind
+
+
+def test_one_parser_reads_one_response_after_another():
+    parser = bench.ResponseParser()
+    for body in (b"", b"abc"):
+        assert parser.feed(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert (parser.status, parser.body_bytes, parser.keep_alive) == (200, len(body), True)
+        parser.reset(False)
+
+
+# ---------------------------------------------------------------- the client against servers that misbehave
+
+OK = HEAD + b"Content-Length: 2\r\n\r\nok"
+
+
+def answer(sock: socket.socket, data: bytes) -> None:
+    sock.recv(65536)
+    sock.sendall(data)
+
+
+def reset(sock: socket.socket) -> None:
+    sock.recv(65536)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def stall(sock: socket.socket) -> None:
+    sock.recv(65536)
+    time.sleep(1.0)
+
+
+def endless(sock: socket.socket) -> None:
+    sock.recv(65536)
+    sock.sendall(HEAD + b"\r\n")
+    while True:
+        sock.sendall(b"x" * 65536)
+
+
+@contextlib.contextmanager
+def stub(*behaviours):
+    """A server on a free port that treats connection i with behaviour i (then from the start again)."""
+
+    def serve(sock, behave):
+        with contextlib.suppress(OSError), sock:
+            behave(sock)
+
+    def accept():
+        for behave in itertools.cycle(behaviours):
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(sock, behave), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def burst(address, requests: int, timeout_s: float = 5.0) -> bench.Exchanges:
+    messages = itertools.repeat(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    return asyncio.run(bench.Load(address, messages, bench.Pace(requests), timeout_s).run())
+
+
+def outcomes(exchanges: bench.Exchanges) -> list:
+    return [bench.ERRORS[code] or status for status, code in zip(exchanges.status, exchanges.error, strict=True)]
+
+
+@pytest.mark.parametrize("poller", ["EpollPoller", "SelectorPoller"])
+@pytest.mark.parametrize(
+    ("behaviour", "outcome"),
+    [
+        (lambda sock: answer(sock, OK), 200),
+        (lambda sock: answer(sock, b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"), 500),
+        (lambda sock: answer(sock, HEAD + b"\r\nuntil close"), 200),
+        (lambda sock: answer(sock, b""), "closed"),
+        (lambda sock: answer(sock, HEAD + b"Content-Length: 9\r\n\r\nok"), "truncated"),
+        (lambda sock: answer(sock, b"220 smtp.example ready\r\n\r\n"), "malformed"),
+        (reset, "reset"),
+        (stall, "timed out"),
+        (endless, "too large"),
+    ],
+)
+def test_each_failure_is_counted_under_its_name(monkeypatch, poller, behaviour, outcome):
+    if poller == "EpollPoller" and not hasattr(bench.select, "epoll"):
+        pytest.skip("no epoll on this system")
+    if poller == "SelectorPoller":
+        monkeypatch.delattr(bench.select, "epoll", raising=False)
+    with stub(behaviour, lambda sock: answer(sock, OK)) as address:
+        exchanges = burst(address, 4, timeout_s=0.5 if outcome == "timed out" else 5.0)
+    assert outcomes(exchanges) == [outcome, 200, outcome, 200]
+
+
+def test_a_refused_connection_is_a_counted_failure_not_a_hang():
+    assert outcomes(burst(("127.0.0.1", bench.free_port()), 250)) == ["refused"] * 250
+
+
+def test_an_answer_may_come_a_byte_at_a_time():
+    def slowly(sock):
+        sock.recv(65536)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for i in range(len(OK)):
+            sock.sendall(OK[i : i + 1])
+
+    with stub(slowly) as address:
+        exchanges = burst(address, 3)
+    assert outcomes(exchanges) == [200] * 3
+    assert list(exchanges.body_bytes) == [2] * 3
+
+
+def test_requests_leave_in_order_each_on_a_connection_of_its_own():
+    seen = []
+
+    def note(sock):
+        seen.append(int(re.search(rb"X-Request-Id: (\d+)", sock.recv(65536))[1]))
+        sock.sendall(OK)
+
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+
+        def accept_one_after_another():
+            for _ in range(300):
+                sock, _ = listener.accept()
+                with sock:
+                    note(sock)
+
+        server = threading.Thread(target=accept_one_after_another)
+        server.start()
+        messages = (b"GET / HTTP/1.1\r\nX-Request-Id: %d\r\n\r\n" % i for i in itertools.count())
+        exchanges = asyncio.run(bench.Load(listener.getsockname(), messages, bench.Pace(300), 10).run())
+        server.join()
+    assert seen == list(range(300))
+    assert outcomes(exchanges) == [200] * 300
+    assert list(exchanges.started_s) == sorted(exchanges.started_s)
+
+
+# ---------------------------------------------------------------- every target on its real server
+
+PATHS = [(name, route.path) for name, target in bench.TARGETS.items() for route in target.routes]
+
+
+@pytest.mark.parametrize(("target", "path"), PATHS)
+def test_every_target_answers_all_and_logs_each_request_once(tmp_path, capsys, target, path):
+    code, document = run_bench(tmp_path, "--target", target, "--path", path, "-n", "13", *QUICK)
+    (run,) = document["runs"]
+    columns = run["exchanges"]
+    assert (code, run["answered"], run["failed"], run["errors"]) == (0, 13, 0, {})
+    assert {len(column) for column in columns.values()} == {13}
+    lines = bench.parse_access_log(Path(run["access_log"]).read_text())
+    assert sorted(int(line.request) for line in lines) == list(range(13))
+    assert sum(run["requests_of_workers"].values()) == 13
+    assert len(run["requests_of_workers"]) == run["workers"]
+    if run["slots_per_worker"] is not None:
+        assert run["slots_seen"] <= run["slots_per_worker"]
+    for i in range(13):  # a handler cannot start before its request is begun, nor end after the answer
+        assert columns["started_s"][i] - 0.001 <= columns["handler_started_s"][i]
+        assert columns["handler_started_s"][i] + run["wait_s"] * 0.99 <= columns["answered_s"][i]
+    assert run["measured_s"] >= run["split_predicted_s"] * 0.99
+    output = capsys.readouterr().out
+    assert max(len(line) for line in output.splitlines() if str(tmp_path) not in line) <= 79
+    assert "\033" not in output
+
+
+def test_flask_gunicorn_answers_four_at_a_time(tmp_path, capsys):
+    _, document = run_bench(tmp_path, "--target", "flask-gunicorn", *QUICK)
+    io, async_io, multi = document["runs"]
+    for run in (io, async_io, multi):
+        assert run["requests_of_workers"] == {f"worker{i}": 4 for i in range(4)}
+        assert [batch.requests for batch in bench.batches(run)] == [
+            [0, 1, 2, 3],
+            [4, 5, 6, 7],
+            [8, 9, 10, 11],
+            [12, 13, 14, 15],
+        ]
+    assert 0.7 < async_io["measured_s"] / io["measured_s"] < 1.4
+    assert 0.4 < multi["measured_s"] / io["measured_s"] < 0.75
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "requests", "sizes"),
+    [
+        ("fastapi-uvicorn", "/io", 100, [40, 40, 20]),
+        ("fastapi-uvicorn", "/async-io", 200, [200]),
+        ("flask-gunicorn-gevent", "/io", 100, [100]),
+        ("flask-waitress", "/io", 16, [4, 4, 4, 4]),
+    ],
+)
+def test_the_batches_have_the_size_of_the_slots(tmp_path, target, path, requests, sizes):
+    arguments = ["--target", target, "--path", path, "-n", str(requests), "--task-time", "1"]
+    _, document = run_bench(tmp_path, *arguments)
+    assert [len(batch.requests) for batch in bench.batches(document["runs"][0])] == sizes
+
+
+def test_a_blocked_loop_serves_one_at_a_time_and_its_fix_all_at_once(tmp_path, capsys):
+    arguments = ["--target", "fastapi-blocking", "--target", "fastapi-fixed", "-n", "6", *QUICK]
+    _, document = run_bench(tmp_path, *arguments)
+    blocking, fixed = document["runs"]
+    assert (blocking["slots_seen"], fixed["slots_seen"]) == (1, 6)
+    assert blocking["measured_s"] / fixed["measured_s"] > 3
+    comparison = capsys.readouterr().out.rpartition("target ")[2]
+    assert "fastapi-blocking" in comparison and "fastapi-fixed" in comparison
+
+
+def test_workers_threads_and_subtasks_change_the_server(tmp_path):
+    arguments = ["--workers", "2", "--threads", "3", "--path", "/io", "-n", "6", *QUICK]
+    _, document = run_bench(tmp_path, "--target", "flask-gunicorn-threads", *arguments)
+    assert document["runs"][0]["slots"] == 6
+    arguments = ["--workers", "1", "--subtasks", "4", "--path", "/async-io-multi", "-n", "2", *QUICK]
+    _, document = run_bench(tmp_path, "--target", "flask-gunicorn", *arguments)
+    assert document["runs"][0]["predicted_s"] == pytest.approx(0.1)
+
+
+# ---------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "nginx"], "unknown target 'nginx'"),
+        (["--target", "flask-gunicorn", "--path", "/nope"], "no path '/nope'; it has: /io,"),
+        (["--target", "flask-gunicorn", "-n", "0"], "-n/--requests: '0' is not a whole number from 1"),
+        (["--target", "flask-gunicorn", "-n", "ten"], "'ten' is not a whole number"),
+        (["--target", "flask-gunicorn", "--task-time", "nan"], "'nan' is not a number from"),
+        (["--target", "flask-gunicorn", "--workers", "-1"], "'-1' is not a whole number"),
+        (["--target", "flask-dev", "--workers", "2"], "has no --workers"),
+        (["--target", "flask-gunicorn", "--threads", "2"], "has no --threads"),
+        (["--unknown"], "unrecognized arguments: --unknown"),
+        (["--target", "flask-dev", "-n", "9999999"], "ulimit -Hn"),
+        (["--target", "flask-dev", "--json", "/nonexistent/x.json"], "/nonexistent/x.json"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(capsys, arguments, message):
+    assert bench.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err and len(err.splitlines()) == 1
+
+
+def test_a_missing_package_is_named_with_the_pip_command(capsys, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gevent" else find_spec(name))
+    assert bench.main(["--target", "flask-gunicorn-gevent"]) == 2
+    err = capsys.readouterr().err
+    assert "gevent" in err and "-m pip install -r requirements-all.txt" in err
+
+
+def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "APPS", tmp_path)  # no app there
+    code = bench.main(["--target", "flask-gunicorn", "--path", "/io", "--logs", str(tmp_path)])
+    err = capsys.readouterr().err
+    assert code == 3
+    assert "ModuleNotFoundError" in err and "exit code" in err
+    assert list(tmp_path.glob("*.server.log"))
+
+
+def test_no_arguments_print_the_manual_and_the_targets(capsys):
+    assert bench.main([]) == 0
+    out = capsys.readouterr().out
+    assert "S slots" in out and "flask-gunicorn" in out
+    assert bench.main(["--list"]) == 0
+    assert "gunicorn --bind 127.0.0.1:PORT --workers 4" in capsys.readouterr().out
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie that nobody has reaped yet does not."""
+    stat = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(stat) and not stat.startswith("Z")
+
+
+def wait_until(condition, timeout_s: float = 10.0):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout_s} s")
+
+
+@contextlib.contextmanager
+def bench_process(tmp_path, *arguments):
+    """bench.py as a process of its own, and the pids of the four ready workers of its flask-gunicorn."""
+    command = [
+        sys.executable,
+        str(HERE / "bench.py"),
+        "--target",
+        "flask-gunicorn",
+        "--path",
+        "/io",
+        "--logs",
+        tmp_path,
+    ]
+    process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def four_ready():
+        pids = [pid for log in tmp_path.glob("*.access.log") for pid in bench.ready_workers(log.read_text())]
+        return pids if len(pids) == 4 else None
+
+    try:
+        yield process, wait_until(four_ready)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_killed_worker_fails_its_requests_and_no_others(tmp_path):
+    document = tmp_path / "out.json"
+    with bench_process(tmp_path, "--task-time", "1", "--json", str(document)) as (process, workers):
+        time.sleep(0.6)
+        os.kill(workers[0], signal.SIGKILL)
+        process.communicate(timeout=30)
+    run = json.loads(document.read_text())["runs"][0]
+    assert process.returncode == 1
+    assert run["failed"] >= 1 and run["answered"] + run["failed"] == 16
+    assert run["answered"] >= 12 and set(run["errors"]) <= {"reset", "closed"}
+    assert run["log_lines"] == run["answered"]
+    assert {"failed-requests", "log-lines"} <= {warning["id"] for warning in run["warnings"]}
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGKILL", -9)])
+def test_however_bench_ends_no_server_is_left(tmp_path, name, code):
+    with bench_process(tmp_path, "--task-time", "20") as (process, workers):
+        time.sleep(0.3)
+        process.send_signal(getattr(signal, name))
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    wait_until(lambda: not any(map(alive, workers)), 5.0)
+    assert list(tmp_path.glob("*.access.log"))
+
+
+# ---------------------------------------------------------------- README
+
+README = (HERE / "README.md").read_text()
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_report_in_the_readme_is_the_committed_run():
+    document = json.loads((HERE / "logs/example/run.json").read_text())
+    (run,) = document["runs"]
+    lines = bench.parse_access_log((HERE / run["access_log"]).read_text())
+    report = [bench.render_header(document), "", bench.render_prediction(run), "", bench.render_result(run, lines)]
+    assert "\n".join(report) + "\n" in code_blocks("text")
+    assert run["log_lines"] == len(lines) == 16
+
+
+def test_the_lines_that_the_readme_walks_through_are_in_the_committed_log():
+    (log,) = (HERE / "logs/example").glob("*.access.log")
+    assert code_blocks("log")[0] in log.read_text()
+
+
+def test_the_code_that_the_readme_shows_is_in_the_apps():
+    for block in code_blocks("python"):
+        assert any(block in app.read_text() for app in (HERE / "apps").glob("*.py"))
+
+
+def test_the_readme_lists_every_target():
+    for name in bench.TARGETS:
+        assert f"`{name}`" in README
