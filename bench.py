@@ -11,20 +11,32 @@ the access log in batches, and says why measured and predicted differ.
     python bench.py --target fastapi-uvicorn --path /io -n 100
     python bench.py --target flask-gunicorn --workers 8 --task-time 0.2
     python bench.py --list                           the targets
-    python bench.py --target flask-gunicorn --json out.json
+
+The same engine measures any server, with ApacheBench's letters:
+
+    python bench.py --app main:app --server uvicorn --path /items -n 100
+    python bench.py --url http://127.0.0.1:8000/ -n 5000 -c 500 -k
+    python bench.py --url http://127.0.0.1:8000/ --rate 100 -t 10
+    python bench.py --target fastapi-hello-uvicorn --ramp 5s:50,10s:200
+
+No -c sends all requests at once (the burst); -c N keeps N under way, each next
+one waiting for an answer (closed loop); --rate sends on schedule whatever the
+server does (open loop), and counts latency from when a request was due; --ramp
+changes the number of virtual users over time.
 
 How it works: the server runs on a free port of 127.0.0.1, in a process group
 of its own that dies with bench.py, its app wrapped by apps/access_log.py, which
-stamps the *start* of each handler. Each request goes out on its own raw socket,
-in order, as soon as that is connected. Everything a run leaves is in logs/.
-Exit code: 0 all answered, 1 some requests failed, 2 wrong usage or a missing
-package, 3 the server did not start. Python 3.10 or newer, nothing else.
+stamps the *start* of each handler. Each request goes out on a raw socket as soon
+as that is connected. Everything a run leaves is in logs/; --json writes all of
+it. Exit code: 0 all answered (2xx), 1 some requests failed, 2 wrong usage or a
+missing package, 3 the server did not start. Python 3.10 or newer, nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import bisect
 import contextlib
 import dataclasses
 import errno
@@ -49,12 +61,14 @@ import sys
 import textwrap
 import threading
 import time
+import urllib.parse
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple, NoReturn
 
 HERE = Path(__file__).resolve().parent
@@ -115,6 +129,7 @@ HANDLERS = {  # slots of one ASGI process, by what the handler does, and why
     "def": (ANYIO_THREADS, "AnyIO runs `def` handlers in at most 40 threads"),
     "async": (NO_LIMIT, "an `async def` that awaits holds nothing while it waits"),
     "blocking": (1, "a blocking call in `async def` stops the event loop"),
+    "def in 100 threads": (100, "the app has raised AnyIO's limit to 100 threads"),
 }
 
 
@@ -122,7 +137,7 @@ class Route(NamedTuple):
     path: str
     app: str  # module:attribute in apps/
     handler: str  # a key of HANDLERS
-    waits: str = "task"  # how long one request waits: the task time, or a subtask's share of it
+    waits: str = "task"  # how long one request waits: the task time, a subtask's share of it, or nothing
 
 
 class Target(NamedTuple):
@@ -142,6 +157,8 @@ FASTAPI = (
     Route("/async-io", "fastapi_async:app", "async"),
     Route("/async-io-multi", "fastapi_async:app", "async", "subtask"),
 )
+FLASK_HELLO = (Route("/", "flask_hello:app", "def", "nothing"),)
+FASTAPI_HELLO = (Route("/", "fastapi_hello:app", "async", "nothing"),)
 TARGETS = {
     "flask-dev": Target("flask-dev", FLASK, 1),
     "flask-waitress": Target("waitress", FLASK, 1),
@@ -154,11 +171,23 @@ TARGETS = {
     "fastapi-gunicorn-asgi": Target("gunicorn-asgi", FASTAPI, 4),
     "fastapi-blocking": Target("uvicorn", (Route("/sleep", "fastapi_blocking:app", "blocking"),), 1),
     "fastapi-fixed": Target("uvicorn", (Route("/sleep", "fastapi_fixed:app", "async"),), 1),
+    "fastapi-threads": Target("uvicorn", (Route("/io", "fastapi_threads:app", "def in 100 threads"),), 4),
+    "flask-hello-dev": Target("flask-dev", FLASK_HELLO, 1),
+    "flask-hello-dev-backlog": Target("flask-dev", (Route("/", "flask_backlog:app", "def", "nothing"),), 1),
+    "flask-hello-waitress": Target("waitress", FLASK_HELLO, 1),
+    "flask-hello-gunicorn": Target("gunicorn", FLASK_HELLO, 4),
+    "fastapi-hello-uvicorn": Target("uvicorn", FASTAPI_HELLO, 1),
+    "fastapi-hello-uvicorn-workers": Target("uvicorn", FASTAPI_HELLO, 4),
+    "fastapi-hello-gunicorn": Target("gunicorn-uvicorn", FASTAPI_HELLO, 4),
+    "fastapi-hello-gunicorn-asgi": Target("gunicorn-asgi", FASTAPI_HELLO, 4),
 }
 
 MAX_HEAD_BYTES = 64 * 1024  # head of a response, its chunk lines, its trailers: more is an attack or a mistake
 MAX_BODY_BYTES = 64 * 1024 * 1024  # bodies are counted, not kept; an endless one must end
+NO_BODY = (204, 304)
 READ_BYTES = 64 * 1024
+SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s later (TCP_TIMEOUT_INIT)
+SOCK_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux: one system call less for each connection
 START_TIMEOUT_S = 30.0
 STOP_GRACE_S = 2.0  # what a server gets between SIGTERM and SIGKILL
 TOLERANCE, TOLERANCE_S = 0.05, 0.1  # a prediction fits within 5 % + 100 ms
@@ -167,45 +196,96 @@ TOLERANCE, TOLERANCE_S = 0.05, 0.1  # a prediction fits within 5 % + 100 ms
 # ---------------------------------------------------------------- records
 
 
+class Pace(NamedTuple):
+    """When requests may be sent. Reads no clock and sees no socket: a table of cases tests it."""
+
+    requests: float = math.inf
+    concurrency: float = math.inf
+    rate: float | None = None  # requests/s
+    stages: tuple[tuple[float, int], ...] = ()  # seconds, and the virtual users at their end, as in k6
+    time_limit_s: float = math.inf
+
+    @property
+    def mode(self) -> str:
+        return "open" if self.rate else "ramp" if self.stages else "closed" if self.concurrency < math.inf else "burst"
+
+    @property
+    def most_under_way(self) -> float:
+        return min(self.requests, max((users for _, users in self.stages), default=self.concurrency))
+
+    def limits(self, elapsed_s: float) -> tuple[float, float]:
+        """How many requests may have been sent in all by now, and how many may be under way at once."""
+        if self.rate:
+            return min(self.requests, int(elapsed_s * self.rate) + 1), math.inf
+        if not self.stages:
+            return self.requests, self.concurrency
+        begin_s, users = 0.0, 0
+        for stage_s, next_users in self.stages:
+            if elapsed_s < begin_s + stage_s:
+                return self.requests, math.ceil(users + (next_users - users) * (elapsed_s - begin_s) / stage_s)
+            begin_s, users = begin_s + stage_s, next_users
+        return self.requests, users
+
+    def next_change_s(self, elapsed_s: float) -> float:
+        """When to ask for the limits again."""
+        if self.rate:
+            return min((int(elapsed_s * self.rate) + 1) / self.rate, self.time_limit_s)
+        return min(elapsed_s + 0.02, self.time_limit_s) if self.stages else self.time_limit_s
+
+
 @dataclass(frozen=True)
 class Plan:
     """One run, before it: what to start, what to send, and how long a request waits."""
 
-    target: str
-    server: str
-    app: str  # module:attribute
+    target: str  # the name to show
     path: str
-    handler: str
-    workers: int
-    threads: int
-    task_time_s: float
-    subtasks: int
-    wait_s: float  # what one request waits: the task time, or a subtask's share of it
-    requests: int
-    timeout_s: float
+    pace: Pace
+    server: str | None = None  # a key of SERVERS; None: it runs already, at url_host and url_port
+    app: str = ""  # module:attribute
+    handler: str | None = None  # None: not known
+    workers: int = 1
+    threads: int = 1
+    task_time_s: float = 1.0
+    subtasks: int = 2
+    wait_s: float | None = None  # what one request waits: the task time, a subtask's share of it; None: not known
+    timeout_s: float = 30.0
+    server_args: str = ""  # more options for the server's command line
+    method: str = "GET"
+    headers: tuple[str, ...] = ()
+    body: bytes = b""
+    keep_alive: bool = False
+    url_host: str = "127.0.0.1"
+    url_port: int = 0
 
     @property
-    def slots_per_worker(self) -> float:
-        slots = SERVERS[self.server].slots
+    def slots_per_worker(self) -> float | None:
+        """From the kind of server, and of handler where that decides; None: not known."""
+        slots = SERVERS[self.server].slots if self.server else BY_HANDLER
         if slots == BY_HANDLER:
-            return HANDLERS[self.handler][0]
+            return HANDLERS[self.handler][0] if self.handler else None
         return self.threads if slots == THREADS else slots
 
     @property
     def why_slots(self) -> str:
+        if not self.server:
+            return "not known for a server that was not started here"
         server = SERVERS[self.server]
-        return HANDLERS[self.handler][1] if server.slots == BY_HANDLER else server.why.format(threads=self.threads)
+        if server.slots != BY_HANDLER:
+            return server.why.format(threads=self.threads)
+        if self.handler:
+            return HANDLERS[self.handler][1]
+        return "40 if the handler is a `def`, no limit if it is an `async def` that awaits, 1 if that blocks"
 
     def command(self, port: int | str, app: str) -> list[str]:
-        command = SERVERS[self.server].command
-        return shlex.split(command.format(port=port, workers=self.workers, threads=self.threads, app=app))
+        command = SERVERS[self.server].command if self.server else ""
+        command = command.replace("{app}", f"{self.server_args} {app}")
+        return shlex.split(command.format(port=port, workers=self.workers, threads=self.threads))
 
 
 ERRORS = (
     "", "refused", "reset", "closed", "timed out", "malformed", "truncated", "too large",
     "no local port", "too many open files", "connect failed", "interrupted",
 )  # fmt: skip
-ERROR_CODES = {name: code for code, name in enumerate(ERRORS)}
 ERRNO_NAMES = {
     errno.ECONNREFUSED: "refused", errno.ECONNRESET: "reset", errno.EPIPE: "reset", errno.ETIMEDOUT: "timed out",
     errno.EADDRNOTAVAIL: "no local port", errno.EMFILE: "too many open files", errno.ENFILE: "too many open files",
@@ -219,21 +299,27 @@ class Exchanges:
     first_byte_s and answered_s: of the answer; a failed request's answered_s is when it failed.
     """
 
-    TIMES = ("started_s", "sent_s", "first_byte_s", "answered_s")
+    COLUMNS = ("started_s", "sent_s", "first_byte_s", "answered_s", "body_bytes", "status", "error")
+    BLOCK = 4096  # rows to grow by
 
     def __init__(self) -> None:
-        self.started_s, self.sent_s, self.first_byte_s, self.answered_s = (array("d") for _ in self.TIMES)
-        self.body_bytes = array("Q")
+        self.started_s, self.sent_s, self.first_byte_s, self.answered_s = (array("d") for _ in range(4))
+        self.body_bytes = array("L")
         self.status = array("H")
         self.error = array("B")
 
-    def grow(self, rows: int = 4096) -> None:
+    def grow(self) -> None:
         for column in vars(self).values():
-            column.frombytes(bytes(column.itemsize * rows))
+            column.frombytes(bytes(column.itemsize * self.BLOCK))
 
-    def truncate(self, rows: int) -> None:
+    def finish(self, rows: int) -> None:
+        """Cut what was not used, and write down the two moments that a run leaves out because they are known."""
         for column in vars(self).values():
             del column[rows:]
+        for i in range(rows):
+            if not self.error[i]:
+                self.sent_s[i] = self.sent_s[i] or self.started_s[i]  # on a kept connection
+                self.first_byte_s[i] = self.first_byte_s[i] or self.answered_s[i]  # the answer came in one piece
 
 
 class LogLine(NamedTuple):
@@ -283,10 +369,10 @@ def guard(command: list[str]) -> int:
 
 @dataclass
 class RunningServer:
-    guard: subprocess.Popen[bytes]
+    guard: subprocess.Popen[bytes]  # its pid is the process group of the server
     port: int
     output: Path
-    access_log: Path
+    access_log: Path | None
 
 
 def free_port() -> int:
@@ -309,24 +395,31 @@ def new_log_files(logs: Path, name: str, when: datetime) -> tuple[Path, Path]:
     raise AssertionError("unreachable")
 
 
-def start_server(plan: Plan, access_log: Path, output: Path) -> RunningServer:
-    """Start the plan's server on a free port and return when every worker is ready; Problem (3) if it does not."""
+def start_server(plan: Plan, access_log: Path | None, output: Path, cpus: set[int]) -> RunningServer:
+    """Start the plan's server on a free port and return when every worker is ready; Problem (3) if it does not.
+
+    Without an access log the app runs as it is, and nobody can tell when the last worker is ready.
+    """
+    assert plan.server
     port = free_port()
     env = os.environ | {
         "APP": plan.app,
-        "ACCESS_LOG": str(access_log),
+        "ACCESS_LOG": str(access_log or ""),
         "TASK_TIME": str(plan.task_time_s),
         "SUBTASKS": str(plan.subtasks),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(APPS), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(APPS), os.getcwd(), os.environ.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "-m", *plan.command(port, f"access_log:{SERVERS[plan.server].wrapper}")]
+    app = f"access_log:{SERVERS[plan.server].wrapper}" if access_log else plan.app
+    command = [sys.executable, "-m", *plan.command(port, app)]
     with output.open("wb") as sink:  # a file, not a pipe: a server whose output nobody reads stalls
         process = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve()), "--guard", *command],
             stdin=subprocess.PIPE, stdout=sink, stderr=sink, env=env, start_new_session=True,
         )  # fmt: skip
     server = RunningServer(process, port, output, access_log)
+    if cpus:
+        pin(process.pid, cpus)
     try:
         wait_until_ready(server, plan.workers)
     except BaseException:
@@ -337,21 +430,54 @@ def start_server(plan: Plan, access_log: Path, output: Path) -> RunningServer:
 
 def wait_until_ready(server: RunningServer, workers: int) -> None:
     """A port that accepts is no sign that every worker has imported its app: each writes `ready` when it has."""
-    deadline = time.perf_counter() + START_TIMEOUT_S
-    while time.perf_counter() < deadline:
+    deadline = perf_counter() + START_TIMEOUT_S
+    while perf_counter() < deadline:
         if server.guard.poll() is not None:
             output = server.output.read_text(errors="replace").splitlines()
             causes = dict.fromkeys(line for line in output if re.match(r"[\w.]+(Error|Exception): ", line))
             tail = "\n  ".join([*causes, *output[-8:]])
             raise Problem(f"the server did not start; the end of {shown(server.output)}:\n  {tail}", 3)
-        ready = ready_workers(server.access_log.read_text(errors="replace"))
-        if len(ready) >= workers and accepts(server.port):
-            return
+        ready = ready_workers(server.access_log.read_text(errors="replace")) if server.access_log else []
+        if (len(ready) >= workers or not server.access_log) and accepts(server.port):
+            if server.access_log:
+                return
+            time.sleep(1)  # an unwrapped app does not say when its last worker has loaded it
+            if server.guard.poll() is None:
+                return
         time.sleep(0.02)
     raise Problem(
         f"the server was not ready after {START_TIMEOUT_S:.0f} s (workers ready: {len(ready)} of {workers});"
         f" see {shown(server.output)}", 3
     )  # fmt: skip
+
+
+def pin(pid: int, cpus: set[int]) -> None:
+    """Keep a process and its children on some CPUs. Linux only: elsewhere the user is told."""
+    try:
+        os.sched_setaffinity(pid, cpus)
+    except (AttributeError, OSError) as error:
+        raise Problem(f"cannot pin to CPUs {sorted(cpus)} on this system: {error}") from None
+
+
+def group_cpu_s(group: int) -> float | None:
+    """CPU seconds that the living processes of a group have used; None without /proc (it is Linux's)."""
+    ticks, found = 0, False
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                ticks, found = ticks + int(fields[11]) + int(fields[12]), True
+    return ticks / os.sysconf("SC_CLK_TCK") if found else None
+
+
+def kernel_counters() -> dict[str, int]:
+    """What TCP had to drop or send again since boot, in this network namespace; empty where not Linux."""
+    with contextlib.suppress(OSError):
+        names, values = (
+            line.split() for line in Path("/proc/net/netstat").read_text().splitlines() if line.startswith("TcpExt:")
+        )
+        return {name: int(values[names.index(name)]) for name in ("ListenOverflows", "TCPSynRetrans")}
+    return {}
 
 
 def accepts(port: int) -> bool:
@@ -389,6 +515,7 @@ class Head(NamedTuple):
     length: int | None  # of the body; None: not told
     chunked: bool
     keep_alive: bool
+    total: int  # bytes of the whole response where the head alone tells; else -1
 
 
 # RFC 9112: a status line, then `name: value` lines. As section 2.2 allows, a bare LF ends a line too.
@@ -403,7 +530,7 @@ def parse_head(data: bytes) -> Head:
     """Parse bytes that begin with a response head and hold its blank line. Raises HTTPError("malformed").
 
     >>> parse_head(b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\n")
-    Head(size=38, status=200, length=5, chunked=False, keep_alive=True)
+    Head(size=38, status=200, length=5, chunked=False, keep_alive=True, total=43)
     """
     end = HEAD_END.search(data)
     assert end
@@ -429,7 +556,9 @@ def parse_head(data: bytes) -> Head:
     if len(lengths) > 1 or not all(re.fullmatch(rb"[0-9]{1,19}", length) for length in lengths):
         raise HTTPError("malformed", f"content-length {lengths}")
     length = int(lengths.pop()) if lengths else None
-    return Head(end.end(), status, length, bool(codings), keep_alive)
+    told = length is not None and not codings and status >= 200 and status not in NO_BODY
+    total = end.end() + length if told and length is not None else -1
+    return Head(end.end(), status, length, bool(codings), keep_alive, total)
 
 
 class ResponseParser:
@@ -447,19 +576,26 @@ class ResponseParser:
     What the table does not say: bytes after a complete response are malformed, since nothing more was asked.
     """
 
-    __slots__ = ("body_bytes", "head", "is_head_request", "keep_alive", "left", "pending", "state", "status")
+    __slots__ = ("body_bytes", "fresh", "is_head_request", "keep_alive", "left", "pending", "state", "status")
 
     def __init__(self, is_head_request: bool = False) -> None:
         self.reset(is_head_request)
 
     def reset(self, is_head_request: bool) -> None:
         self.is_head_request = is_head_request
+        self.fresh = not is_head_request  # nothing fed yet
         self.state = "head"  # head, body, close, chunk line, chunk, chunk end, trailers, done
         self.pending = b""  # bytes of an unfinished line or head
         self.status = self.body_bytes = self.left = 0
         self.keep_alive = False
 
     def feed(self, data: bytes) -> bool:
+        if self.fresh and (end := data.find(b"\r\n\r\n") + 4) > 3:
+            size, self.status, _, _, self.keep_alive, total = parse_head(data[:end])
+            if total == len(data):  # a whole response in one piece: the steps below would come to the same, slower
+                self.body_bytes = total - size
+                return True
+        self.fresh = False
         if self.pending:
             data = self.pending + data
             self.pending = b""
@@ -504,11 +640,11 @@ class ResponseParser:
         if not end:
             self.pending = data
             return b""
-        size, self.status, length, chunked, self.keep_alive = parse_head(data[:end])
+        size, self.status, length, chunked, self.keep_alive, _ = parse_head(data[:end])
         if 100 <= self.status < 200:  # the real head is still to come
             if self.status == 101:
                 raise HTTPError("malformed", "101 Switching Protocols, which was not asked for")
-        elif self.is_head_request or self.status in (204, 304):
+        elif self.is_head_request or self.status in NO_BODY:
             self.state = "done"
         elif chunked:
             self.state = "chunk line"
@@ -557,16 +693,6 @@ class ResponseParser:
 # ---------------------------------------------------------------- send
 
 
-class Pace(NamedTuple):
-    """When requests may be sent. Reads no clock and sees no socket: a table of cases tests it."""
-
-    requests: float  # in all
-
-    def limits(self, elapsed_s: float) -> tuple[float, float]:
-        """How many requests may have been sent in all by now, and how many may be under way at once."""
-        return self.requests, self.requests
-
-
 class EpollPoller:
     """One private epoll for all sockets of a run: the asyncio loop watches only the epoll's own descriptor."""
 
@@ -597,14 +723,15 @@ class SelectorPoller:
 
 
 class Connection:
-    __slots__ = ("index", "is_new", "parser", "recv", "sock", "unsent")
+    __slots__ = ("index", "parser", "recv", "send", "sock", "unsent", "watched")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.SocketType) -> None:
         self.sock = sock
-        self.recv = sock.recv
+        self.recv, self.send = sock.recv, sock.send
         self.parser = ResponseParser()
         self.index = -1  # of the request it works on; -1: none
         self.unsent = b""  # what the kernel has not taken yet
+        self.watched = 0  # the events that the poller reports
 
 
 class Load:
@@ -614,12 +741,40 @@ class Load:
     all that is ready. That costs a third of what asyncio's streams or protocols do per request.
     """
 
-    def __init__(self, address: tuple[str, int], messages: Iterator[bytes], pace: Pace, timeout_s: float) -> None:
+    __slots__ = (
+        *Exchanges.COLUMNS, "address", "begun_cpu_s", "begun_s", "capacity", "connections", "cpu_s", "ended",
+        "exchanges", "family", "finished", "idle", "in_flight", "keep_alive", "loop", "messages", "pace", "poller",
+        "progress", "released", "sent", "sockets_opened", "timeout_s", "users",
+    )  # fmt: skip
+
+    started_s: array[float]
+    sent_s: array[float]
+    first_byte_s: array[float]
+    answered_s: array[float]
+    body_bytes: array[int]
+    status: array[int]
+    error: array[int]
+
+    def __init__(
+        self,
+        address: tuple[Any, ...],
+        messages: Iterator[bytes],
+        pace: Pace,
+        timeout_s: float,
+        keep_alive: bool = False,
+        progress: Callable[[Load], None] | None = None,
+    ) -> None:
         self.address, self.messages, self.pace, self.timeout_s = address, messages, pace, timeout_s
+        self.family = socket.AF_INET6 if len(address) == 4 else socket.AF_INET
+        self.keep_alive, self.progress = keep_alive, progress
         self.exchanges = Exchanges()
-        self.capacity = self.sent = self.in_flight = 0
-        self.released, self.users = pace.limits(0.0)
+        for column in Exchanges.COLUMNS:  # for short, and for speed: self.started_s and so on
+            setattr(self, column, getattr(self.exchanges, column))
+        self.capacity = self.sent = self.in_flight = self.sockets_opened = 0
+        self.released = self.users = 0.0  # the pace's limits, as last asked for
+        self.ended = False  # nothing more will be sent
         self.connections: dict[int, Connection] = {}
+        self.idle: list[Connection] = []
         self.poller = EpollPoller() if hasattr(select, "epoll") else SelectorPoller()
         self.finished: asyncio.Future[None]
 
@@ -629,60 +784,84 @@ class Load:
         self.finished = self.loop.create_future()
         self.loop.add_reader(self.poller.fileno(), self._drain)
         gc.disable()  # nothing here makes cycles, and a collection in the middle of a run shows as latency
-        self.begun_s = self.ended_s = time.perf_counter()
+        self.begun_s, self.begun_cpu_s = perf_counter(), time.process_time()
         try:
-            self._fill()
+            self._follow_pace()
             self._watch_deadlines()
             await self.finished
         finally:
+            self.cpu_s = time.process_time() - self.begun_cpu_s
             gc.enable()
             self.loop.remove_reader(self.poller.fileno())
-            for fd in list(self.connections):
-                self._fail(self.connections[fd], "interrupted")
+            for conn in list(self.connections.values()):
+                self._fail(conn, "interrupted")
             self.poller.close()
-            self.exchanges.truncate(self.sent)
+            self.exchanges.finish(self.sent)
         return self.exchanges
+
+    def _follow_pace(self) -> None:
+        elapsed_s = perf_counter() - self.begun_s
+        self.ended = elapsed_s >= self.pace.time_limit_s
+        self.released, self.users = (self.sent, 0) if self.ended else self.pace.limits(elapsed_s)
+        self._fill()
+        if not self.ended and (next_s := self.pace.next_change_s(elapsed_s)) < math.inf:
+            self.loop.call_later(max(0.0, next_s - elapsed_s), self._follow_pace)
 
     def _fill(self) -> None:
         """Start what the pace allows, a hundred at most, so that answers are read in between."""
-        for _ in range(100):
-            if self.sent >= self.released or self.in_flight >= self.users:
-                break
+        budget = 100
+        while self.sent < self.released and self.in_flight < self.users:
             self._start()
-        else:
-            self.loop.call_soon(self._fill)
-        if self.sent >= self.released and not self.in_flight and not self.finished.done():
+            budget -= 1
+            if not budget:
+                self.loop.call_soon(self._fill)
+                return
+        if not self.in_flight and (self.ended or self.sent >= self.pace.requests) and not self.finished.done():
             self.finished.set_result(None)
 
-    def _start(self) -> None:
-        index, exchanges = self.sent, self.exchanges
+    def _start(self, conn: Connection | None = None, now_s: float | None = None) -> None:
+        """Send the next request: on this connection, or on an idle one, or on a new one."""
+        index = self.sent
         if index == self.capacity:
-            exchanges.grow()
-            self.capacity = len(exchanges.started_s)
-        self.sent += 1
+            self.exchanges.grow()
+            self.capacity += Exchanges.BLOCK
+        self.sent = index + 1
         self.in_flight += 1
         message = next(self.messages)
-        exchanges.started_s[index] = time.perf_counter()
+        self.started_s[index] = now_s or perf_counter()
+        while not conn and self.idle:
+            idle = self.idle.pop()
+            conn = idle if idle.watched else None  # not watched: the server has closed it meanwhile
+        if not (conn := conn or self._connect(index)):
+            return
+        conn.index = index
+        if message[0] == 72 or not conn.parser.fresh:  # 72: an H, as in HEAD
+            conn.parser.reset(message.startswith(b"HEAD "))
+        # On loopback the handshake is over by now, so that the request usually leaves with no wait for an event.
+        self._send(conn, message)
+
+    def _connect(self, index: int) -> Connection | None:
         try:
-            sock = socket.socket()
+            # The type below socket.socket: connecting and closing cost 3 us less without the Python layer.
+            sock = socket.SocketType(self.family, socket.SOCK_STREAM | SOCK_NONBLOCK)
         except OSError as error:
             self._record_failure(index, ERRNO_NAMES.get(error.errno or 0, "connect failed"))
-            return
-        sock.setblocking(False)
+            return None
+        if not SOCK_NONBLOCK:
+            sock.setblocking(False)
+        self.sockets_opened += 1
         conn = self.connections[sock.fileno()] = Connection(sock)
-        conn.index, conn.unsent = index, message
-        conn.parser.reset(message.startswith(b"HEAD "))
         code = sock.connect_ex(self.address)
-        if code not in (0, errno.EINPROGRESS):
-            self._fail(conn, ERRNO_NAMES.get(code, "connect failed"))
-            return
-        # On loopback the handshake is over by now, so that the request usually leaves with no wait for an event.
-        self._send(conn, self.poller.register)
+        if code in (0, errno.EINPROGRESS):
+            return conn
+        self._close(conn)
+        self._record_failure(index, ERRNO_NAMES.get(code, "connect failed"))
+        return None
 
-    def _send(self, conn: Connection, watch: Callable[[int, int], Any]) -> None:
-        """Hand the kernel what it takes; watch (register or modify) the socket for what comes next."""
+    def _send(self, conn: Connection, unsent: bytes) -> None:
+        """Hand the kernel what it takes, and have the poller report what comes next."""
         try:
-            taken = conn.sock.send(conn.unsent)
+            taken = conn.send(unsent)
         except (BlockingIOError, InterruptedError):
             taken = 0
         except OSError as error:
@@ -690,23 +869,31 @@ class Load:
                 self._fail(conn, ERRNO_NAMES.get(error.errno or 0, "connect failed"))
                 return
             taken = 0
-        if taken and not self.exchanges.sent_s[conn.index]:
-            self.exchanges.sent_s[conn.index] = time.perf_counter()
-        conn.unsent = conn.unsent[taken:]
-        watch(conn.sock.fileno(), self.poller.READ | (self.poller.WRITE if conn.unsent else 0))
+        poller = self.poller
+        if taken == len(unsent):
+            conn.unsent, events = b"", poller.READ
+        else:
+            conn.unsent, events = unsent[taken:], poller.READ | poller.WRITE
+        if events != conn.watched:
+            if taken and not self.sent_s[conn.index]:
+                self.sent_s[conn.index] = perf_counter()
+            watch = poller.modify if conn.watched else poller.register
+            watch(conn.sock.fileno(), events)
+            conn.watched = events
 
     def _drain(self) -> None:
         """Handle all that is ready; back to the loop after 20 ms at most, for its timers and for Ctrl-C."""
-        until_s = time.perf_counter() + 0.02
+        connections, read, until_s = self.connections, self._read, perf_counter() + 0.02
         while events := self.poller.poll():
             for fd, _ in events:
                 # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.
-                if conn := self.connections.get(fd):
+                if conn := connections.get(fd):
                     if conn.unsent:
-                        self._send(conn, self.poller.modify)
-                    if conn.sock.fileno() >= 0:
-                        self._read(conn)
-            if time.perf_counter() > until_s:
+                        self._send(conn, conn.unsent)
+                        if not conn.watched:
+                            continue
+                    read(conn)
+            if perf_counter() > until_s:
                 break
 
     def _read(self, conn: Connection) -> None:
@@ -717,29 +904,30 @@ class Load:
         except OSError as error:
             self._fail(conn, ERRNO_NAMES.get(error.errno or 0, "reset"))
             return
-        now_s = time.perf_counter()
-        if conn.index < 0:  # answered already: the server closes, or says more than it was asked
+        now_s, index, parser = perf_counter(), conn.index, conn.parser
+        if index < 0:  # answered already: the server closes, or says more than it was asked
             self._close(conn)
             return
-        if not self.exchanges.first_byte_s[conn.index]:
-            self.exchanges.first_byte_s[conn.index] = now_s
         try:
-            complete = conn.parser.feed(data) if data else conn.parser.eof()
+            complete = parser.feed(data) if data else parser.eof()
         except HTTPError as error:
             self._fail(conn, error.kind)
             return
-        if complete:
-            self._complete(conn, now_s)
-
-    def _complete(self, conn: Connection, now_s: float) -> None:
-        exchanges, index = self.exchanges, conn.index
-        exchanges.answered_s[index] = self.ended_s = now_s
-        exchanges.status[index] = conn.parser.status
-        exchanges.body_bytes[index] = conn.parser.body_bytes
+        if not complete:
+            self.first_byte_s[index] = self.first_byte_s[index] or now_s
+            return
+        self.answered_s[index] = now_s
+        self.status[index] = parser.status
+        self.body_bytes[index] = parser.body_bytes
         conn.index = -1
         self.in_flight -= 1
-        # The request said Connection: close. Let the server close first: then the port is free for the next connect.
-        self._read(conn)
+        if self.keep_alive and parser.keep_alive and not conn.unsent:
+            if self.sent < self.released and self.in_flight < self.users:
+                self._start(conn, now_s)
+                return
+            self.idle.append(conn)
+        else:
+            self._read(conn)  # let the server close first, which it may have done: the port is then free for another
         self._fill()
 
     def _fail(self, conn: Connection, kind: str) -> None:
@@ -748,25 +936,28 @@ class Load:
             self._record_failure(conn.index, kind)
 
     def _record_failure(self, index: int, kind: str) -> None:
-        self.exchanges.answered_s[index] = self.ended_s = time.perf_counter()
-        self.exchanges.error[index] = ERROR_CODES[kind]
+        self.answered_s[index] = perf_counter()
+        self.error[index] = ERRORS.index(kind)
         self.in_flight -= 1
         self.loop.call_soon(self._fill)
 
     def _close(self, conn: Connection) -> None:
         fd = conn.sock.fileno()
-        self.connections.pop(fd, None)
-        with contextlib.suppress(KeyError, ValueError):
+        if conn.watched:
             self.poller.forget(fd)
+            conn.watched = 0
+        self.connections.pop(fd, None)
         conn.sock.close()
 
     def _watch_deadlines(self) -> None:
         if self.finished.done():
             return
-        oldest_s = time.perf_counter() - self.timeout_s
+        oldest_s = perf_counter() - self.timeout_s
         for conn in list(self.connections.values()):
-            if conn.index >= 0 and self.exchanges.started_s[conn.index] < oldest_s:
+            if conn.index >= 0 and self.started_s[conn.index] < oldest_s:
                 self._fail(conn, "timed out")
+        if self.progress:
+            self.progress(self)
         self.loop.call_later(min(0.1, self.timeout_s / 4), self._watch_deadlines)
 
 
@@ -781,6 +972,9 @@ LOG_LINE = re.compile(
 def parse_access_log(text: str) -> list[LogLine]:
     """The request lines of an access log, in the order in which their handlers started.
 
+    Only of numbered requests: a warm-up, or somebody else's request, has no number.
+
+
     >>> parse_access_log("[2026-11-20 17:04:15.123] [pid-7] GET /io 200 1.0012s #3 @5.5")[0].duration_s
     1.0012
     """
@@ -788,7 +982,7 @@ def parse_access_log(text: str) -> list[LogLine]:
         LogLine(m["stamp"], int(m["pid"]), m["method"], m["path"], m["status"], float(m["duration"]), m["request"],
                 float(m["started"]))
         for m in map(LOG_LINE.fullmatch, text.splitlines())
-        if m
+        if m and m["request"].isdigit()
     )  # fmt: skip
     return sorted(lines, key=lambda line: line.started_s)
 
@@ -849,105 +1043,246 @@ def fits(measured_s: float, predicted_s: float) -> bool:
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """What is known before the first request is sent: the plan and the prediction, ready for JSON."""
-    prediction = predict(plan.requests, plan.workers, plan.slots_per_worker, plan.wait_s)
+    """What is known before the first request is sent: the plan and the prediction, ready for JSON.
+
+    `slots` is null where there is no limit, and also where the slots are not known: `slots_known` tells which.
+    `predicted_s` is how long everything should take, `ceiling_rps` what throughput cannot exceed; null: not known.
+    """
+    pace, slots, wait_s = plan.pace, plan.slots_per_worker, plan.wait_s
+    total = None if slots is None else slots * plan.workers
+    predicted_s = ceiling_rps = None
+    if total is not None and wait_s:
+        busy = min(total, pace.most_under_way)  # slots that this load can fill
+        if pace.mode in ("burst", "closed") and pace.requests < math.inf:
+            predicted_s = predict(int(pace.requests), 1, busy if busy < pace.requests else total, wait_s).makespan_s
+        if busy < math.inf:
+            ceiling_rps = busy / wait_s
     return {
         "target": plan.target,
         "server": plan.server,
         "server_command": shlex.join(plan.command("PORT", plan.app)),
+        "method": plan.method,
         "path": plan.path,
         "handler": plan.handler,
         "workers": plan.workers,
         "threads": plan.threads,
-        "slots_per_worker": finite(plan.slots_per_worker),
-        "slots": finite(prediction.slots),
+        "slots_known": slots is not None,
+        "slots_per_worker": finite(slots),
+        "slots": finite(total),
         "why_slots": plan.why_slots,
         "task_time_s": plan.task_time_s,
         "subtasks": plan.subtasks,
-        "wait_s": plan.wait_s,
-        "requests": plan.requests,
+        "wait_s": wait_s,
+        "mode": pace.mode,
+        "requests": finite(pace.requests),
+        "concurrency": finite(pace.concurrency),
+        "rate_rps": pace.rate,
+        "stages": pace.stages,
+        "time_limit_s": None if pace.time_limit_s == math.inf else pace.time_limit_s,
+        "keep_alive": plan.keep_alive,
         "timeout_s": plan.timeout_s,
-        "predicted_s": prediction.makespan_s,
+        "predicted_s": predicted_s,
+        "ceiling_rps": ceiling_rps,
     }
 
 
-def finite(slots: float) -> int | None:
-    return None if slots == NO_LIMIT else int(slots)
+def finite(number: float | None) -> int | None:
+    return None if number is None or number == math.inf else int(number)
 
 
 def unlimited(slots: int | None) -> float:
     return NO_LIMIT if slots is None else slots
 
 
-def summarise(
-    run: dict[str, Any], exchanges: Exchanges, begun_s: float, lines: Sequence[LogLine], ready: Sequence[int]
-) -> dict[str, Any]:
-    """Add to what describe() knew what was measured; times become seconds since the first request was begun."""
-    by_request = {int(line.request): line for line in lines if line.request.isdigit()}
-    workers = name_workers(lines, ready)
+class Measured(NamedTuple):
+    """What a run leaves, before any sum is made of it."""
+
+    exchanges: Exchanges
+    begun_s: float
+    client_cpu_s: float
+    sockets_opened: int
+    server_cpu_s: float | None = None
+    kernel: dict[str, int] | None = None  # counters during the run
+    log: str | None = None  # the access log's text; None: the server wrote none that we can read
+
+
+def is_success(status: int, error: int) -> bool:
+    return not error and 200 <= status < 300
+
+
+def summarise(run: dict[str, Any], measured: Measured) -> dict[str, Any]:
+    """Add to what describe() knew what was measured; all times in seconds, those of events since the run began.
+
+    Statistics are of successes only (2xx): a refused or timed-out request says nothing about how long an answer takes,
+    and is counted by name instead.
+    """
+    columns, begun_s = measured.exchanges, measured.begun_s
+    sent = len(columns.status)
+    good = array("L", (i for i in range(sent) if is_success(columns.status[i], columns.error[i])))
+    outcomes = Counter(
+        ERRORS[error] or f"HTTP {status}"
+        for status, error in zip(columns.status, columns.error, strict=True)
+        if not is_success(status, error)
+    )
+    measured_s = max(columns.answered_s, default=begun_s) - begun_s
+    window_s = min(measured_s, run["time_limit_s"] or math.inf) or math.nan
+    in_window = sum(1 for i in good if columns.answered_s[i] - begun_s <= window_s)
+    rate = run["rate_rps"]
+    due_s = [begun_s + i / rate for i in range(sent)] if rate else columns.started_s
+
+    def spans(begin: Sequence[float], end: Sequence[float]) -> dict[str, float] | None:
+        return statistics_of([end[i] - begin[i] for i in good])
+
+    phases = {
+        "connect": spans(columns.started_s, columns.sent_s),
+        "waiting": spans(columns.sent_s, columns.first_byte_s),
+        "processing": spans(columns.sent_s, columns.answered_s),
+        "total": spans(columns.started_s, columns.answered_s),
+    }
+    run = run | {
+        "sent": sent,
+        "answered": len(good),
+        "failed": sum(outcomes.values()),
+        "errors": dict(outcomes),
+        "measured_s": round(measured_s, 6),
+        "finished_after_limit": len(good) - in_window,
+        "throughput_rps": in_window / window_s if good else 0.0,
+        "latency_s": spans(due_s, columns.answered_s) if rate else phases["total"],
+        "phases_s": phases,
+        "lag_s": spans(due_s, columns.started_s) if rate else None,
+        "histogram": histogram([columns.answered_s[i] - due_s[i] for i in good]),
+        "per_second": per_second(columns, begun_s),
+        "mean_in_flight": sum(columns.answered_s[i] - columns.started_s[i] for i in range(sent))
+        / (measured_s or math.nan),
+        "slow_connects": sum(1 for i in good if columns.sent_s[i] - columns.started_s[i] > SYN_RETRY_S),
+        "body_bytes": sum(columns.body_bytes[i] for i in good),
+        "sockets_opened": measured.sockets_opened,
+        "client_cpu_s": round(measured.client_cpu_s, 6),
+        "server_cpu_s": measured.server_cpu_s,
+        "kernel": measured.kernel or {},
+    }
+    run |= summarise_log(run, measured.log)
+    return run | {"warnings": audit(run)}
+
+
+def summarise_log(run: dict[str, Any], log: str | None) -> dict[str, Any]:
+    """What only the server's side knows: who took how many, and how many at a time."""
+    if log is None:
+        return {"log_lines": None, "requests_of_workers": {}, "split_predicted_s": None, "slots_seen": None}
+    lines = parse_access_log(log)
+    workers, counts = name_workers(lines, ready_workers(log)), Counter(line.pid for line in lines)
+    split_predicted_s = None
+    if run["mode"] == "burst" and run["predicted_s"] is not None:
+        split_predicted_s = predict_split(list(counts.values()), unlimited(run["slots_per_worker"]), run["wait_s"])
+    return {
+        "log_lines": len(lines),
+        "requests_of_workers": {worker: counts[pid] for pid, worker in workers.items()},
+        "split_predicted_s": split_predicted_s,
+        "slots_seen": slots_seen(lines),
+    }
+
+
+def columns_for_json(measured: Measured) -> dict[str, list[Any]]:
+    """Every request's raw times as lists of equal length: seconds since the run began, null for "never"."""
+    exchanges, begun_s = measured.exchanges, measured.begun_s
+    lines = parse_access_log(measured.log or "")
+    workers = name_workers(lines)
+    by_request = {int(line.request): line for line in lines}
     logged = [by_request.get(i) for i in range(len(exchanges.status))]
 
     def since_begun(times_s: array[float]) -> list[float | None]:
         return [round(t - begun_s, 6) if t else None for t in times_s]
 
-    statuses, errors = exchanges.status.tolist(), [ERRORS[code] or None for code in exchanges.error]
-    outcomes = Counter(e or f"HTTP {s}" for s, e in zip(statuses, errors, strict=True) if e or not 200 <= s < 300)
-    counts = Counter(line.pid for line in lines)
-    split = {worker: counts[pid] for pid, worker in workers.items()}
-    answered_s = since_begun(exchanges.answered_s)
-    measured = {
-        "measured_s": max((t for t in answered_s if t is not None), default=0.0),
-        "answered": len(statuses) - sum(outcomes.values()),
-        "failed": sum(outcomes.values()),
-        "errors": dict(outcomes),
-        "log_lines": len(lines),
-        "requests_of_workers": split,
-        "split_predicted_s": predict_split(
-            list(split.values()), unlimited(run["slots_per_worker"]), run["wait_s"]
-        ) if lines else None,
-        "slots_seen": slots_seen(lines),
-        "exchanges": {
-            "started_s": since_begun(exchanges.started_s),
-            "sent_s": since_begun(exchanges.sent_s),
-            "first_byte_s": since_begun(exchanges.first_byte_s),
-            "answered_s": answered_s,
-            "status": [status or None for status in statuses],
-            "error": errors,
-            "body_bytes": exchanges.body_bytes.tolist(),
-            "worker": [line and workers[line.pid] for line in logged],
-            "handler_started_s": [line and round(line.started_s - begun_s, 6) for line in logged],
-        },
-    }  # fmt: skip
-    run = run | measured
-    return run | {"warnings": audit(run)}
+    return {
+        "started_s": since_begun(exchanges.started_s),
+        "sent_s": since_begun(exchanges.sent_s),
+        "first_byte_s": since_begun(exchanges.first_byte_s),
+        "answered_s": since_begun(exchanges.answered_s),
+        "status": [status or None for status in exchanges.status],
+        "error": [ERRORS[code] or None for code in exchanges.error],
+        "body_bytes": exchanges.body_bytes.tolist(),
+        "worker": [line and workers[line.pid] for line in logged],
+        "handler_started_s": [line and round(line.started_s - begun_s, 6) for line in logged],
+    }
+
+
+def nearest_rank(ordered: Sequence[float], per_cent: float) -> float | None:
+    """The percentile by nearest rank, so that it is a measured value; None where the sample is too small for it.
+
+    Of n values the p-th percentile is number ceil(p / 100 x n). It says something that the maximum does not only if
+    at least one value lies above it: n >= 100 / (100 - p).
+
+    >>> nearest_rank(range(1, 101), 99), nearest_rank(range(1, 100), 99)
+    (99, None)
+    """
+    n = len(ordered)
+    if n * (100 - per_cent) < 100 - 1e-9:
+        return None
+    return ordered[max(1, math.ceil(per_cent * n / 100)) - 1]
+
+
+def statistics_of(values: list[float]) -> dict[str, Any] | None:
+    """min, mean, sd, median, percentiles and max of some seconds; None of none. Sorts the list that it is given."""
+    if not values:
+        return None
+    values.sort()
+    n, mean = len(values), math.fsum(values) / len(values)
+    middle = (values[(n - 1) // 2] + values[n // 2]) / 2
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
+    percentiles = {f"p{p}": nearest_rank(values, p) for p in (90, 95, 99)}
+    found = {"min": values[0], "mean": mean, "sd": sd, "median": middle, **percentiles, "max": values[-1]}
+    return {name: None if value is None else round(value, 6) for name, value in found.items()}
+
+
+def histogram(latencies_s: Sequence[float]) -> list[tuple[float, int]]:
+    """(upper bound in seconds, count) in steps of 1, 2, 5: a tail of seconds beside a bulk of milliseconds shows."""
+    bounds = [step * 10.0**power for power in range(-4, 4) for step in (1, 2, 5)]
+    counts = Counter(bisect.bisect_left(bounds, latency) for latency in latencies_s)
+    if not counts:
+        return []
+    return [(round(bounds[min(i, len(bounds) - 1)], 4), counts[i]) for i in range(min(counts), max(counts) + 1)]
+
+
+def per_second(columns: Exchanges, begun_s: float) -> list[dict[str, float]]:
+    """For each second of the run: answers, failures, and the mean latency of the answers in it."""
+    seconds: dict[int, list[float]] = {}
+    for i, answered_s in enumerate(columns.answered_s):
+        row = seconds.setdefault(int(answered_s - begun_s), [0, 0, 0.0])
+        if is_success(columns.status[i], columns.error[i]):
+            row[0] += 1
+            row[2] += answered_s - columns.started_s[i]
+        else:
+            row[1] += 1
+    return [
+        {"second": second, "answered": good, "failed": bad, "mean_latency_s": round(total / good, 6) if good else 0.0}
+        for second, (good, bad, total) in sorted(seconds.items())
+    ]
 
 
 def slots_seen(lines: Sequence[LogLine]) -> int | None:
-    """The most requests that one worker had in its handlers at the same moment; None without a log.
+    """The most requests that one worker had in its handlers at the same moment; None without any.
 
     Counted at the middle of each request, where the few milliseconds in which one ends and the next begins do not
     count both.
     """
     most = 0
-    by_worker: dict[int, list[LogLine]] = {}
+    under_way: Counter[int] = Counter()
+    events = []
     for line in lines:
-        by_worker.setdefault(line.pid, []).append(line)
-    for of_worker in by_worker.values():
-        events = sorted(
-            event
-            for line in of_worker
-            for event in (
-                (line.started_s, 0, 1),
-                (line.started_s + line.duration_s / 2, 1, 0),
-                (line.started_s + line.duration_s, 2, -1),
-            )
-        )
-        under_way = 0
-        for _, kind, change in events:
-            under_way += change
-            if kind == 1:
-                most = max(most, under_way)
+        events.append((line.started_s, 0, line.pid))
+        events.append((line.started_s + line.duration_s / 2, 1, line.pid))
+        events.append((line.started_s + line.duration_s, 2, line.pid))
+    for _, kind, pid in sorted(events):
+        under_way[pid] += (1, 0, -1)[kind]
+        most = max(most, under_way[pid] if kind == 1 else 0)
     return most or None
+
+
+SLOTS_MEAN = {
+    1: "one at a time: a sync worker, or an event loop that a blocking call stops",
+    4: "four at a time: waitress's default of 4 threads, or --threads 4",
+    ANYIO_THREADS: "40 at a time: AnyIO's limit for `def` handlers and dependencies (FastAPI, Starlette)",
+}
 
 
 def audit(run: dict[str, Any]) -> list[dict[str, str]]:
@@ -957,35 +1292,68 @@ def audit(run: dict[str, Any]) -> list[dict[str, str]]:
     def warn(identifier: str, symptom: str, cause: str, next_step: str) -> None:
         warnings.append({"id": identifier, "symptom": symptom, "cause": cause, "next": next_step})
 
-    requests, log_lines = run["requests"], run["log_lines"]
+    sent, measured_s, predicted_s, split_s = (
+        run["sent"],
+        run["measured_s"],
+        run["predicted_s"],
+        run["split_predicted_s"],
+    )
     if run["failed"]:
         counts = ", ".join(f"{count} {name}" for name, count in sorted(run["errors"].items()))
-        warn(
-            "failed-requests", f"{run['failed']} of {requests} requests failed: {counts}",
-            "the server refused, broke or outwaited them",
-            "read the end of the server log",
-        )  # fmt: skip
-    if log_lines != requests:
-        warn(
-            "log-lines", f"{log_lines} access-log lines for {requests} requests",
-            "a handler that did not end, or a request that reached none, writes no line",
-            "look for a killed or restarted worker in the server log",
-        )  # fmt: skip
-    if not run["failed"] and not fits(run["measured_s"], run["predicted_s"]):
-        split = run["split_predicted_s"]
-        if split is not None and fits(run["measured_s"], split):
-            warn(
-                "uneven-split", f"{run['measured_s']:.2f} s instead of {run['predicted_s']:.2f} s",
-                f"the workers took uneven shares: {shares(run)}",
-                "for gunicorn threads, --worker-connections equal to --threads; else more slots in fewer processes",
+        warn("failed-requests", f"{run['failed']} of {sent} requests failed: {counts}. They are in no percentile",
+             "the server refused, broke or outwaited them", "read the end of the server log")  # fmt: skip
+    if run["log_lines"] is not None and run["log_lines"] != sent:
+        warn("log-lines", f"{run['log_lines']} access-log lines for {sent} requests",
+             "a handler that did not end, or a request that reached none, writes no line",
+             "look for a killed or restarted worker in the server log")  # fmt: skip
+    if not run["failed"] and predicted_s is not None and not fits(measured_s, predicted_s):
+        symptom = f"{measured_s:.2f} s instead of {predicted_s:.2f} s"
+        if split_s is not None and fits(measured_s, split_s):
+            warn("uneven-split", symptom, f"the workers took uneven shares: {shares(run)}",
+                 "for gunicorn threads, --worker-connections equal to --threads; else more slots in fewer processes",
             )  # fmt: skip
         else:
-            warn(
-                "unexplained", f"{run['measured_s']:.2f} s instead of {run['predicted_s']:.2f} s",
-                "neither the slots nor the split over the workers explains it: CPU time, or another limit",
-                "repeat on an idle machine, with a longer --task-time",
-            )  # fmt: skip
+            warn("unexplained", symptom, "CPU time, uneven shares of the connections, or another limit",
+                 "repeat on an idle machine, with a longer --task-time")  # fmt: skip
+    if run["ceiling_rps"] and run["throughput_rps"] > run["ceiling_rps"] * (1 + TOLERANCE) and measured_s > 1:
+        warn("above-ceiling", f"{run['throughput_rps']:.1f} requests/s, above S / t = {run['ceiling_rps']:.1f}",
+             "requests wait less than the task time says, or there are more slots than assumed",
+             "check --task-time against the minimum of the total time")  # fmt: skip
+    overflows = run["kernel"].get("ListenOverflows", 0)
+    if overflows or run["slow_connects"]:
+        retries = run["kernel"].get("TCPSynRetrans", 0)
+        warn("backlog-overflow",
+             f"{plural(run['slow_connects'], 'connect')} took a second or more; the kernel counted {overflows}"
+             f" listen-queue overflows and {retries} SYN retransmissions (on the whole machine)",
+             "the server's listen backlog was full, and TCP tried again after about 1, 3 and 7 s",
+             "raise the server's backlog (and net.core.somaxconn), or accept faster")  # fmt: skip
+    if run["client_cpu_s"] > 0.8 * measured_s and measured_s > 0.5:
+        warn("client-limit", f"the client used {run['client_cpu_s'] / measured_s:.0%} of a CPU",
+             "this client, not the server, may be what limits the throughput",
+             "read the throughput as a lower bound; give the client a CPU of its own (--client-cpus)")  # fmt: skip
+    if run["lag_s"] and (run["lag_s"]["p99"] or run["lag_s"]["max"]) > 0.01:
+        worst = run["lag_s"]["p99"] or run["lag_s"]["max"]
+        warn("late-sends", f"requests left up to {worst * 1000:.0f} ms after they were due (p99)",
+             "the client had no CPU time for its schedule", "lower --rate, or --client-cpus")  # fmt: skip
+    expected = sockets_expected(run)
+    if run["keep_alive"] and expected and run["sockets_opened"] > 1.1 * expected + 1:
+        warn("no-keep-alive", f"{run['sockets_opened']} sockets for {sent} requests; {expected} would do",
+             "the server closes connections that it was asked to keep (gunicorn's sync worker always does)",
+             "compare without -k, or use a server that keeps connections")  # fmt: skip
+    asked = run["concurrency"]
+    if run["mode"] == "closed" and sent > 10 * asked and not run["failed"] and run["mean_in_flight"] < 0.9 * asked:
+        warn("little", f"{run['mean_in_flight']:.1f} requests under way on average, {asked} asked for",
+             "the client could not keep all users busy, or the tail of the run was long",
+             "send more requests, and look at the CPU share of the client")  # fmt: skip
     return warnings
+
+
+def sockets_expected(run: dict[str, Any]) -> int | None:
+    """How many sockets a run opens if nothing goes wrong; None for an open loop, which opens what it needs."""
+    if not run["keep_alive"]:
+        return run["sent"]
+    users = [users for _, users in run["stages"]] or [run["concurrency"]]
+    return min(max(users), run["sent"]) if run["mode"] in ("closed", "ramp") else None
 
 
 def shares(run: dict[str, Any]) -> str:
@@ -993,7 +1361,7 @@ def shares(run: dict[str, Any]) -> str:
 
 
 class Batch(NamedTuple):
-    """Requests answered together; times in seconds since the burst began."""
+    """Requests answered together; times in seconds since the burst began; NaN: not known."""
 
     requests: list[int]
     started_s: float
@@ -1002,30 +1370,39 @@ class Batch(NamedTuple):
 
 
 def batches(run: dict[str, Any]) -> list[Batch]:
-    """Group a burst's answers: a gap of a quarter of the waiting time begins a new batch."""
+    """Group a burst's answers: a gap of a quarter of the wait (or of the fastest answer) begins a new batch."""
     columns = run["exchanges"]
     answered = sorted(
         (at, i) for i, (at, error) in enumerate(zip(columns["answered_s"], columns["error"], strict=True)) if not error
     )
+    gap_s = (run["wait_s"] or (answered[0][0] if answered else 0.0)) / 4
     groups: list[list[tuple[float, int]]] = []
     for at, i in answered:
-        if not groups or at - groups[-1][-1][0] > run["wait_s"] / 4:
+        if not groups or at - groups[-1][-1][0] > gap_s:
             groups.append([])
         groups[-1].append((at, i))
-    predicted = predict(len(answered), 1, unlimited(run["slots"]), run["wait_s"]).answered_s
+    predicted = [math.nan] * len(answered)
+    if run["predicted_s"] is not None:
+        predicted = predict(len(answered), 1, unlimited(run["slots"]), run["wait_s"]).answered_s
     found, position = [], 0
     for group in groups:
         position += len(group)
         started = [columns["handler_started_s"][i] for _, i in group]
-        found.append(
-            Batch(
-                sorted(i for _, i in group),
-                min((s for s in started if s is not None), default=math.nan),
-                group[-1][0],
-                predicted[position - 1],
-            )
-        )
+        first_s = min((s for s in started if s is not None), default=math.nan)
+        found.append(Batch(sorted(i for _, i in group), first_s, group[-1][0], predicted[position - 1]))
     return found
+
+
+def size_of_rounds(found: Sequence[Batch]) -> int | None:
+    """The slots that a burst's batches show: of one size but for the last, and one wait apart; None if they do not.
+
+    A server that is busy computing answers in batches too, but neither their sizes nor their times are regular.
+    """
+    sizes, ends_s = [len(batch.requests) for batch in found], [batch.answered_s for batch in found]
+    regular = len(set(sizes[:-1])) == 1 and sizes[-1] <= sizes[0]
+    return (
+        sizes[0] if regular and all(0.8 < ends_s[k] / ends_s[0] / (k + 1) < 1.25 for k in range(len(ends_s))) else None
+    )
 
 
 # ---------------------------------------------------------------- render
@@ -1054,36 +1431,70 @@ def render_header(document: dict[str, Any]) -> str:
     return section("machine", f"{machine['system']}, {plural(machine['cpus'], 'CPU')}; {versions}")
 
 
+def render_load(run: dict[str, Any]) -> str:
+    """What will be sent, in a sentence."""
+    n, until = run["requests"], f"for {seconds(run['time_limit_s'] or 0)}"
+    if n is not None:
+        until = plural(n, "request") + (f" or {seconds(run['time_limit_s'])}" if run["time_limit_s"] else "")
+    kept = "connections kept" if run["keep_alive"] else "a new connection each"
+    text = {
+        "burst": f"{until} at once",
+        "closed": f"closed loop, {until}, {run['concurrency']} under way at a time, {kept}",
+        "open": f"open loop, {until}, {run['rate_rps'] or 0:g} a second whatever the server does, {kept}",
+        "ramp": "ramp of virtual users, "
+        + ", ".join(f"{seconds(stage_s)} to {users}" for stage_s, users in run["stages"])
+        + f", {kept}",
+    }[run["mode"]]
+    if run["wait_s"]:
+        text += f"; each waits {seconds(run['wait_s'])}"
+        if run["wait_s"] != run["task_time_s"]:
+            text += f" ({run['subtasks']} subtasks of a {seconds(run['task_time_s'])} task, awaited together)"
+    return text
+
+
+def render_formula(run: dict[str, Any]) -> str:
+    """The prediction with its numbers, or why there is none."""
+    slots, n = run["slots"], run["requests"]
+    if run["wait_s"] == 0:
+        return "none: the handler waits for nothing, so that CPU time decides, not slots."
+    if not run["slots_known"] or not run["wait_s"]:
+        return "none: it needs the slots and the task time."
+    wait = seconds(run["wait_s"])
+    if run["mode"] == "burst":
+        if slots is None:
+            text = f"all {n} wait side by side: {wait}."
+        else:
+            text = (
+                f"ceil({n} / {slots}) x {wait} = {seconds(run['predicted_s'])}. Request n, counted from 0,"
+                f" starts at floor(n / {slots}) x {wait} and is answered {wait} after that."
+            )
+    elif run["ceiling_rps"] is None:
+        text = f"no limit from slots: every request waits {wait}, however many there are."
+    else:
+        busy = run["ceiling_rps"] * run["wait_s"]
+        text = f"throughput is at most S / t = {busy:g} / {wait} = {run['ceiling_rps']:g} requests/s."
+        if run["concurrency"] is not None and busy < (slots or math.inf):
+            text += f" ({run['concurrency']} under way fill no more slots.)"
+        if run["predicted_s"] is not None:
+            text += f" All {n} take ceil({n} / {busy:g}) x {wait} = {seconds(run['predicted_s'])}."
+        if run["rate_rps"] and run["rate_rps"] > run["ceiling_rps"]:
+            text += f" {run['rate_rps']:g} a second are due: the queue grows without end."
+    if run["handler"] == "blocking":
+        text += " But an answer leaves only when the event loop is free: any may come as late as the last."
+    return text
+
+
 def render_prediction(run: dict[str, Any]) -> str:
     """What is printed before the first request is sent."""
-    n, wait, slots = run["requests"], seconds(run["wait_s"]), run["slots"]
-    each = "no limit" if run["slots_per_worker"] is None else str(run["slots_per_worker"])
-    total = "no limit" if slots is None else str(slots)
-    if slots is None:
-        formula = f"all {n} wait side by side: {wait}."
-    else:
-        formula = (
-            f"ceil({n} / {slots}) x {wait} = {seconds(run['predicted_s'])}. Request n, counted from 0,"
-            f" starts at floor(n / {slots}) x {wait} and is answered {wait} after that."
-        )
-    if run["handler"] == "blocking":
-        formula += (
-            " But an answer leaves only when the event loop is free, so that it may come as late as"
-            f" the last, at {seconds(run['predicted_s'])}."
-        )
-    waits = f"each waits {wait}"
-    if run["wait_s"] != run["task_time_s"]:
-        waits += f" ({run['subtasks']} subtasks of a {seconds(run['task_time_s'])} task, awaited together)"
-    return "\n".join(
-        [
-            f"{run['target']}  GET {run['path']}",
-            "",
-            section("load", f"{plural(n, 'request')} at once, {waits}"),
-            section("server", run["server_command"]),
-            section("slots", f"{plural(run['workers'], 'worker')} x {each} = {total}: {run['why_slots']}"),
-            section("prediction", formula),
-        ]
-    )
+    slots = run["why_slots"]
+    if run["slots_known"]:
+        each = "no limit" if run["slots_per_worker"] is None else str(run["slots_per_worker"])
+        total = "no limit" if run["slots"] is None else str(run["slots"])
+        slots = f"{plural(run['workers'], 'worker')} x {each} = {total}: {slots}"
+    parts = [f"{run['target']}  {run['method']} {run['path']}", "", section("load", render_load(run))]
+    if run["server"]:
+        parts.append(section("server", run["server_command"]))
+    return "\n".join([*parts, section("slots", slots), section("prediction", render_formula(run))])
 
 
 def render_log(lines: Sequence[LogLine], wait_s: float) -> str:
@@ -1096,8 +1507,8 @@ def render_log(lines: Sequence[LogLine], wait_s: float) -> str:
         previous_s = line.started_s
         shown_lines.append(f"  [{line.stamp}] [pid-{workers[line.pid]}] {line.method} {line.path}")
     if len(shown_lines) > LOG_SHOWN:
-        cut = shown_lines[LOG_SHOWN - 6 : -4]
-        shown_lines[LOG_SHOWN - 6 : -4] = [f"  ... {plural(sum(map(bool, cut)), 'more line')}"]
+        left_out = sum(map(bool, shown_lines[LOG_SHOWN - 6 : -4]))
+        shown_lines[LOG_SHOWN - 6 : -4] = [f"  ... {plural(left_out, 'more line')}"]
     return "\n".join(shown_lines)
 
 
@@ -1113,24 +1524,47 @@ def ranges(numbers: Sequence[int], width: int) -> str:
 
 def render_batches(run: dict[str, Any]) -> str:
     found = batches(run)
-    end_s = max([run["measured_s"], *(batch.predicted_s for batch in found)])
+    end_s = max([run["measured_s"], *(batch.predicted_s for batch in found if batch.predicted_s == batch.predicted_s)])
     width = 21
 
     def column(at_s: float) -> int:
-        return round(at_s / end_s * width)
+        return round(at_s / end_s * width) if at_s == at_s else 0
+
+    def cell(at_s: float) -> str:
+        return f"{at_s:8.2f} s" if at_s == at_s else f"{'-':>10}"
 
     rows = [
-        f"{'batches':12}{'requests':14}{'started':>9}{'answered':>10}{'predicted':>10}  0 s{end_s:>{width - 5}.2f} s"
+        f"{'batches':12}{'requests':13}{'started':>10}{'answered':>10}{'predicted':>10}  0 s{end_s:>{width - 5}.2f} s"
     ]
     for batch in found:
-        start = column(batch.started_s) if batch.started_s == batch.started_s else 0
+        start = column(batch.started_s)
         bar = ("." * start + "#" * (column(batch.answered_s) - start)).ljust(width)
-        rows.append(
-            f"{len(batch.requests):10}  {ranges(batch.requests, 13):14}{batch.started_s:7.2f} s"
-            f"{batch.answered_s:8.2f} s{batch.predicted_s:8.2f} s |{bar}|"
-        )
+        cells = cell(batch.started_s) + cell(batch.answered_s) + cell(batch.predicted_s)
+        rows.append(f"{len(batch.requests):10}  {ranges(batch.requests, 13):13}{cells} |{bar}|")
     if len(rows) > LOG_SHOWN:
         rows[LOG_SHOWN - 6 : -4] = [f"{'':12}... {len(rows) - LOG_SHOWN + 2} more batches"]
+    return "\n".join(rows)
+
+
+def render_phases(run: dict[str, Any]) -> str:
+    """ApacheBench's phases in milliseconds, then how many answers took how long."""
+    phases = dict(run["phases_s"])
+    if run["mode"] == "open":
+        phases = {"connect": phases["connect"], "waiting": phases["waiting"], "service": phases["total"],
+                  "latency": run["latency_s"]}  # fmt: skip
+    names = ("min", "mean", "sd", "median", "p90", "p95", "p99", "max")
+    rows = [f"{'ms':12}" + "".join(f"{name:>8}" for name in names)]
+    for phase, found in phases.items():
+        cells = (f"{'-':>8}" if found[name] is None else f"{found[name] * 1000:8.4g}" for name in names)
+        rows.append(f"{phase:12}" + "".join(cells))
+    if run["mode"] == "open":
+        rows.append(f"{'':12}service: from its sending; latency: from when it was due")
+    most = max(count for _, count in run["histogram"])
+    rows.append("")
+    for bound_s, count in run["histogram"]:
+        rows.append(
+            f"{'':4}to {bound_s * 1000:>7g} ms{count:>9}  |{'#' * math.ceil(count / most * 50) if count else ''}"
+        )
     return "\n".join(rows)
 
 
@@ -1138,54 +1572,111 @@ def difference(measured_s: float, predicted_s: float) -> str:
     return f"{(measured_s / predicted_s - 1) * 100:+.1f} %"
 
 
+def render_verdict(run: dict[str, Any]) -> str:
+    measured_s, predicted_s, split_s = run["measured_s"], run["predicted_s"], run["split_predicted_s"]
+    warned = {warning["id"] for warning in run["warnings"]}
+    verdict = f"{plural(run['answered'], 'answer')} in {measured_s:.2f} s"
+    if predicted_s is not None:
+        verdict = (
+            f"predicted {predicted_s:.2f} s, measured {measured_s:.2f} s ({difference(measured_s, predicted_s)}): "
+        )
+        if run["failed"]:
+            verdict += "some requests failed, see below"
+        elif "uneven-split" in warned:
+            verdict += (
+                f"the split explains it. The workers took {shares(run)}; given that, the slowest needs"
+                f" {split_s:.2f} s ({difference(measured_s, split_s)})"
+            )
+        else:
+            verdict += "not explained, see below" if "unexplained" in warned else "as predicted"
+    elif run["ceiling_rps"]:
+        verdict += f"; throughput is {run['throughput_rps'] / run['ceiling_rps']:.0%} of its ceiling S / t"
+    elif run["mode"] == "burst" and run["wait_s"] != 0:
+        found = batches(run)
+        if run["slots_seen"]:
+            verdict += "; one worker had " + SLOTS_MEAN.get(run["slots_seen"], f"{run['slots_seen']} at a time")
+        elif len(found) == 1:
+            verdict += "; they came all at once: no limit was met"
+        elif size := size_of_rounds(found):
+            verdict += "; they came " + SLOTS_MEAN.get(size, f"{size} at a time")
+    return verdict
+
+
 def render_result(run: dict[str, Any], lines: Sequence[LogLine]) -> str:
     """What is printed after the last answer."""
-    measured, predicted, split = run["measured_s"], run["predicted_s"], run["split_predicted_s"]
-    verdict = f"predicted {predicted:.2f} s, measured {measured:.2f} s ({difference(measured, predicted)}): "
-    warned = {warning["id"] for warning in run["warnings"]}
-    if run["failed"]:
-        verdict += "some requests failed, see below"
-    elif "uneven-split" in warned:
-        verdict += (
-            f"the split explains it. The workers took {shares(run)}; given that, the slowest needs"
-            f" {split:.2f} s ({difference(measured, split)})"
-        )
-    elif "unexplained" in warned:
-        verdict += "not explained, see below"
-    else:
-        verdict += "as predicted"
-    took = ", ".join(f"{worker} {count}" for worker, count in run["requests_of_workers"].items())
-    seen = f" (at most {run['slots_seen']} at a time in one worker)" if run["slots_seen"] else ""
-    parts = [
-        section("access log", f"{run['access_log']}  (stamped when the handler starts)"),
-        render_log(lines, run["wait_s"]),
-        "",
-        render_batches(run),
-        "",
-        section("workers", f"{took}{seen}"),
-        section(
-            "counts",
-            f"{run['requests']} sent = {run['answered']} answered + {run['failed']} failed;"
-            f" {run['log_lines']} log lines",
-        ),
-        section("verdict", verdict),
-    ]
+    parts = []
+    if run["mode"] == "burst":
+        if lines:
+            parts += [section("access log", f"{run['access_log']}  (stamped when the handler starts)"),
+                      render_log(lines, run["wait_s"] or 0.1), ""]  # fmt: skip
+        elif run["server"]:
+            cannot = "say when a handler started, which worker took it, or when the last worker was ready"
+            parts += [
+                section("access log", f"none: without apps/access_log.py beside bench.py nobody can {cannot}"),
+                "",
+            ]
+        parts += [render_batches(run), ""]
+    if run["answered"] and (run["mode"] != "burst" or not run["predicted_s"]):
+        parts += [render_phases(run), ""]
+    if run["requests_of_workers"]:
+        took = ", ".join(f"{worker} {count}" for worker, count in run["requests_of_workers"].items())
+        seen = f" (at most {run['slots_seen']} at a time in one worker)" if run["slots_seen"] else ""
+        parts.append(section("workers", f"{took}{seen}"))
+    counts = f"{run['sent']} sent = {run['answered']} answered + {run['failed']} failed"
+    if run["log_lines"] is not None:
+        counts += f"; {run['log_lines']} log lines"
+    if run["finished_after_limit"]:
+        counts += f"; {run['finished_after_limit']} of the answers came after the time limit"
+    parts.append(section("counts", counts))
+    if run["mode"] != "burst":
+        parts += render_audit(run)
+    parts.append(section("verdict", render_verdict(run)))
     for warning in run["warnings"]:
         parts.append(section("warning", f"{warning['symptom']}. Likely: {warning['cause']}. Next: {warning['next']}."))
     return "\n".join(parts)
 
 
+def render_audit(run: dict[str, Any]) -> list[str]:
+    """The figures by which a reader can check the throughput: Little's law, sockets, CPU."""
+    rps, latency_s = run["throughput_rps"], (run["phases_s"]["total"] or {}).get("mean", 0.0)
+    expected, cpu = sockets_expected(run), f"client {run['client_cpu_s'] / run['measured_s']:.0%} of a CPU"
+    if run["server_cpu_s"] is not None:
+        cpu += f", server {run['server_cpu_s'] / run['measured_s']:.0%}"
+    little = f"{rps:.1f}/s x {latency_s * 1000:.4g} ms = {rps * latency_s:.1f} under way on average"
+    if run["mode"] == "closed":
+        little += f" ({run['concurrency']} asked for)"
+    if run["mode"] == "closed":
+        loop = "closed: a stall of the server stops the sending too, so that few requests meet it"
+    elif run["mode"] == "open":
+        loop = "open: requests are sent when due, so that a stall of the server shows in full"
+    else:
+        loop = "ramp: a closed loop whose number of users changes"
+    return [
+        section("throughput", f"{rps:.1f} answers/s (2xx only), {run['body_bytes']} body bytes"),
+        section("Little", little),
+        section("sockets", f"{run['sockets_opened']} used" + (f" (expected {expected})" if expected else "")),
+        section("CPU", cpu),
+        section("loop", loop),
+    ]
+
+
 def render_comparison(runs: Sequence[dict[str, Any]]) -> str:
     """One line a run, for everything that was asked for in one command."""
-    rows = [f"{'target':24}{'path':16}{'slots':>9}{'predicted':>10}{'by split':>10}{'measured':>10}"]
+    rows = [f"{'target':31}{'path':16}{'slots':>8} predicted{'measured':>9}{'per s':>7}"]
+
+    def time_of(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f} s"
+
     for run in runs:
-        split = "-" if run["split_predicted_s"] is None else f"{run['split_predicted_s']:.2f} s"
         slots = "no limit" if run["slots"] is None else str(run["slots"])
+        predicted = run["predicted_s"] if run["split_predicted_s"] is None else run["split_predicted_s"]
         failed = f"  {run['failed']} failed" if run["failed"] else ""
         rows.append(
-            f"{run['target']:24}{run['path']:16}{slots:>9}{run['predicted_s']:8.2f} s{split:>10}"
-            f"{run['measured_s']:8.2f} s{failed}"
+            f"{run['target'][:30]:31}{run['path'][:15]:16}{slots if run['slots_known'] else '?':>8}"
+            f"{time_of(predicted):>10}{time_of(run['measured_s']):>9}{run['throughput_rps']:7.0f}{failed}"
         )
+    if any(run["split_predicted_s"] is not None for run in runs):
+        rows.append("predicted: given how the connections were split over the workers")
     return "\n".join(rows)
 
 
@@ -1193,16 +1684,13 @@ def render_targets() -> str:
     """What --list prints: each target's command line, and the slots that it gives each path."""
     rows = []
     for name, target in TARGETS.items():
-        options = parse_arguments(["--target", name])
-        plans = [make_plan(name, target, route, options) for route in target.routes]
-        rows.append(
-            f"{name}  ({plural(plans[0].workers, 'worker')})\n    {shlex.join(plans[0].command('PORT', 'APP'))}"
-        )
+        plans = make_plans(parse_arguments(["--target", name]))
+        command = textwrap.wrap(shlex.join(plans[0].command("PORT", "APP")), 75, break_on_hyphens=False)
+        rows += [f"{name}  ({plural(target.workers, 'worker')})", *(f"    {line}" for line in command)]
         for plan in plans:
-            slots = finite(plan.slots_per_worker * plan.workers)
-            rows.append(
-                f"    {plan.path:16}{'no limit' if slots is None else plural(slots, 'slot'):11}{plan.why_slots}"
-            )
+            slots = finite((plan.slots_per_worker or 0) * plan.workers)
+            total = "no limit" if slots is None else plural(slots, "slot")
+            rows.append(f"    {plan.path:16}{total:11}{plan.why_slots}")
     return "\n".join(rows)
 
 
@@ -1236,77 +1724,195 @@ def number(kind: type, least: float, most: float) -> Callable[[str], Any]:
     return convert
 
 
+def pattern(regex: str, meaning: str, convert: Callable[[str], Any] = str) -> Callable[[str], Any]:
+    """An argparse type: a text of one form. What goes into a request must not be able to smuggle a second one."""
+
+    def check(text: str) -> Any:
+        if not re.fullmatch(regex, text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+        return convert(text)
+
+    return check
+
+
+def stages(text: str) -> tuple[tuple[float, int], ...]:
+    return tuple((float(stage_s), int(users)) for stage_s, users in re.findall(r"([\d.]+)s:(\d+)", text))
+
+
+def cpu_set(text: str) -> set[int]:
+    return {int(cpu) for cpu in text.split(",")}
+
+
+TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+PATH = r"/[!-~]*"
+
+
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(
         prog="bench.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("what to send to").add_argument
     add("--target", action="append", default=[], metavar="NAME", help="what to start; several times, or `all`")
     add("--list", action="store_true", help="show the targets with their slots and command lines")
-    add("--path", action="append", default=[], help="only this path of the target (default: each of its paths)")
-    add("-n", "--requests", type=number(int, 1, 10_000_000), default=16, metavar="N", help="requests (16)")
+    add("--app", type=pattern(r"[\w.]+:[\w.]+", "module:attribute"), help="your own app, as module:attribute")
+    add("--server", choices=SERVERS, help="what serves --app")
+    add("--url", type=pattern(r"\S*", "a URL without white space"), help="a server that runs already, http only")
+    add("--path", action="append", default=[], type=pattern(PATH, "a path: / and no white space"), help="several times")
     add("--workers", type=number(int, 1, 256), metavar="N", help="server processes")
     add("--threads", type=number(int, 1, 1000), metavar="N", help="threads of each process")
-    add("--task-time", type=number(float, 0.001, 3600), default=1.0, metavar="S", help="what a request waits (1)")
+    add("--server-args", default="", metavar="ARGS", help="more options for the server's command line")
+    add("--task-time", type=number(float, 0.001, 3600), metavar="S", help="what a request waits (1)")
     add("--subtasks", type=number(int, 1, 1000), default=2, metavar="N", help="parts of a -multi request's task (2)")
-    add("-s", "--timeout", type=number(float, 0.001, 86400), metavar="S", help="(default: from the prediction)")
+    cpus = pattern(r"\d+(,\d+)*", "CPU numbers, as in 0,1", cpu_set)
+    add("--server-cpus", type=cpus, default=set(), metavar="0,1", help="pin the server (Linux)")
+    add = parser.add_argument_group("how to send").add_argument
+    add("-n", "--requests", type=number(int, 1, 100_000_000), metavar="N", help="requests in all (burst: 16)")
+    add("-c", "--concurrency", type=number(int, 1, 100_000), metavar="N", help="closed loop: this many under way")
+    add("--rate", type=number(float, 0.001, 1e6), metavar="R", help="open loop: requests a second")
+    add("--ramp", type=pattern(r"[\d.]+s:\d+(,[\d.]+s:\d+)*", "stages like 15s:50,20s:200", stages),
+        help="stages of virtual users, as 15s:50,20s:200", default=())  # fmt: skip
+    add("-t", "--time-limit", type=number(float, 0.01, 86400), metavar="S", help="stop sending then (10, without -n)")
+    add("--warmup", type=number(int, 0, 1_000_000), default=0, metavar="N", help="requests to send before, uncounted")
+    add("-k", "--keep-alive", action="store_true", help="keep connections for the next request")
+    add("-m", "--method", type=pattern(TOKEN, "an HTTP method"), help="GET, or POST if there is a body")
+    add("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="several times",
+        type=pattern(TOKEN + r":[ \t]*[\t\x20-\x7e\xa0-\xff]*", "one header line, 'Name: value'"))  # fmt: skip
+    add("-p", "--body-file", type=Path, metavar="FILE", help="the body to send")
+    add("--data", help="the body to send, as text")
+    add("-s", "--timeout", type=number(float, 0.001, 86400), metavar="S", help="(default: from the prediction, or 30)")
+    add("--client-cpus", type=cpus, default=set(), metavar="0,1", help="pin the client (Linux)")
     add("--json", metavar="FILE", help="write everything, raw times included; - for standard output")
     add("--logs", type=Path, default=HERE / "logs", metavar="DIR", help="where runs leave their logs (logs/)")
-    return parser.parse_args(argv)
+    return check_arguments(parser.parse_args(argv))
+
+
+def check_arguments(options: argparse.Namespace) -> argparse.Namespace:
+    """What argparse cannot say: which options go together. Fills in the defaults that depend on others."""
+    if sum(map(bool, (options.target, options.app, options.url))) > 1:
+        raise Problem("--target, --app and --url exclude each other")
+    if options.app and not options.server:
+        raise Problem(f"--app needs --server, one of: {', '.join(SERVERS)}")
+    if options.server and not options.app:
+        raise Problem("--server goes with --app; a target has its own")
+    if sum(map(bool, (options.concurrency, options.rate, options.ramp))) > 1:
+        raise Problem("-c, --rate and --ramp exclude each other")
+    if options.ramp and min(stage_s for stage_s, _ in options.ramp) <= 0:
+        raise Problem("--ramp: a stage must take some time")
+    for header in options.header:
+        if header.partition(":")[0].lower() in ("content-length", "transfer-encoding", "connection"):
+            raise Problem(f"-H {header!r}: bench.py sets this one itself (-k keeps connections)")
+    if options.body_file and options.data is not None:
+        raise Problem("-p and --data exclude each other")
+    try:
+        options.body = options.body_file.read_bytes() if options.body_file else (options.data or "").encode()
+    except OSError as error:
+        raise Problem(f"cannot read {options.body_file}: {error.strerror}") from None
+    options.method = options.method or ("POST" if options.body else "GET")
+    options.task_time_given = options.task_time is not None
+    options.task_time = options.task_time or 1.0
+    if options.ramp:
+        ramp_s = sum(stage_s for stage_s, _ in options.ramp)
+        options.time_limit = min(ramp_s, options.time_limit or math.inf)
+    elif not options.requests and (options.concurrency or options.rate):
+        options.time_limit = options.time_limit or 10.0
+    return options
 
 
 def make_plans(options: argparse.Namespace) -> list[Plan]:
     """One plan for each target and path, or a Problem that says which name or number is wrong."""
-    names = list(TARGETS) if "all" in options.target else options.target
+    pace = Pace(
+        requests=options.requests or (math.inf if options.time_limit else 16),
+        concurrency=options.concurrency or math.inf,
+        rate=options.rate,
+        stages=options.ramp,
+        time_limit_s=options.time_limit or math.inf,
+    )
+    if pace.mode == "burst" and pace.requests == math.inf:
+        raise Problem("-t needs -n, -c, --rate or --ramp: a burst without a number never ends")
+    common = Plan(
+        target="", path="/", pace=pace, method=options.method, headers=tuple(options.header), body=options.body,
+        keep_alive=options.keep_alive, server_args=options.server_args,
+        task_time_s=options.task_time, subtasks=options.subtasks,
+        wait_s=options.task_time if options.task_time_given else None,
+    )  # fmt: skip
+    if options.url:
+        plans = [plan_url(options.url, common)]
+    elif options.app:
+        own = dataclasses.replace(common, target=options.app, app=options.app)
+        plans = [plan_server(options.server, 1, options, dataclasses.replace(own, path=path))
+                 for path in options.path or ["/"]]  # fmt: skip
+    else:
+        plans = plan_targets(options, common)
+    return [dataclasses.replace(plan, timeout_s=options.timeout or default_timeout_s(plan)) for plan in plans]
+
+
+def default_timeout_s(plan: Plan) -> float:
+    """Twice the time in which one worker alone would serve all that can be under way, and 10 s; 30 s if not known."""
+    slots, waiting = plan.slots_per_worker, plan.pace.most_under_way
+    if slots is None or not plan.wait_s or waiting == math.inf:
+        return 30.0
+    return max(30.0, 10 + 2 * rounds(int(waiting), slots) * plan.wait_s)
+
+
+def plan_url(url: str, common: Plan) -> Plan:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or 80
+    except ValueError as error:
+        raise Problem(f"--url {url!r}: {error}") from None
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if parts.scheme == "https":
+        raise Problem("https:// is not supported: measure the http port behind the TLS, or TLS is what you measure")
+    if parts.scheme != "http" or not parts.hostname or parts.username is not None:
+        raise Problem(f"--url {url!r} is not of the form http://host:port/path")
+    if not re.fullmatch(PATH, path) or not re.fullmatch(r"[0-9A-Za-z.:_-]+", parts.hostname):
+        raise Problem(f"--url {url!r}: only printable ASCII, other characters percent-encoded")
+    return dataclasses.replace(common, target=url, path=path, url_host=parts.hostname, url_port=port)
+
+
+def plan_server(server: str, workers: int, options: argparse.Namespace, plan: Plan) -> Plan:
+    """The plan with its server, and with --workers and --threads where that server takes them."""
+    settings = {"workers": workers, "threads": SERVERS[server].threads}
+    for setting in settings:
+        if given := getattr(options, setting):
+            if f"{{{setting}}}" in SERVERS[server].command:
+                settings[setting] = given
+            elif "all" not in options.target:
+                raise Problem(f"{plan.target} has no --{setting}: its server takes no such setting")
+    return dataclasses.replace(plan, server=server, workers=settings["workers"], threads=settings["threads"])
+
+
+def plan_targets(options: argparse.Namespace, common: Plan) -> list[Plan]:
     plans = []
-    for name in names:
+    for name in TARGETS if "all" in options.target else options.target:
         if name not in TARGETS:
             raise Problem(f"unknown target {name!r}; the targets are: all, {', '.join(TARGETS)}")
         target = TARGETS[name]
-        server = SERVERS[target.server]
-        for setting in ("workers", "threads"):
-            if getattr(options, setting) and f"{{{setting}}}" not in server.command and "all" not in options.target:
-                raise Problem(f"{name} has no --{setting}: its server takes no such setting")
-        routes = [route for route in target.routes if not options.path or route.path in options.path]
-        if not routes and "all" not in options.target:
-            raise Problem(
-                f"{name} has no path {options.path[0]!r}; it has: {', '.join(route.path for route in target.routes)}"
-            )
-        plans += [make_plan(name, target, route, options) for route in routes]
+        paths = options.path or [route.path for route in target.routes]
+        for path in paths:
+            route = next((route for route in target.routes if route.path == path.partition("?")[0]), None)
+            if route:
+                wait_s = {"task": 1, "subtask": 1 / options.subtasks, "nothing": 0}[route.waits] * options.task_time
+                plan = dataclasses.replace(
+                    common, target=name, app=route.app, path=path, handler=route.handler, wait_s=wait_s
+                )
+                plans.append(plan_server(target.server, target.workers, options, plan))
+            elif "all" not in options.target:
+                known = ", ".join(route.path for route in target.routes)
+                raise Problem(f"{name} has no path {path!r}; it has: {known}")
     if not plans:
         raise Problem(f"no target has the path {options.path[0]!r}; see --list")
     return plans
 
 
-def make_plan(name: str, target: Target, route: Route, options: argparse.Namespace) -> Plan:
-    server = SERVERS[target.server]
-    wait_s = options.task_time / options.subtasks if route.waits == "subtask" else options.task_time
-    plan = Plan(
-        target=name,
-        server=target.server,
-        app=route.app,
-        path=route.path,
-        handler=route.handler,
-        workers=options.workers if options.workers and "{workers}" in server.command else target.workers,
-        threads=options.threads if options.threads and "{threads}" in server.command else server.threads,
-        task_time_s=options.task_time,
-        subtasks=options.subtasks,
-        wait_s=wait_s,
-        requests=options.requests,
-        timeout_s=0,
-    )
-    # Had one worker to take every request, the last answer would come this late: twice that is really too long.
-    worst_s = rounds(plan.requests, plan.slots_per_worker) * wait_s
-    return dataclasses.replace(plan, timeout_s=options.timeout or 10 + 2 * worst_s)
+def packages_of(plan: Plan) -> list[str]:
+    framework = {"fas": "fastapi ", "fla": "flask asgiref "}.get(plan.app[:3], "")
+    return (framework + SERVERS[plan.server].packages).split() if plan.server else []
 
 
 def check_packages(plans: Sequence[Plan]) -> None:
-    missing = []
-    for plan in plans:
-        framework = "fastapi" if plan.app.startswith("fastapi") else "flask asgiref"
-        for package in f"{SERVERS[plan.server].packages} {framework}".split():
-            if importlib.util.find_spec(package.replace("-", "_")) is None and package not in missing:
-                missing.append(package)
+    wanted = dict.fromkeys(package for plan in plans for package in packages_of(plan))
+    missing = [package for package in wanted if importlib.util.find_spec(package.replace("-", "_")) is None]
     if missing:
         raise Problem(
             f"missing {plural(len(missing), 'package')}: {', '.join(missing)};"
@@ -1314,10 +1920,10 @@ def check_packages(plans: Sequence[Plan]) -> None:
         )
 
 
-def check_file_limit(sockets: int) -> None:
-    """Raise the soft limit of open files as far as it goes; Problem if that is not enough."""
+def check_file_limit(sockets: float) -> None:
+    """Raise the soft limit of open files as far as it is needed; Problem if that is not allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = sockets + 64
+    needed = int(sockets) + 64 if sockets < math.inf else soft
     if soft != resource.RLIM_INFINITY and soft < needed:
         if hard != resource.RLIM_INFINITY and hard < needed:
             raise Problem(f"{sockets} requests at once need {needed} open files; the limit is {hard} (ulimit -Hn)")
@@ -1338,53 +1944,98 @@ def about_machine() -> dict[str, Any]:
 
 def versions_of(plans: Sequence[Plan]) -> dict[str, str]:
     versions = {"Python": platform.python_version()}
-    for plan in plans:
-        framework = "fastapi" if plan.app.startswith("fastapi") else "flask"
-        for package in f"{framework} {SERVERS[plan.server].packages}".split():
-            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                versions[package] = importlib.metadata.version(package)
+    for package in dict.fromkeys(package for plan in plans for package in packages_of(plan)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
     return versions
 
 
-def messages_for(plan: Plan, port: int) -> Iterator[bytes]:
-    """The requests in order, each with its number, by which the access log is matched."""
-    head = f"GET {plan.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nX-Request-Id: ".encode()
-    return (head + b"%d\r\n\r\n" % index for index in itertools.count())
+def messages_for(plan: Plan, port: int, numbered: bool) -> Iterator[bytes]:
+    """The bytes of the requests, in order; numbered ones carry what the access log is matched by."""
+    host = f"[{plan.url_host}]" if ":" in plan.url_host else plan.url_host
+    names = [header.partition(":")[0].lower() for header in plan.headers]
+    lines = [f"{plan.method} {plan.path} HTTP/1.1", *plan.headers]
+    lines += [f"Host: {host}:{port}"] if "host" not in names else []
+    lines += [] if plan.keep_alive else ["Connection: close"]
+    lines += [f"Content-Length: {len(plan.body)}"] if plan.body or plan.method in ("POST", "PUT", "PATCH") else []
+    head = "\r\n".join([*lines, ""]).encode("latin-1")
+    if not numbered:
+        return itertools.repeat(head + b"\r\n" + plan.body)
+    return (b"%bX-Request-Id: %d\r\n\r\n%b" % (head, index, plan.body) for index in itertools.count())
+
+
+def resolve(host: str, port: int) -> tuple[Any, ...]:
+    """A host's address, IPv4 first: that is where servers on `localhost` listen."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Problem(f"cannot resolve {host!r}: {error.strerror}") from None
+    return min(found, key=lambda info: info[0] != socket.AF_INET)[4]
+
+
+def show_progress(load: Load) -> None:
+    elapsed_s = perf_counter() - load.begun_s
+    print(f"\r{elapsed_s:6.1f} s  {load.sent} sent, {load.in_flight} under way ", end="", file=sys.stderr, flush=True)
 
 
 def wait_for_log(path: Path, expected: int) -> str:
     """Read the access log; a handler may write its line a moment after its client has the answer."""
-    deadline = time.perf_counter() + 1.0
+    deadline = perf_counter() + 1.0
     while True:
         text = path.read_text(errors="replace")
-        if len(parse_access_log(text)) >= expected or time.perf_counter() > deadline:
+        if len(parse_access_log(text)) >= expected or perf_counter() > deadline:
             return text
         time.sleep(0.02)
 
 
-def execute(plan: Plan, logs: Path) -> tuple[dict[str, Any], list[LogLine]]:
-    """Start the server, send the burst, stop the server; the run's record and its access log."""
-    when = datetime.now()
-    access_log, output = new_log_files(logs, f"{plan.target}{plan.path}", when)
-    server = start_server(plan, access_log, output)
-    try:
-        address = ("127.0.0.1", server.port)
-        load = Load(address, messages_for(plan, server.port), Pace(plan.requests), plan.timeout_s)
-        exchanges = asyncio.run(load.run())
-        answered = sum(1 for status in exchanges.status if status)
-        log = wait_for_log(access_log, answered)
-    finally:
-        stop_server(server)
-    run = {"when": when.isoformat(" ", "seconds")} | describe(plan)
-    run |= {"access_log": shown(access_log), "server_log": shown(output)}
-    lines = parse_access_log(log)
-    return summarise(run, exchanges, load.begun_s, lines, ready_workers(log)), lines
+def execute(plan: Plan, options: argparse.Namespace) -> tuple[dict[str, Any], list[LogLine]]:
+    """Start the server if it is ours, send, stop the server; the run's record and its access log."""
+    run: dict[str, Any] = {"when": datetime.now().isoformat(" ", "seconds"), "access_log": None} | describe(plan)
+    if not plan.server:
+        measured = measure(plan, resolve(plan.url_host, plan.url_port), options, None)
+    else:
+        access_log, output = new_log_files(options.logs, f"{plan.target}{plan.path}", datetime.now())
+        wrapped = (APPS / "access_log.py").exists()
+        run |= {"access_log": shown(access_log) if wrapped else None, "server_log": shown(output)}
+        server = start_server(plan, access_log if wrapped else None, output, options.server_cpus)
+        try:
+            measured = measure(plan, ("127.0.0.1", server.port), options, server)
+        finally:
+            stop_server(server)
+    run = summarise(run, measured)
+    if plan.pace.mode == "burst" or options.json:
+        run["exchanges"] = columns_for_json(measured)
+    return run, parse_access_log(measured.log or "")
+
+
+def measure(
+    plan: Plan, address: tuple[Any, ...], options: argparse.Namespace, server: RunningServer | None
+) -> Measured:
+    """Send the warm-up, then the load, and read every counter just before and after the load."""
+    numbered = bool(server and server.access_log)
+    progress = show_progress if sys.stderr.isatty() else None
+    if options.warmup:
+        pace = Pace(options.warmup, min(plan.pace.most_under_way, options.warmup))
+        asyncio.run(Load(address, messages_for(plan, address[1], False), pace, plan.timeout_s, plan.keep_alive).run())
+    load = Load(address, messages_for(plan, address[1], numbered), plan.pace, plan.timeout_s, plan.keep_alive, progress)
+    kernel = kernel_counters()
+    server_cpu_s = group_cpu_s(server.guard.pid) if server else None
+    exchanges = asyncio.run(load.run())
+    if progress:
+        print("\r\033[K", end="", file=sys.stderr)
+    kernel = {name: count - kernel.get(name, 0) for name, count in kernel_counters().items()}
+    if server and server_cpu_s is not None:
+        server_cpu_s = round((group_cpu_s(server.guard.pid) or 0.0) - server_cpu_s, 2)
+    log = None
+    if server and server.access_log:
+        log = wait_for_log(server.access_log, sum(1 for status in exchanges.status if status))
+    return Measured(exchanges, load.begun_s, load.cpu_s, load.sockets_opened, server_cpu_s, kernel, log)
 
 
 def shown(path: Path) -> str:
     """A path as the user would type it."""
     with contextlib.suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
+        return str(path.resolve().relative_to(Path.cwd()))
     return str(path)
 
 
@@ -1397,7 +2048,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.list:
             print(render_targets())
             return 0
-        if not options.target:
+        if not (options.target or options.app or options.url):
             print(f"{__doc__}\nTargets: {', '.join(TARGETS)}")
             return 0
         return bench(options, ["bench.py", *argv])
@@ -1412,9 +2063,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def bench(options: argparse.Namespace, command: list[str]) -> int:
     plans = make_plans(options)
     check_packages(plans)
-    check_file_limit(options.requests)
+    for plan in plans:
+        resolve(plan.url_host, plan.url_port)
+    check_file_limit(max(plan.pace.most_under_way for plan in plans))
     if options.json not in (None, "-"):
         check_writable(Path(options.json))
+    if options.client_cpus:
+        pin(0, options.client_cpus)
     out = sys.stderr if options.json == "-" else sys.stdout
     colour = out.isatty() and "NO_COLOR" not in os.environ
 
@@ -1431,7 +2086,7 @@ def bench(options: argparse.Namespace, command: list[str]) -> int:
     show(render_header(document))
     for plan in plans:
         show("\n" + render_prediction(describe(plan)) + "\n")
-        run, lines = execute(plan, options.logs)
+        run, lines = execute(plan, options)
         show(render_result(run, lines))
         document["runs"].append(run)
     if len(plans) > 1:

@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -122,8 +123,8 @@ def log_line(request: int, pid: int, started_s: float, duration_s: float = 1.0) 
     ("line", "request_id"),
     [
         ("[2026-11-20 17:04:15.123] [pid-4711] GET /io 200 1.0012s #7 @5123.456789", "7"),
-        ("[2026-11-20 17:04:15.123] [pid-1] POST /v1/x?a=%20b - 0.0s #- @1", "-"),
-        ("[2026-11-20 17:04:15.123] [pid-1] GET  404 0.0s # @1.5", ""),
+        ("[2026-11-20 17:04:15.123] [pid-1] POST /v1/x?a=%20b - 0.0s #- @1", None),
+        ("[2026-11-20 17:04:15.123] [pid-1] GET  404 0.0s # @1.5", None),
         ("[2026-11-20 17:04:15.123] [pid-4711] ready", None),
         ("[2026-11-20 17:04:15.123] [pid-4711] GET /io 200 1.00", None),
     ],
@@ -454,6 +455,308 @@ def test_requests_leave_in_order_each_on_a_connection_of_its_own():
     assert list(exchanges.started_s) == sorted(exchanges.started_s)
 
 
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def keep_answering(sock: socket.socket) -> None:
+    while sock.recv(65536):
+        sock.sendall(OK)
+
+
+def load(address, pace: bench.Pace, keep_alive: bool = False, timeout_s: float = 5.0) -> bench.Measured:
+    engine = bench.Load(address, itertools.repeat(GET), pace, timeout_s, keep_alive)
+    exchanges = asyncio.run(engine.run())
+    return bench.Measured(exchanges, engine.begun_s, engine.cpu_s, engine.sockets_opened)
+
+
+@pytest.mark.parametrize(
+    ("pace", "elapsed_s", "limits"),
+    [
+        (bench.Pace(16), 0.0, (16, math.inf)),
+        (bench.Pace(5000, 500), 99.0, (5000, 500)),
+        (bench.Pace(rate=100.0), 0.0, (1, math.inf)),
+        (bench.Pace(rate=100.0), 1.005, (101, math.inf)),
+        (bench.Pace(7, rate=100.0), 1.0, (7, math.inf)),
+        (bench.Pace(stages=((10, 50), (10, 200))), 0.0, (math.inf, 0)),
+        (bench.Pace(stages=((10, 50), (10, 200))), 5.0, (math.inf, 25)),
+        (bench.Pace(stages=((10, 50), (10, 200))), 15.0, (math.inf, 125)),
+        (bench.Pace(stages=((10, 50), (10, 0))), 15.0, (math.inf, 25)),
+        (bench.Pace(stages=((10, 50), (10, 0))), 99.0, (math.inf, 0)),
+    ],
+)
+def test_a_pace_says_how_many_may_be_sent_and_under_way(pace, elapsed_s, limits):
+    assert pace.limits(elapsed_s) == limits
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+@pytest.mark.parametrize(("requests", "concurrency"), [(1, 1), (103, 10), (7, 50)])
+def test_a_closed_loop_sends_exactly_what_was_asked(requests, concurrency, keep_alive):
+    with stub(keep_answering) as address:
+        measured = load(address, bench.Pace(requests, concurrency), keep_alive)
+    assert outcomes(measured.exchanges) == [200] * requests
+    assert measured.sockets_opened == (min(requests, concurrency) if keep_alive else requests)
+
+
+def test_a_server_that_closes_costs_a_socket_for_each_request():
+    with stub(lambda sock: answer(sock, HEAD + b"Connection: close\r\nContent-Length: 0\r\n\r\n")) as address:
+        measured = load(address, bench.Pace(50, 5), keep_alive=True)
+    assert (outcomes(measured.exchanges), measured.sockets_opened) == ([200] * 50, 50)
+
+
+def test_every_tenth_reset_is_counted_and_the_others_are_answered():
+    with stub(*[keep_answering] * 9, reset) as address:
+        measured = load(address, bench.Pace(100, 10))
+    assert sorted(map(str, outcomes(measured.exchanges))) == ["200"] * 90 + ["reset"] * 10
+
+
+def test_requests_under_way_at_the_time_limit_are_finished():
+    def half_a_second(sock):
+        sock.recv(65536)
+        time.sleep(0.5)
+        sock.sendall(OK)
+
+    with stub(half_a_second) as address:
+        measured = load(address, bench.Pace(concurrency=4, time_limit_s=0.7))
+    assert outcomes(measured.exchanges) == [200] * 8
+    run = bench.summarise(describe_url("-c", "4", "-t", "0.7"), measured)
+    assert run["finished_after_limit"] == 4
+    assert run["throughput_rps"] == pytest.approx(4 / 0.7)
+
+
+def test_a_ramp_adds_users_over_time():
+    with stub(keep_answering) as address:
+        measured = load(address, bench.Pace(stages=((0.3, 4), (0.3, 8)), time_limit_s=0.6), keep_alive=True)
+    assert set(outcomes(measured.exchanges)) == {200}
+    assert measured.sockets_opened == 8
+
+
+def frozen(freeze_s: float):
+    """A stub's behaviour: it answers at once, but for one freeze of all its connections, at the 50th request."""
+    lock, count = threading.Lock(), itertools.count(1)
+
+    def behave(sock):
+        while sock.recv(65536):
+            with lock:
+                if next(count) == 50:
+                    time.sleep(freeze_s)
+            sock.sendall(OK)
+
+    return behave
+
+
+def test_an_open_loop_shows_a_freeze_that_a_closed_loop_hides():
+    with stub(frozen(0.6)) as address:
+        measured = load(address, bench.Pace(150, rate=100.0), keep_alive=True)
+    opened = bench.summarise(describe_url("--rate", "100", "-n", "150"), measured)
+    with stub(frozen(0.6)) as address:
+        measured = load(address, bench.Pace(2000, 1), keep_alive=True)
+    closed = bench.summarise(describe_url("-c", "1", "-n", "2000"), measured)
+    assert (opened["answered"], closed["answered"]) == (150, 2000)
+    assert opened["latency_s"]["p90"] > 0.3 > closed["latency_s"]["p99"]
+    assert opened["latency_s"]["max"] > 0.5 and closed["latency_s"]["max"] > 0.5
+
+
+def test_requests_may_vary_from_one_to_the_next():
+    with stub(keep_answering) as address:
+        heads = itertools.cycle([GET, b"POST /x HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"])
+        exchanges = asyncio.run(bench.Load(address, heads, bench.Pace(20, 2), 5, True).run())
+    assert outcomes(exchanges) == [200] * 20
+
+
+def test_a_large_body_goes_out_whole():
+    size = 5_000_000
+
+    def count(sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        received = 0
+        while received < size:
+            received += len(sock.recv(65536))
+        sock.sendall(OK if received == size else b"")
+
+    message = b"x" * size
+    with stub(count) as address:
+        exchanges = asyncio.run(bench.Load(address, itertools.repeat(message), bench.Pace(3), 20).run())
+    assert outcomes(exchanges) == [200] * 3
+
+
+def test_two_thousand_connections_at_once_are_all_answered():
+    with stub(keep_answering) as address:
+        assert outcomes(burst(address, 2000, timeout_s=30)) == [200] * 2000
+
+
+def test_a_kept_request_takes_less_than_a_hundred_bytes():
+    exchanges = bench.Exchanges()
+    exchanges.grow()
+    assert sum(column.itemsize for column in vars(exchanges).values()) < 100
+    assert {len(column) for column in vars(exchanges).values()} == {bench.Exchanges.BLOCK}
+
+
+# ---------------------------------------------------------------- statistics and audit
+
+
+def describe_url(*arguments: str) -> dict:
+    (plan,) = bench.make_plans(bench.parse_arguments(["--url", "http://127.0.0.1/", *arguments]))
+    return bench.describe(plan)
+
+
+@pytest.mark.parametrize(
+    ("n", "per_cent", "value"),
+    [(100, 99, 99), (99, 99, None), (10, 90, 9), (9, 90, None), (20, 95, 19), (1000, 99, 990), (1000, 99.9, 999)],
+)
+def test_a_percentile_is_a_measured_value_or_nothing(n, per_cent, value):
+    assert bench.nearest_rank(range(1, n + 1), per_cent) == value
+
+
+@given(st.lists(st.floats(0.0001, 100), min_size=1, max_size=300))
+def test_statistics_are_those_of_the_sample(values):
+    found = bench.statistics_of(list(values))
+    assert (found["min"], found["max"]) == (round(min(values), 6), round(max(values), 6))
+    assert found["median"] == pytest.approx(statistics.median(values), abs=1e-6)
+    assert found["mean"] == pytest.approx(statistics.fmean(values), abs=1e-6)
+    if len(values) > 1:
+        assert found["sd"] == pytest.approx(statistics.stdev(values), abs=2e-6)
+    assert sum(count for _, count in bench.histogram(values)) == len(values)
+
+
+def test_failures_are_in_no_percentile_and_in_every_count():
+    with stub(keep_answering, lambda sock: answer(sock, b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")) as address:
+        run = bench.summarise(describe_url("-n", "40", "-c", "4"), load(address, bench.Pace(40, 4)))
+    assert (run["sent"], run["answered"], run["failed"], run["errors"]) == (40, 20, 20, {"HTTP 500": 20})
+    assert sum(count for _, count in run["histogram"]) == 20
+    assert sum(row["answered"] for row in run["per_second"]) == 20
+    assert sum(row["failed"] for row in run["per_second"]) == 20
+    assert run["throughput_rps"] == pytest.approx(20 / run["measured_s"], rel=0.01)
+
+
+def plain_run(**changes) -> dict:
+    """A run that nothing is wrong with, but for the changes."""
+    run = describe_url("-n", "1000", "-c", "10") | {
+        "sent": 1000, "answered": 1000, "failed": 0, "errors": {}, "log_lines": 1000, "measured_s": 10.0,
+        "split_predicted_s": None, "throughput_rps": 100.0, "kernel": {}, "slow_connects": 0, "client_cpu_s": 1.0,
+        "lag_s": None, "sockets_opened": 1000, "mean_in_flight": 9.9, "requests_of_workers": {"worker0": 1000},
+    }  # fmt: skip
+    return run | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "identifiers"),
+    [
+        ({}, []),
+        ({"failed": 3, "answered": 997, "errors": {"reset": 3}}, ["failed-requests"]),
+        ({"log_lines": 998}, ["log-lines"]),
+        ({"log_lines": None}, []),
+        ({"predicted_s": 10.0}, []),
+        ({"predicted_s": 5.0}, ["unexplained"]),
+        ({"predicted_s": 5.0, "split_predicted_s": 10.0}, ["uneven-split"]),
+        ({"predicted_s": 5.0, "split_predicted_s": 7.0}, ["unexplained"]),
+        ({"ceiling_rps": 80.0}, ["above-ceiling"]),
+        ({"ceiling_rps": 100.0}, []),
+        ({"kernel": {"ListenOverflows": 5, "TCPSynRetrans": 2}}, ["backlog-overflow"]),
+        ({"kernel": {"ListenOverflows": 0, "TCPSynRetrans": 2}}, []),
+        ({"slow_connects": 2}, ["backlog-overflow"]),
+        ({"client_cpu_s": 9.0}, ["client-limit"]),
+        ({"lag_s": {"p99": 0.002, "max": 0.4}}, []),
+        ({"lag_s": {"p99": 0.02, "max": 0.4}}, ["late-sends"]),
+        ({"keep_alive": True}, ["no-keep-alive"]),
+        ({"keep_alive": True, "sockets_opened": 10}, []),
+        ({"mean_in_flight": 5.0}, ["little"]),
+    ],
+)
+def test_the_audit_names_what_is_wrong(changes, identifiers):
+    warnings = bench.audit(plain_run(**changes))
+    assert [warning["id"] for warning in warnings] == identifiers
+    assert all(warning["symptom"] and warning["cause"] and warning["next"] for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("batches", "size"),
+    [
+        ([(40, 0.37), (40, 0.67), (20, 0.97)], 40),
+        ([(1, 1.0), (1, 2.0), (1, 3.01)], 1),
+        ([(4, 1.0), (4, 1.2)], None),
+        ([(4, 1.0), (9, 2.0)], None),
+        ([(3, 1.0), (4, 2.0), (4, 3.0)], None),
+    ],
+)
+def test_slots_are_read_from_regular_batches_only(batches, size):
+    found = [bench.Batch(list(range(count)), math.nan, answered_s, math.nan) for count, answered_s in batches]
+    assert bench.size_of_rounds(found) == size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        ([], [b"GET / HTTP/1.1", b"Host: 127.0.0.1:80", b"Connection: close", b"", b""]),
+        (["-k"], [b"GET / HTTP/1.1", b"Host: 127.0.0.1:80", b"", b""]),
+        (["-k", "-H", "host: a"], [b"GET / HTTP/1.1", b"host: a", b"", b""]),
+        (["-k", "--data", "xyz"],
+         [b"POST / HTTP/1.1", b"Host: 127.0.0.1:80", b"Content-Length: 3", b"", b"xyz"]),
+        (["-k", "-m", "DELETE"], [b"DELETE / HTTP/1.1", b"Host: 127.0.0.1:80", b"", b""]),
+    ],
+)  # fmt: skip
+def test_a_request_is_what_the_options_say(arguments, lines):
+    (plan,) = bench.make_plans(bench.parse_arguments(["--url", "http://127.0.0.1", *arguments]))
+    assert next(bench.messages_for(plan, 80, numbered=False)) == b"\r\n".join(lines)
+    numbered = list(itertools.islice(bench.messages_for(plan, 80, numbered=True), 3))
+    assert [re.search(rb"X-Request-Id: (\d)", message)[1] for message in numbered] == [b"0", b"1", b"2"]
+
+
+# ---------------------------------------------------------------- any server
+
+
+def test_a_url_is_measured_and_its_failures_set_the_exit_code(tmp_path, capsys):
+    with stub(keep_answering) as (host, port):
+        code, document = run_bench(tmp_path, "--url", f"http://{host}:{port}/x?y=1", "-n", "200", "-c", "10", "-k")
+    run = document["runs"][0]
+    assert (code, run["answered"], run["sockets_opened"], run["path"]) == (0, 200, 10, "/x?y=1")
+    assert run["predicted_s"] is None and run["slots_known"] is False
+    assert {"latency_s", "throughput_rps", "client_cpu_s", "per_second"} <= set(run)
+    out = capsys.readouterr().out
+    assert "closed loop" in out and "p99" in out
+    with stub(keep_answering, reset) as (host, port):
+        code, document = run_bench(tmp_path, "--url", f"http://{host}:{port}", "-n", "10", "-c", "1")
+    assert (code, document["runs"][0]["errors"]) == (1, {"reset": 5})
+
+
+OWN_APP = """
+import time
+def app(environ, start_response):
+    time.sleep(0.2)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+def test_bench_dropped_alone_beside_an_app_measures_it_and_says_what_it_cannot_show(tmp_path):
+    (tmp_path / "bench.py").write_bytes((HERE / "bench.py").read_bytes())
+    (tmp_path / "main.py").write_text(OWN_APP)
+    arguments = ["--app", "main:app", "--server", "waitress", "-n", "12", "--json", "out.json"]
+    done = subprocess.run([sys.executable, "bench.py", *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "access log  none" in done.stdout
+    assert "they came four at a time: waitress" in " ".join(done.stdout.split())
+    run = json.loads((tmp_path / "out.json").read_text())["runs"][0]
+    assert [len(batch.requests) for batch in bench.batches(run)] == [4, 4, 4]
+
+
+def test_a_load_on_a_target_is_compared_with_its_ceiling(tmp_path, capsys):
+    arguments = ["--path", "/io", "-c", "8", "-n", "24", "--warmup", "8", *QUICK]
+    code, document = run_bench(tmp_path, "--target", "flask-gunicorn", *arguments)
+    run = document["runs"][0]
+    assert (code, run["answered"], run["log_lines"]) == (0, 24, 24)  # the warm-up is in no count
+    assert run["ceiling_rps"] == pytest.approx(20.0)
+    assert run["predicted_s"] == pytest.approx(1.2)
+    assert run["throughput_rps"] < 21
+    assert "at most S / t = 4 / 0.2 s = 20 requests/s" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pinning is Linux only")
+def test_the_server_can_be_pinned(tmp_path):
+    arguments = ["--path", "/io", "-n", "4", "--server-cpus", "0", *QUICK]
+    code, _ = run_bench(tmp_path, "--target", "flask-gunicorn", *arguments)
+    assert code == 0
+
+
 # ---------------------------------------------------------------- every target on its real server
 
 PATHS = [(name, route.path) for name, target in bench.TARGETS.items() for route in target.routes]
@@ -546,6 +849,29 @@ def test_workers_threads_and_subtasks_change_the_server(tmp_path):
         (["--target", "flask-gunicorn", "--threads", "2"], "has no --threads"),
         (["--unknown"], "unrecognized arguments: --unknown"),
         (["--target", "flask-dev", "-n", "9999999"], "ulimit -Hn"),
+        (["--url", "https://127.0.0.1/"], "https:// is not supported"),
+        (["--url", "ftp://127.0.0.1/"], "is not of the form http://host:port/path"),
+        (["--url", "http://a:b@127.0.0.1/"], "is not of the form http://host:port/path"),
+        (["--url", "http://127.0.0.1:99999/"], "Port out of range"),
+        (["--url", "http://127.0.0.1/a b"], "is not a URL without white space"),
+        (["--url", "http://127.0.0.1/\r\nX: y"], "is not a URL without white space"),
+        (["--url", "http://127.0.0.1/\xe9"], "percent-encoded"),
+        (["--url", "http://no.such.host.invalid/"], "cannot resolve"),
+        (["--url", "http://127.0.0.1/", "-H", "X: a\r\nY: b"], "is not one header line"),
+        (["--url", "http://127.0.0.1/", "-H", "X y: a"], "is not one header line"),
+        (["--url", "http://127.0.0.1/", "-H", "Content-Length: 4"], "bench.py sets this one itself"),
+        (["--url", "http://127.0.0.1/", "-m", "GET /x"], "is not an HTTP method"),
+        (["--url", "http://127.0.0.1/", "-c", "1", "--rate", "1"], "exclude each other"),
+        (["--url", "http://127.0.0.1/", "--target", "flask-dev"], "exclude each other"),
+        (["--url", "http://127.0.0.1/", "-t", "5"], "-t needs -n, -c, --rate or --ramp"),
+        (["--url", "http://127.0.0.1/", "--ramp", "5:3"], "is not stages like"),
+        (["--url", "http://127.0.0.1/", "--ramp", "0s:3"], "must take some time"),
+        (["--url", "http://127.0.0.1/", "-p", "/nonexistent"], "cannot read /nonexistent"),
+        (["--url", "http://127.0.0.1/", "--client-cpus", "x"], "is not CPU numbers"),
+        (["--app", "main:app"], "--app needs --server"),
+        (["--app", "main", "--server", "uvicorn"], "is not module:attribute"),
+        (["--target", "flask-dev", "--server", "uvicorn"], "--server goes with --app"),
+        (["--target", "flask-dev", "--path", "/a b"], "is not a path"),
         (["--target", "flask-dev", "--json", "/nonexistent/x.json"], "/nonexistent/x.json"),
     ],
 )
@@ -565,6 +891,7 @@ def test_a_missing_package_is_named_with_the_pip_command(capsys, monkeypatch):
 
 
 def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path, capsys, monkeypatch):
+    (tmp_path / "access_log.py").write_bytes((bench.APPS / "access_log.py").read_bytes())
     monkeypatch.setattr(bench, "APPS", tmp_path)  # no app there
     code = bench.main(["--target", "flask-gunicorn", "--path", "/io", "--logs", str(tmp_path)])
     err = capsys.readouterr().err
