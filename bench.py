@@ -49,6 +49,7 @@ import json
 import math
 import os
 import platform
+import random
 import re
 import resource
 import select
@@ -137,13 +138,46 @@ class Route(NamedTuple):
     path: str
     app: str  # module:attribute in apps/
     handler: str  # a key of HANDLERS
-    waits: str = "task"  # how long one request waits: the task time, a subtask's share of it, or nothing
+    waits: str = "task"  # how long: the task time, a subtask's share of it, `?ms=`, nothing, or ? (not known)
 
 
 class Target(NamedTuple):
     server: str
     routes: tuple[Route, ...]
     workers: int
+    pool: int = 0  # database connections of each process; 0: it uses no database
+
+
+class Kind(NamedTuple):
+    """One kind of request in a workload; {id} is a random book, {n} the number of the request."""
+
+    share: float
+    method: str
+    path: str
+    body: str = ""
+
+
+class Workload(NamedTuple):
+    kinds: tuple[Kind, ...]
+    stages: tuple[tuple[float, int], ...]  # seconds, virtual users at their end
+    wait_s: float | None = None
+
+
+# The three workloads of "Async FastAPI, Measured" (bilouro, 2026), as its k6 scripts have them.
+READ_BOOK = Kind(0.70, "GET", "/v1/books/{id}")
+WORKLOADS = {
+    "read": Workload((READ_BOOK,), ((15, 50), (15, 200), (20, 500), (20, 1000), (20, 1000))),
+    "mixed": Workload(
+        (
+            READ_BOOK,
+            Kind(0.25, "POST", "/v1/books", '{"title":"New","author":"Bench","year":2026,"isbn":"bench-{n}"}'),
+            Kind(0.05, "PATCH", "/v1/books/{id}", '{"year":1999}'),
+        ),
+        ((15, 100), (20, 300), (25, 500), (20, 500)),
+    ),
+    "fanout": Workload((Kind(1.0, "GET", "/v1/sleep?ms=50"),), ((15, 50), (20, 200), (25, 500), (20, 500)), 0.05),
+}
+SEEDED_BOOKS = 10_000  # rows that apps/books.sql puts into the table
 
 
 FLASK_SYNC = Route("/io", "flask_sync:app", "def")
@@ -156,6 +190,11 @@ FASTAPI = (
     Route("/io", "fastapi_sync:app", "def"),
     Route("/async-io", "fastapi_async:app", "async"),
     Route("/async-io-multi", "fastapi_async:app", "async", "subtask"),
+)
+FLASK_BOOKS = (Route("/v1/sleep", "flask_books:app", "def", "ms"), Route("/v1/books/1", "flask_books:app", "def", "?"))
+FASTAPI_BOOKS = (
+    Route("/v1/sleep", "fastapi_books:app", "async", "ms"),
+    Route("/v1/books/1", "fastapi_books:app", "async", "?"),
 )
 FLASK_HELLO = (Route("/", "flask_hello:app", "def", "nothing"),)
 FASTAPI_HELLO = (Route("/", "fastapi_hello:app", "async", "nothing"),)
@@ -180,6 +219,8 @@ TARGETS = {
     "fastapi-hello-uvicorn-workers": Target("uvicorn", FASTAPI_HELLO, 4),
     "fastapi-hello-gunicorn": Target("gunicorn-uvicorn", FASTAPI_HELLO, 4),
     "fastapi-hello-gunicorn-asgi": Target("gunicorn-asgi", FASTAPI_HELLO, 4),
+    "flask-books": Target("gunicorn-threads", FLASK_BOOKS, 4, pool=4),
+    "fastapi-books": Target("uvicorn", FASTAPI_BOOKS, 4, pool=15),
 }
 
 MAX_HEAD_BYTES = 64 * 1024  # head of a response, its chunk lines, its trailers: more is an attack or a mistake
@@ -250,6 +291,8 @@ class Plan:
     wait_s: float | None = None  # what one request waits: the task time, a subtask's share of it; None: not known
     timeout_s: float = 30.0
     server_args: str = ""  # more options for the server's command line
+    pool: int = 0  # database connections of each process; 0: it uses no database
+    workload: str | None = None
     method: str = "GET"
     headers: tuple[str, ...] = ()
     body: bytes = b""
@@ -259,17 +302,22 @@ class Plan:
 
     @property
     def slots_per_worker(self) -> float | None:
-        """From the kind of server, and of handler where that decides; None: not known."""
+        """min(server, handler, database pool) of one process; None: not known."""
         slots = SERVERS[self.server].slots if self.server else BY_HANDLER
         if slots == BY_HANDLER:
-            return HANDLERS[self.handler][0] if self.handler else None
-        return self.threads if slots == THREADS else slots
+            if not self.handler:
+                return None
+            slots = HANDLERS[self.handler][0]
+        return min(self.threads if slots == THREADS else slots, self.pool or NO_LIMIT)
 
     @property
     def why_slots(self) -> str:
         if not self.server:
             return "not known for a server that was not started here"
         server = SERVERS[self.server]
+        if self.pool:
+            threads = f"{self.threads} threads and " if server.slots == THREADS else ""
+            return f"a process has {threads}a pool of {plural(self.pool, 'database connection')}"
         if server.slots != BY_HANDLER:
             return server.why.format(threads=self.threads)
         if self.handler:
@@ -381,21 +429,23 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def new_log_files(logs: Path, name: str, when: datetime) -> tuple[Path, Path]:
-    """Create logs/<time>-<name>.access.log and .server.log; never an existing file."""
+def new_log_files(logs: Path, name: str, when: datetime, ending: str = ".access.log") -> tuple[Path, Path]:
+    """Create logs/<time>-<name>.access.log, never an existing file; and the name of the .server.log beside it."""
     logs.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
     for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
-        access_log = logs / f"{when:%Y%m%d-%H%M%S}-{name}{suffix}.access.log"
+        access_log = logs / f"{when:%Y%m%d-%H%M%S}-{name}{suffix}{ending}"
         try:
             access_log.touch(exist_ok=False)
         except FileExistsError:
             continue
-        return access_log, access_log.with_name(access_log.name.replace(".access.log", ".server.log"))
+        return access_log, access_log.with_name(access_log.name.replace(ending, ".server.log"))
     raise AssertionError("unreachable")
 
 
-def start_server(plan: Plan, access_log: Path | None, output: Path, cpus: set[int]) -> RunningServer:
+def start_server(
+    plan: Plan, access_log: Path | None, output: Path, cpus: set[int], database_url: str = ""
+) -> RunningServer:
     """Start the plan's server on a free port and return when every worker is ready; Problem (3) if it does not.
 
     Without an access log the app runs as it is, and nobody can tell when the last worker is ready.
@@ -409,6 +459,8 @@ def start_server(plan: Plan, access_log: Path | None, output: Path, cpus: set[in
         "SUBTASKS": str(plan.subtasks),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(APPS), os.getcwd(), os.environ.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
+        "DATABASE_URL": database_url,
+        "POOL_SIZE": str(plan.pool),
     }
     app = f"access_log:{SERVERS[plan.server].wrapper}" if access_log else plan.app
     command = [sys.executable, "-m", *plan.command(port, app)]
@@ -494,6 +546,67 @@ def stop_server(server: RunningServer) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(server.guard.pid, signal.SIGKILL)
         server.guard.wait()
+
+
+class Database:
+    """apps/postgres.py as a process: it ends, and takes its Postgres along, when its stdin closes."""
+
+    def __init__(self, url: str | None, log: Path, cpus: set[int]) -> None:
+        command = [sys.executable, str(APPS / "postgres.py"), *([url] if url else [])]
+        with log.open("wb") as sink:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, start_new_session=True
+            )
+        if cpus:
+            pin(self.process.pid, cpus)
+        assert self.process.stdin and self.process.stdout
+        self.stdin, self.stdout, self.log = self.process.stdin, self.process.stdout, log
+        self.about = self.read()
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """One of the commands that apps/postgres.py describes, and its answer."""
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.write(f"{command}\n".encode())
+            self.stdin.flush()
+        return self.read()
+
+    def read(self) -> dict[str, Any]:
+        line = self.stdout.readline()
+        lines = [] if line else self.log.read_text(errors="replace").splitlines() or ["no message"]
+        return json.loads(line) if line else {"error": lines[-1]}
+
+    def stop(self) -> None:
+        self.stdin.close()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def database_for(plans: Sequence[Plan], options: argparse.Namespace) -> Iterator[None]:
+    """Start Postgres if a plan needs one (options.database), and stop it in the end. Problem (2) if it cannot be."""
+    options.database = None
+    if not any(plan.pool for plan in plans):
+        yield
+        return
+    log, _ = new_log_files(options.logs, "postgres", datetime.now(), ".postgres.log")
+    options.database = database = Database(
+        options.database_url or os.environ.get("DATABASE_URL"), log, options.server_cpus
+    )
+    try:
+        about = database.about
+        if "error" in about:
+            raise Problem(about["error"])
+        for plan in plans:
+            # Postgres keeps 3 for superusers, and apps/postgres.py takes one for itself.
+            needed, free = plan.workers * plan.pool + 4, about["max_connections"] - about["connections_in_use"]
+            if needed > free:
+                raise Problem(
+                    f"{plan.target}: {plan.workers} workers x {plan.pool} connections (and 4 more) are {needed};"
+                    f" Postgres has {free} free of max_connections {about['max_connections']}:"
+                    " lower --workers or --pool-size, or raise max_connections (embedded: PG_MAX_CONNECTIONS=N)"
+                )
+        yield
+    finally:
+        database.stop()
 
 
 # ---------------------------------------------------------------- read HTTP, without any I/O
@@ -1072,6 +1185,8 @@ def describe(plan: Plan) -> dict[str, Any]:
         "why_slots": plan.why_slots,
         "task_time_s": plan.task_time_s,
         "subtasks": plan.subtasks,
+        "pool": plan.pool,
+        "workload": plan.workload,
         "wait_s": wait_s,
         "mode": pace.mode,
         "requests": finite(pace.requests),
@@ -1103,6 +1218,7 @@ class Measured(NamedTuple):
     sockets_opened: int
     server_cpu_s: float | None = None
     kernel: dict[str, int] | None = None  # counters during the run
+    warmed_up: int = 0  # requests sent before
     log: str | None = None  # the access log's text; None: the server wrote none that we can read
 
 
@@ -1152,6 +1268,9 @@ def summarise(run: dict[str, Any], measured: Measured) -> dict[str, Any]:
         "lag_s": spans(due_s, columns.started_s) if rate else None,
         "histogram": histogram([columns.answered_s[i] - due_s[i] for i in good]),
         "per_second": per_second(columns, begun_s),
+        "levels": levels(columns, begun_s, run["stages"]),
+        "created": sum(1 for status in columns.status if status == 201),
+        "warmed_up": measured.warmed_up,
         "mean_in_flight": sum(columns.answered_s[i] - columns.started_s[i] for i in range(sent))
         / (measured_s or math.nan),
         "slow_connects": sum(1 for i in good if columns.sent_s[i] - columns.started_s[i] > SYN_RETRY_S),
@@ -1172,7 +1291,7 @@ def summarise_log(run: dict[str, Any], log: str | None) -> dict[str, Any]:
     lines = parse_access_log(log)
     workers, counts = name_workers(lines, ready_workers(log)), Counter(line.pid for line in lines)
     split_predicted_s = None
-    if run["mode"] == "burst" and run["predicted_s"] is not None:
+    if run["predicted_s"] is not None:
         split_predicted_s = predict_split(list(counts.values()), unlimited(run["slots_per_worker"]), run["wait_s"])
     return {
         "log_lines": len(lines),
@@ -1259,6 +1378,26 @@ def per_second(columns: Exchanges, begun_s: float) -> list[dict[str, float]]:
     ]
 
 
+def levels(columns: Exchanges, begun_s: float, stages: Sequence[tuple[float, int]]) -> list[dict[str, Any]]:
+    """For each stage of a ramp, of the requests sent during it: answers, failures, answers/s and their latency."""
+    found, begin_s = [], begun_s
+    for number, (stage_s, users) in enumerate(stages, 1):
+        end_s = begin_s + stage_s if number < len(stages) else math.inf
+        of_stage = [i for i, at in enumerate(columns.started_s) if begin_s <= at < end_s]
+        good = [i for i in of_stage if is_success(columns.status[i], columns.error[i])]
+        found.append(
+            {
+                "users": users,
+                "answered": len(good),
+                "failed": len(of_stage) - len(good),
+                "throughput_rps": len(good) / stage_s,
+                "latency_s": statistics_of([columns.answered_s[i] - columns.started_s[i] for i in good]),
+            }
+        )
+        begin_s += stage_s
+    return found
+
+
 def slots_seen(lines: Sequence[LogLine]) -> int | None:
     """The most requests that one worker had in its handlers at the same moment; None without any.
 
@@ -1319,6 +1458,15 @@ def audit(run: dict[str, Any]) -> list[dict[str, str]]:
         warn("above-ceiling", f"{run['throughput_rps']:.1f} requests/s, above S / t = {run['ceiling_rps']:.1f}",
              "requests wait less than the task time says, or there are more slots than assumed",
              "check --task-time against the minimum of the total time")  # fmt: skip
+    database = run.get("database", {})
+    if "rows" in database and not run["failed"]:
+        if database["rows"] != SEEDED_BOOKS + run["created"]:
+            warn("rows", f"{database['rows']} rows for {SEEDED_BOOKS} seeded and {run['created']} created",
+                 "a POST was answered 201 and not kept, or kept and not answered", "read the server log")  # fmt: skip
+        if not database["connections"] and database["statements"] not in (None, sent + run["warmed_up"]):
+            warn("statements", f"{database['statements']} SQL statements for {sent + run['warmed_up']} requests",
+                 "somebody else used the database, or a request was answered without it",
+                 "use a database of its own")  # fmt: skip
     overflows = run["kernel"].get("ListenOverflows", 0)
     if overflows or run["slow_connects"]:
         retries = run["kernel"].get("TCPSynRetrans", 0)
@@ -1447,7 +1595,7 @@ def render_load(run: dict[str, Any]) -> str:
     }[run["mode"]]
     if run["wait_s"]:
         text += f"; each waits {seconds(run['wait_s'])}"
-        if run["wait_s"] != run["task_time_s"]:
+        if run["subtasks"] > 1 and run["wait_s"] * run["subtasks"] == run["task_time_s"]:
             text += f" ({run['subtasks']} subtasks of a {seconds(run['task_time_s'])} task, awaited together)"
     return text
 
@@ -1491,7 +1639,8 @@ def render_prediction(run: dict[str, Any]) -> str:
         each = "no limit" if run["slots_per_worker"] is None else str(run["slots_per_worker"])
         total = "no limit" if run["slots"] is None else str(run["slots"])
         slots = f"{plural(run['workers'], 'worker')} x {each} = {total}: {slots}"
-    parts = [f"{run['target']}  {run['method']} {run['path']}", "", section("load", render_load(run))]
+    what = f"workload {run['workload']}" if run["workload"] else f"{run['method']} {run['path']}"
+    parts = [f"{run['target']}  {what}", "", section("load", render_load(run))]
     if run["server"]:
         parts.append(section("server", run["server_command"]))
     return "\n".join([*parts, section("slots", slots), section("prediction", render_formula(run))])
@@ -1560,6 +1709,13 @@ def render_phases(run: dict[str, Any]) -> str:
     if run["mode"] == "open":
         rows.append(f"{'':12}service: from its sending; latency: from when it was due")
     most = max(count for _, count in run["histogram"])
+    if run["levels"]:
+        rows += ["", f"{'stages':12}{'answers':>10}{'failed':>10}{'per s':>10}{'median ms':>12}{'p95 ms':>12}"]
+    for level in run["levels"]:
+        latency = level["latency_s"] or {}
+        cells = (f"{'-':>12}" if latency.get(p) is None else f"{latency[p] * 1000:12.1f}" for p in ("median", "p95"))
+        counts = f"{level['answered']:10}{level['failed']:10}{level['throughput_rps']:10.1f}"
+        rows.append(f"to {level['users']:<9}{counts}{''.join(cells)}")
     rows.append("")
     for bound_s, count in run["histogram"]:
         rows.append(
@@ -1628,6 +1784,14 @@ def render_result(run: dict[str, Any], lines: Sequence[LogLine]) -> str:
     if run["finished_after_limit"]:
         counts += f"; {run['finished_after_limit']} of the answers came after the time limit"
     parts.append(section("counts", counts))
+    database = run.get("database", {})
+    if "error" in database:
+        parts.append(section("database", database["error"]))
+    elif database:
+        text = f"{database['rows']} rows = {SEEDED_BOOKS} seeded + {database['rows'] - SEEDED_BOOKS} created"
+        parts.append(
+            section("database", f"{text}; {database['statements']} SQL statements; Postgres {database['version']}")
+        )
     if run["mode"] != "burst":
         parts += render_audit(run)
     parts.append(section("verdict", render_verdict(run)))
@@ -1763,6 +1927,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--server-args", default="", metavar="ARGS", help="more options for the server's command line")
     add("--task-time", type=number(float, 0.001, 3600), metavar="S", help="what a request waits (1)")
     add("--subtasks", type=number(int, 1, 1000), default=2, metavar="N", help="parts of a -multi request's task (2)")
+    add("--pool-size", type=number(int, 1, 1000), metavar="N", help="database connections of each process")
+    add("--database-url", help="a real Postgres (default: DATABASE_URL, or an embedded one)")
     cpus = pattern(r"\d+(,\d+)*", "CPU numbers, as in 0,1", cpu_set)
     add("--server-cpus", type=cpus, default=set(), metavar="0,1", help="pin the server (Linux)")
     add = parser.add_argument_group("how to send").add_argument
@@ -1771,6 +1937,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--rate", type=number(float, 0.001, 1e6), metavar="R", help="open loop: requests a second")
     add("--ramp", type=pattern(r"[\d.]+s:\d+(,[\d.]+s:\d+)*", "stages like 15s:50,20s:200", stages),
         help="stages of virtual users, as 15s:50,20s:200", default=())  # fmt: skip
+    add("--workload", choices=WORKLOADS, help="requests of the Books API that vary, with their ramp, kept connections")
+    add(
+        "--scale", type=number(float, 0.001, 100), default=1.0, metavar="X", help="make the workload's stages X as long"
+    )
     add("-t", "--time-limit", type=number(float, 0.01, 86400), metavar="S", help="stop sending then (10, without -n)")
     add("--warmup", type=number(int, 0, 1_000_000), default=0, metavar="N", help="requests to send before, uncounted")
     add("-k", "--keep-alive", action="store_true", help="keep connections for the next request")
@@ -1807,6 +1977,13 @@ def check_arguments(options: argparse.Namespace) -> argparse.Namespace:
         options.body = options.body_file.read_bytes() if options.body_file else (options.data or "").encode()
     except OSError as error:
         raise Problem(f"cannot read {options.body_file}: {error.strerror}") from None
+    if options.workload:
+        if not options.target or options.path or options.data is not None or options.body_file or options.method:
+            raise Problem("--workload goes with a --target, and without --path, -m, -p and --data")
+        options.keep_alive = True
+        if not (options.requests or options.concurrency or options.rate or options.ramp):
+            stages = WORKLOADS[options.workload].stages
+            options.ramp = tuple((stage_s * options.scale, users) for stage_s, users in stages)
     options.method = options.method or ("POST" if options.body else "GET")
     options.task_time_given = options.task_time is not None
     options.task_time = options.task_time or 1.0
@@ -1888,14 +2065,23 @@ def plan_targets(options: argparse.Namespace, common: Plan) -> list[Plan]:
         if name not in TARGETS:
             raise Problem(f"unknown target {name!r}; the targets are: all, {', '.join(TARGETS)}")
         target = TARGETS[name]
-        paths = options.path or [route.path for route in target.routes]
+        if options.pool_size and not target.pool and "all" not in options.target:
+            raise Problem(f"{name} has no --pool-size: it uses no database")
+        if options.workload:
+            if not target.pool:
+                raise Problem(f"{name} has no workloads: they are of the Books API (flask-books, fastapi-books)")
+            paths = [WORKLOADS[options.workload].kinds[0].path.replace("{id}", "1")]
+        else:
+            paths = options.path or [route.path for route in target.routes]
         for path in paths:
-            route = next((route for route in target.routes if route.path == path.partition("?")[0]), None)
+            of_any_book = re.sub(r"/\d+$", "/1", path.partition("?")[0])
+            route = next((route for route in target.routes if route.path == of_any_book), None)
             if route:
-                wait_s = {"task": 1, "subtask": 1 / options.subtasks, "nothing": 0}[route.waits] * options.task_time
                 plan = dataclasses.replace(
-                    common, target=name, app=route.app, path=path, handler=route.handler, wait_s=wait_s
-                )
+                    common, target=name, app=route.app, path=path, handler=route.handler,
+                    wait_s=wait_of(route, path, options), workload=options.workload,
+                    pool=target.pool and (options.pool_size or target.pool),
+                )  # fmt: skip
                 plans.append(plan_server(target.server, target.workers, options, plan))
             elif "all" not in options.target:
                 known = ", ".join(route.path for route in target.routes)
@@ -1905,9 +2091,19 @@ def plan_targets(options: argparse.Namespace, common: Plan) -> list[Plan]:
     return plans
 
 
+def wait_of(route: Route, path: str, options: argparse.Namespace) -> float | None:
+    """What a request to this route waits, in seconds; None: not known beforehand."""
+    if route.waits == "ms":
+        ms = re.search(r"[?&]ms=(\d+)", path)
+        return int(ms[1]) / 1000 if ms else 0.05
+    share = {"task": 1, "subtask": 1 / options.subtasks, "nothing": 0}.get(route.waits)
+    return None if share is None else share * options.task_time
+
+
 def packages_of(plan: Plan) -> list[str]:
     framework = {"fas": "fastapi ", "fla": "flask asgiref "}.get(plan.app[:3], "")
-    return (framework + SERVERS[plan.server].packages).split() if plan.server else []
+    database = " psycopg psycopg-pool" if plan.pool else ""
+    return (framework + SERVERS[plan.server].packages + database).split() if plan.server else []
 
 
 def check_packages(plans: Sequence[Plan]) -> None:
@@ -1950,18 +2146,36 @@ def versions_of(plans: Sequence[Plan]) -> dict[str, str]:
     return versions
 
 
-def messages_for(plan: Plan, port: int, numbered: bool) -> Iterator[bytes]:
-    """The bytes of the requests, in order; numbered ones carry what the access log is matched by."""
+def message_for(plan: Plan, port: int, method: str, path: str, body: bytes) -> tuple[bytes, bytes]:
+    """A request up to where its number belongs, and the rest."""
     host = f"[{plan.url_host}]" if ":" in plan.url_host else plan.url_host
     names = [header.partition(":")[0].lower() for header in plan.headers]
-    lines = [f"{plan.method} {plan.path} HTTP/1.1", *plan.headers]
+    lines = [f"{method} {path} HTTP/1.1", *plan.headers]
     lines += [f"Host: {host}:{port}"] if "host" not in names else []
     lines += [] if plan.keep_alive else ["Connection: close"]
-    lines += [f"Content-Length: {len(plan.body)}"] if plan.body or plan.method in ("POST", "PUT", "PATCH") else []
-    head = "\r\n".join([*lines, ""]).encode("latin-1")
+    lines += [f"Content-Length: {len(body)}"] if body or method in ("POST", "PUT", "PATCH") else []
+    return "\r\n".join([*lines, ""]).encode("latin-1"), b"\r\n" + body
+
+
+def messages_for(plan: Plan, port: int, numbered: bool) -> Iterator[bytes]:
+    """The bytes of the requests, in order; numbered ones carry what the access log is matched by."""
+    if plan.workload:
+        return workload_messages(plan, WORKLOADS[plan.workload].kinds, port, numbered)
+    head, tail = message_for(plan, port, plan.method, plan.path, plan.body)
     if not numbered:
-        return itertools.repeat(head + b"\r\n" + plan.body)
-    return (b"%bX-Request-Id: %d\r\n\r\n%b" % (head, index, plan.body) for index in itertools.count())
+        return itertools.repeat(head + tail)
+    return (b"%bX-Request-Id: %d\r\n%b" % (head, index, tail) for index in itertools.count())
+
+
+def workload_messages(plan: Plan, kinds: Sequence[Kind], port: int, numbered: bool) -> Iterator[bytes]:
+    """A workload's requests: the same ones in every run, since the dice have a fixed seed; unnumbered ones differ."""
+    dice = random.Random(f"{plan.workload} {numbered}")
+    for index in itertools.count():
+        (kind,) = dice.choices(kinds, [kind.share for kind in kinds])
+        path = kind.path.replace("{id}", str(dice.randint(1, SEEDED_BOOKS)))
+        body = kind.body.replace("{n}", f"{index}" if numbered else f"warm-up-{index}")
+        head, tail = message_for(plan, port, kind.method, path, body.encode())
+        yield b"%bX-Request-Id: %d\r\n%b" % (head, index, tail) if numbered else head + tail
 
 
 def resolve(host: str, port: int) -> tuple[Any, ...]:
@@ -1997,11 +2211,18 @@ def execute(plan: Plan, options: argparse.Namespace) -> tuple[dict[str, Any], li
         access_log, output = new_log_files(options.logs, f"{plan.target}{plan.path}", datetime.now())
         wrapped = (APPS / "access_log.py").exists()
         run |= {"access_log": shown(access_log) if wrapped else None, "server_log": shown(output)}
-        server = start_server(plan, access_log if wrapped else None, output, options.server_cpus)
+        url = ""
+        if plan.pool:
+            if "error" in (answer := options.database.ask("reset")):  # every run starts from the same rows
+                raise Problem(f"the database: {answer['error']}")
+            url = options.database.about["database_url"]
+        server = start_server(plan, access_log if wrapped else None, output, options.server_cpus, url)
         try:
             measured = measure(plan, ("127.0.0.1", server.port), options, server)
         finally:
             stop_server(server)
+        if plan.pool:  # only now, when the app has given back its connections, are the counters exact
+            run["database"] = options.database.ask("stats") | {"version": options.database.about["version"]}
     run = summarise(run, measured)
     if plan.pace.mode == "burst" or options.json:
         run["exchanges"] = columns_for_json(measured)
@@ -2029,7 +2250,7 @@ def measure(
     log = None
     if server and server.access_log:
         log = wait_for_log(server.access_log, sum(1 for status in exchanges.status if status))
-    return Measured(exchanges, load.begun_s, load.cpu_s, load.sockets_opened, server_cpu_s, kernel, log)
+    return Measured(exchanges, load.begun_s, load.cpu_s, load.sockets_opened, server_cpu_s, kernel, options.warmup, log)
 
 
 def shown(path: Path) -> str:
@@ -2084,11 +2305,12 @@ def bench(options: argparse.Namespace, command: list[str]) -> int:
         "runs": [],
     }
     show(render_header(document))
-    for plan in plans:
-        show("\n" + render_prediction(describe(plan)) + "\n")
-        run, lines = execute(plan, options)
-        show(render_result(run, lines))
-        document["runs"].append(run)
+    with database_for(plans, options):
+        for plan in plans:
+            show("\n" + render_prediction(describe(plan)) + "\n")
+            run, lines = execute(plan, options)
+            show(render_result(run, lines))
+            document["runs"].append(run)
     if len(plans) > 1:
         show("\n" + render_comparison(document["runs"]))
     if options.json:
