@@ -140,12 +140,7 @@ class Books:
                     WHERE datname IS NOT NULL AND pid <> pg_backend_pid())"""
         with self.connect() as connection:
             most, version, in_use = connection.execute(query).fetchall()[0]
-        return {
-            "database_url": self.url,
-            "max_connections": most,
-            "version": version,
-            "connections_in_use": in_use,
-        }
+        return {"database_url": self.url, "max_connections": most, "version": version, "connections_in_use": in_use}
 
 
 # ---- the embedded server ----------------------------------------------------------------------
