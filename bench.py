@@ -589,7 +589,7 @@ def database_for(plans: Sequence[Plan], options: argparse.Namespace) -> Iterator
         return
     log, _ = new_log_files(options.logs, "postgres", datetime.now(), ".postgres.log")
     options.database = database = Database(
-        options.database_url or os.environ.get("DATABASE_URL"), log, options.server_cpus
+        options.database_url or os.environ.get("DATABASE_URL"), log, options.client_cpus
     )
     try:
         about = database.about
@@ -996,7 +996,8 @@ class Load:
 
     def _drain(self) -> None:
         """Handle all that is ready; back to the loop after 20 ms at most, for its timers and for Ctrl-C."""
-        connections, read, until_s = self.connections, self._read, perf_counter() + 0.02
+        connections, read = self.connections, self._read
+        until_s = min(perf_counter() + 0.02, self.begun_s + self.pace.time_limit_s)
         while events := self.poller.poll():
             for fd, _ in events:
                 # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.
@@ -1218,7 +1219,7 @@ class Measured(NamedTuple):
     sockets_opened: int
     server_cpu_s: float | None = None
     kernel: dict[str, int] | None = None  # counters during the run
-    warmed_up: int = 0  # requests sent before
+    warm_up: Exchanges | None = None  # what was sent before
     log: str | None = None  # the access log's text; None: the server wrote none that we can read
 
 
@@ -1232,7 +1233,7 @@ def summarise(run: dict[str, Any], measured: Measured) -> dict[str, Any]:
     Statistics are of successes only (2xx): a refused or timed-out request says nothing about how long an answer takes,
     and is counted by name instead.
     """
-    columns, begun_s = measured.exchanges, measured.begun_s
+    columns, begun_s, warm_up = measured.exchanges, measured.begun_s, measured.warm_up or Exchanges()
     sent = len(columns.status)
     good = array("L", (i for i in range(sent) if is_success(columns.status[i], columns.error[i])))
     outcomes = Counter(
@@ -1269,8 +1270,8 @@ def summarise(run: dict[str, Any], measured: Measured) -> dict[str, Any]:
         "histogram": histogram([columns.answered_s[i] - due_s[i] for i in good]),
         "per_second": per_second(columns, begun_s),
         "levels": levels(columns, begun_s, run["stages"]),
-        "created": sum(1 for status in columns.status if status == 201),
-        "warmed_up": measured.warmed_up,
+        "warmed_up": len(warm_up.status),
+        "created": columns.status.count(201) + warm_up.status.count(201),
         "mean_in_flight": sum(columns.answered_s[i] - columns.started_s[i] for i in range(sent))
         / (measured_s or math.nan),
         "slow_connects": sum(1 for i in good if columns.sent_s[i] - columns.started_s[i] > SYN_RETRY_S),
@@ -1379,22 +1380,23 @@ def per_second(columns: Exchanges, begun_s: float) -> list[dict[str, float]]:
 
 
 def levels(columns: Exchanges, begun_s: float, stages: Sequence[tuple[float, int]]) -> list[dict[str, Any]]:
-    """For each stage of a ramp, of the requests sent during it: answers, failures, answers/s and their latency."""
+    """For each stage of a ramp, of what was answered during it (the last one: or after it): counts, rate, latency."""
     found, begin_s = [], begun_s
     for number, (stage_s, users) in enumerate(stages, 1):
-        end_s = begin_s + stage_s if number < len(stages) else math.inf
-        of_stage = [i for i, at in enumerate(columns.started_s) if begin_s <= at < end_s]
+        end_s = begin_s + stage_s
+        last_s = end_s if number < len(stages) else math.inf
+        of_stage = [i for i, at in enumerate(columns.answered_s) if begin_s <= at < last_s]
         good = [i for i in of_stage if is_success(columns.status[i], columns.error[i])]
         found.append(
             {
                 "users": users,
                 "answered": len(good),
                 "failed": len(of_stage) - len(good),
-                "throughput_rps": len(good) / stage_s,
+                "throughput_rps": sum(1 for i in good if columns.answered_s[i] < end_s) / stage_s,
                 "latency_s": statistics_of([columns.answered_s[i] - columns.started_s[i] for i in good]),
             }
         )
-        begin_s += stage_s
+        begin_s = end_s
     return found
 
 
@@ -2235,9 +2237,11 @@ def measure(
     """Send the warm-up, then the load, and read every counter just before and after the load."""
     numbered = bool(server and server.access_log)
     progress = show_progress if sys.stderr.isatty() else None
+    warm_up = None
     if options.warmup:
         pace = Pace(options.warmup, min(plan.pace.most_under_way, options.warmup))
-        asyncio.run(Load(address, messages_for(plan, address[1], False), pace, plan.timeout_s, plan.keep_alive).run())
+        messages = messages_for(plan, address[1], False)
+        warm_up = asyncio.run(Load(address, messages, pace, plan.timeout_s, plan.keep_alive).run())
     load = Load(address, messages_for(plan, address[1], numbered), plan.pace, plan.timeout_s, plan.keep_alive, progress)
     kernel = kernel_counters()
     server_cpu_s = group_cpu_s(server.guard.pid) if server else None
@@ -2250,7 +2254,7 @@ def measure(
     log = None
     if server and server.access_log:
         log = wait_for_log(server.access_log, sum(1 for status in exchanges.status if status))
-    return Measured(exchanges, load.begun_s, load.cpu_s, load.sockets_opened, server_cpu_s, kernel, options.warmup, log)
+    return Measured(exchanges, load.begun_s, load.cpu_s, load.sockets_opened, server_cpu_s, kernel, warm_up, log)
 
 
 def shown(path: Path) -> str:
