@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import doctest
 import http.client
+import importlib
 import importlib.util
+import io
 import itertools
 import json
 import math
@@ -37,6 +40,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import bench
+import sweep
 
 HERE = Path(__file__).parent
 QUICK = ["--task-time", "0.2"]
@@ -1354,6 +1358,409 @@ def test_a_killed_bench_leaves_no_postgres(tmp_path):
     wait_until(lambda: not alive(postmaster) and not folder.exists(), 5.0)
 
 
+def fake_run(plan: bench.Plan, measured_s: float = 0.0, **changes) -> dict:
+    """A run as bench.execute() gives it, with the even split and the predicted time, as if measured."""
+    described = bench.describe(plan)
+    requests = described["requests"] or 100
+    measured_s = measured_s or described["predicted_s"] or 0.5
+    shares = [requests // plan.workers + (i < requests % plan.workers) for i in range(plan.workers)]
+    run = described | {
+        "sent": requests, "answered": requests, "failed": 0, "errors": {}, "measured_s": measured_s,
+        "throughput_rps": requests / measured_s, "requests_of_workers": {f"worker{i}": n for i, n in enumerate(shares)},
+        "split_predicted_s": described["predicted_s"], "answered_s": [measured_s] * requests, "warnings": [],
+        "latency_s": {"median": 0.1, "p99": 0.2, "max": 0.3}, "client_cpu_s": 0.01, "server_cpu_s": 0.02,
+        "kernel": {"ListenOverflows": 0, "TCPSynRetrans": 0}, "warmed_up": 0, "created": 5,
+        "database": {"rows": bench.SEEDED_BOOKS + 5, "statements": requests},
+        "levels": [{"users": users, "throughput_rps": 7.0, "latency_s": {"median": 0.1, "p95": 0.2}}
+                   for _, users in described["stages"]],
+    }  # fmt: skip
+    return run | changes
+
+
+def finished(suite: str, repeats: int = 2) -> dict:
+    """A document of a suite whose runs all went as predicted, without one run."""
+    document = sweep.new_document(suite, True, repeats, 1, f"sweep.py {suite} --quick")
+    for name, c, repeat in document["order"]:
+        variant = sweep.variant_named(document, name)
+        if suite == "client":
+            run = {"throughput_rps": 1000.0, "requests": 1000, "client_cpu_s": 0.01, "measured_s": 1.0, "failed": 0}
+        else:
+            run = fake_run(sweep.plan_of(document, variant, c)[0])
+        document["runs"].append({"variant": name, "concurrency": c, "repeat": repeat, "wall_s": 1.0, "run": run})
+    return document
+
+
+def change(document: dict, variant: str, **changes) -> None:
+    for entry in document["runs"]:
+        if entry["variant"] == variant:
+            entry["run"] |= changes
+
+
+def rows_of(markdown: str) -> dict[str, list[str]]:
+    """The table rows of a report, by their first cell."""
+    rows = (line.strip("| ").split(" | ") for line in markdown.splitlines() if line.startswith("| "))
+    return {row[0]: [cell.strip() for cell in row[1:]] for row in rows}
+
+
+# ---------------------------------------------------------------- sweep.py: statistics and tables
+
+
+def test_the_examples_in_sweeps_docstrings_hold():
+    assert doctest.testmod(sweep).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "text"),
+    [
+        ({1: 4.0}, {1: 2.0}, "2.00"),  # one repeat has no spread
+        ({1: 4.0, 2: 4.2}, {1: 2.0, 2: 2.0}, "2.05 (2.00-2.10)"),
+        ({1: 1.0, 2: 3.0}, {1: 2.0, 2: 2.0}, "1.00 (0.500-1.50), too noisy to tell"),
+        ({1: 1.00, 2: 1.02}, {1: 1.01, 2: 1.00}, "1.01 (0.990-1.02), the same"),
+        ({1: 4.0, 3: 6.0}, {2: 2.0, 3: 2.0}, "3.00"),  # only repeat 3 has both
+        ({}, {1: 1.0}, "-"),
+        ({1: 1.0}, {1: 0.0}, "-"),
+    ],
+)
+def test_a_ratio_is_paired_by_repeat_and_says_when_the_spreads_overlap(a, b, text):
+    assert sweep.compare(a, b) == text
+
+
+def timed(measured_s: float, predicted_s: float, split_s: float | None = None, failed: int = 0) -> dict:
+    return {"measured_s": measured_s, "predicted_s": predicted_s, "split_predicted_s": split_s or predicted_s,
+            "failed": failed}  # fmt: skip
+
+
+def hello(p99_s: float | None, overflows: int) -> dict:
+    return {"latency_s": {"p99": p99_s, "max": 9.0}, "kernel": {"ListenOverflows": overflows}, "failed": 0}
+
+
+@pytest.mark.parametrize(
+    ("expects", "before", "after", "good"),
+    [
+        ("slots", timed(16.0, 16), timed(2.05, 2), True),
+        ("slots", timed(16.0, 16), timed(2.5, 2), False),
+        ("slots", timed(18.0, 16), timed(2.0, 2), False),
+        ("slots", timed(16.0, 16), timed(2.0, 2, failed=1), False),
+        ("split", timed(2.03, 1, 2), timed(1.04, 1), True),
+        ("split", timed(1.03, 1), timed(1.04, 1), False),  # it did not need a second round before
+        ("split", timed(2.6, 1, 2), timed(1.04, 1), False),  # the split does not explain it
+        ("split", timed(2.03, 1, 2), timed(2.0, 1), False),  # nothing moved
+        ("tail", hello(7.9, 2716), hello(0.4, 0), True),
+        ("tail", hello(7.9, 2716), hello(6.0, 0), False),
+        ("tail", hello(7.9, 2716), hello(0.4, 3), False),
+        ("tail", hello(0.4, 0), hello(0.1, 0), False),  # there was no overflow to explain
+        ("tail", hello(None, 5), hello(0.1, 0), True),  # too few for a p99: the maximum
+    ],
+)
+def test_an_experiment_counts_only_if_it_went_as_predicted(expects, before, after, good):
+    assert sweep.as_predicted(expects, before, after) is good
+
+
+def test_the_report_of_io_puts_published_predicted_and_measured_side_by_side():
+    document = finished("io")
+    plan, _ = sweep.plan_of(document, sweep.variant_named(document, "FastAPI /io"), 0)
+    wait_s = plan.wait_s
+    shares = {"worker0": 50, "worker1": 48, "worker2": 1, "worker3": 1}
+    change(document, "FastAPI /io", requests_of_workers=shares, measured_s=2 * wait_s, split_predicted_s=2 * wait_s,
+           throughput_rps=50 / wait_s)  # fmt: skip
+    report = sweep.render(document)
+    rows = rows_of(report)
+    assert rows["Flask /io"][0] == "4.00" and rows["Flask /io"][-1] == "2 of 2"
+    assert rows["FastAPI /io"] == ["48.3", "500", "250 (250-250)", "250 (250-250)", "2 of 2"]
+    assert rows["Flask /async-io : Flask /io, requests/s"][0] == "1.00 (no gain)"
+    assert rows["Flask /async-io : Flask /io, requests/s"][-1].endswith("the same")
+    assert rows["FastAPI /async-io : FastAPI /io, requests/s"][1:] == ["1.00", "2.00 (2.00-2.00)", "2.00 (2.00-2.00)"]
+    assert rows["1"] == ["50 + 48 + 1 + 1", "2", f"{2 * wait_s:.3g} s".replace("0.4 s", "0.400 s")]
+    assert "in 2 of 2 repeats" in report
+    assert "A quick look" in report and "Unfinished" not in report and "Failed" not in report
+
+
+def test_the_report_of_ab_explains_a_tail_by_the_listen_queue():
+    document = finished("ab")
+    assert "A tail of seconds" not in sweep.render(document)
+    change(document, "Flask, development server", kernel={"ListenOverflows": 7, "TCPSynRetrans": 5})
+    report = sweep.render(document)
+    assert "A tail of seconds" in report and "7 overflows and 5 repeated SYNs; 100 / 200 / 300 ms" in report
+    assert "17.8" in report  # 3200.62 / 179.68, as published
+
+
+def test_the_report_of_why_says_plainly_what_did_not_go_as_predicted():
+    document = finished("why")
+    report = sweep.render(document)
+    rows = rows_of(report)
+    assert rows["workers"][-1] == "2 of 2" and "as predicted in all 2 repeats. So the time is ceil(n / slots)" in report
+    assert rows["AnyIO's limit"][-1] == "0 of 2"  # the fake before needed no second round
+    assert "**NOT as predicted in 2 of 2 repeats**: these runs do not show that the second round" in report
+    document["runs"] = []
+    assert sweep.render(document).count("not run yet") == len(sweep.EXPERIMENTS)
+
+
+@pytest.mark.parametrize("suite", ["io", "ab", "why", "client"])
+@pytest.mark.parametrize("done", [0, 1, 5])
+def test_an_unfinished_sweep_is_reported_as_such(suite, done):
+    document = finished(suite)
+    document["runs"] = document["runs"][:done]
+    assert f"**Unfinished**: {done} of {len(document['order'])} runs." in sweep.render(document)
+
+
+def test_the_report_of_books_compares_equal_slots_and_counts_in_the_database():
+    report = sweep.render(finished("books"))
+    rows = rows_of(report)
+    assert rows["read, Flask"][:2] == ["1476", "200 (200-200)"]
+    assert rows["fanout, FastAPI"][1] == "60" or rows["fanout, FastAPI"][0] == "992"
+    assert rows["fanout, FastAPI : fanout, Flask"][1:3] == ["3.74", "3.75"]
+    assert rows["fanout, FastAPI with 16 : fanout, Flask"][2] == "1.00"
+    assert "2000 SQL statements for 2000 requests; 100 rows more for 100 POSTs answered 201" in report
+
+
+def test_failed_requests_are_named_in_the_report():
+    document = finished("io")
+    document["runs"][0]["run"]["failed"] = 3
+    assert "**Failed requests** in: " in sweep.render(document)
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "parsed"),
+    [
+        ("ab", "Complete requests:      5000\nFailed requests:        2\nNon-2xx responses:      3\n"
+               "Requests per second:    179.68 [#/sec] (mean)\n", (179.68, 5000, 5)),
+        ("wrk", "  1 threads and 50 connections\n  248611 requests in 2.00s, 40MB read\n"
+                "  Socket errors: connect 1, read 0, write 0, timeout 2\nRequests/sec: 124305.60\n",
+         (124305.60, 248611, 3)),
+        ("hey", "  Requests/sec:\t37000.5\nStatus code distribution:\n  [200]\t74001 responses\n  [503]\t4 responses\n"
+                "Error distribution:\n  [2]\tGet \"http://x\": EOF\n", (37000.5, 74001, 6)),
+        ("locust", "         Aggregated      15431   1(0.01%) |      4       0      53      4 | 7709.66        0.50\n",
+         (7709.66, 15431, 1)),
+    ],
+)  # fmt: skip
+def test_the_output_of_other_load_generators_is_read(name, output, parsed):
+    run = sweep.parse_tool(sweep.TOOLS[name], output)
+    assert (run["throughput_rps"], run["requests"], run["failed"]) == parsed
+    with pytest.raises(bench.Problem, match="cannot read the output of `x`; it ends with: killed"):
+        sweep.parse_tool(sweep.TOOLS[name], "killed", "x")
+
+
+def test_the_csv_has_a_line_a_run():
+    rows = list(csv.DictReader(io.StringIO(sweep.render_csv(finished("io")))))
+    assert len(rows) == 12
+    assert {row["requests_of_workers"] for row in rows} == {"25+25+25+25"}
+    assert all(float(row["measured_s"]) > 0 and row["failed"] == "0" for row in rows)
+
+
+# ---------------------------------------------------------------- sweep.py: order, seed, resume
+
+
+@pytest.mark.parametrize("suite", ["io", "ab", "why", "client"])
+def test_the_order_is_shuffled_by_its_seed_and_keeps_what_is_compared_together(suite):
+    variants = sweep.SUITES[suite].variants
+    order = sweep.order_of(variants, 3, 7)
+    assert order == sweep.order_of(variants, 3, 7) != sweep.order_of(variants, 3, 8)
+    cells = {(variant.name, c) for variant in variants for c in variant.concurrency}
+    assert len(order) == len(set(order)) == 3 * len(cells)
+    assert [repeat for _, _, repeat in order] == [1 + i // len(cells) for i in range(len(order))]
+    group = {variant.name: variant.group for variant in variants}
+    changes = sum((group[a[0]], a[1:]) != (group[b[0]], b[1:]) for a, b in itertools.pairwise(order))
+    assert changes == 3 * len({(group[name], c) for name, c in cells}) - 1
+
+
+def test_every_variant_is_one_plan_of_bench_and_its_app_has_a_known_answer():
+    for name in ("io", "ab", "why", "books"):
+        for quick in (True, False):
+            for plan in sweep.plans_of(sweep.new_document(name, quick, None, 1, "")):
+                assert plan.path in sweep.BODIES
+
+
+def test_the_time_left_is_predicted_first_and_then_measured():
+    document = sweep.new_document("why", True, 2, 1, "")
+    first_s = sweep.time_left_s(document)
+    assert first_s > sum(document["predictions"][name] or 0 for name, _, _ in document["order"])
+    for name, c, repeat in document["order"][: len(document["order"]) // 2]:
+        document["runs"].append({"variant": name, "concurrency": c, "repeat": repeat, "wall_s": 100.0, "run": {}})
+    assert sweep.time_left_s(document) == len(document["order"]) / 2 * (100.0 + sweep.COOL_DOWN_S)
+
+
+TINY = """
+import sys, sweep
+sweep.COOL_DOWN_S = 0
+sweep.SUITES["io"] = sweep.IO._replace(variants=sweep.IO.variants[:2], quick={"n": "4", "t": "0.02"})
+sweep.TABLES["io"] = lambda document: "tables"
+sweep.PICTURES["io"] = ()
+sys.exit(sweep.main(sys.argv[1:]))
+"""
+
+
+def tiny_sweep(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", TINY, "io", *arguments]
+    return subprocess.Popen(command, cwd=HERE, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def processes_with(text: str) -> list[str]:
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if text.encode() in environ.read_bytes():
+                found.append(environ.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_sweep_killed_in_the_middle_goes_on_without_losing_or_doubling_a_run(tmp_path):
+    process = tiny_sweep("--quick", "--repeats", "3", "--seed", "11", "--logs", str(tmp_path))
+    deadline = time.monotonic() + 30
+    while not (files := list(tmp_path.glob("*.json"))) or len(json.loads(files[0].read_text())["runs"]) < 2:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    file = files[0]
+    partial = json.loads(file.read_text())
+    assert 2 <= len(partial["runs"]) < 6
+
+    resumed = tiny_sweep("--resume", str(file))
+    out, err = resumed.communicate(timeout=60)
+    assert resumed.returncode == 0, err
+    document = json.loads(file.read_text())
+    ran = [(entry["variant"], entry["concurrency"], entry["repeat"]) for entry in document["runs"]]
+    assert ran == [tuple(cell) for cell in document["order"]] == sweep.order_of(sweep.IO.variants[:2], 3, 11)
+    assert document["runs"][: len(partial["runs"])] == partial["runs"]
+    assert document | {"runs": []} == partial | {"runs": []}
+    assert "Unfinished" not in out and out.startswith("## Suite io")
+    if sys.platform == "linux":
+        deadline = time.monotonic() + 10
+        while (left := processes_with(str(tmp_path))) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert left == []
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "start_server", interrupt)
+    assert sweep.main(["io", "--quick", "--logs", str(tmp_path)]) == 130
+    file = next(tmp_path.glob("*.json"))
+    assert f"python sweep.py io --resume {bench.shown(file)}" in capsys.readouterr().err
+    assert sweep.load(file)["runs"] == []
+
+
+def test_an_app_with_another_answer_is_not_timed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sweep.BODIES, "/io", {"task_time": "something else"})
+    monkeypatch.setitem(sweep.SUITES, "io", sweep.IO._replace(variants=sweep.IO.variants[:1]))
+    assert sweep.main(["io", "--quick", "--logs", str(tmp_path)]) == 1
+    assert 'flask-gunicorn /io answered 200 b\'{"task_time":0.01}' in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- sweep.py: files, wrong input, pictures
+
+
+def test_a_saved_document_reads_back_as_it_was(tmp_path):
+    document = finished("why")
+    sweep.save(document, tmp_path / "a.json")
+    assert sweep.load(tmp_path / "a.json") == json.loads(json.dumps(document))
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
+
+
+def write(path: Path, document: object) -> str:
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["io", "--repeats", "0"], "argument --repeats: '0' is not a whole number from 1 to 100"),
+        (["io", "--seed", "x"], "argument --seed: 'x' is not a whole number"),
+        (["io", "--pictures", "x"], "unrecognized arguments: --pictures x"),
+        (["nothing"], "invalid choice: 'nothing'"),
+        (["report"], "the following arguments are required: FILE"),
+        (["report", "missing.json"], "cannot read missing.json: No such file"),
+        (["report", "{text}"], "is not a file of sweep.py"),
+        (["report", "{list}"], "is not a file of sweep.py"),
+        (["report", "{run}"], "is not a file of sweep.py"),
+        (["report", "{other}"], "does not fit suite io"),
+        (["report", "{doubled}"], "does not fit suite io"),
+        (["report", "{good}", "--csv", "/nowhere/x.csv"], "cannot write /nowhere/x.csv: No such file"),
+        (["io", "--resume", "{good}", "--quick"], "--resume goes on as the sweep was begun"),
+        (["ab", "--resume", "{good}"], "is of suite io, not ab"),
+        (["io", "--resume", "{elsewhere}"], "is from another machine or other versions"),
+        (["picture", "{good}"], "holds no burst of bench.py --json"),
+        (["picture", "{text}"], "holds no burst of bench.py --json"),
+    ],
+)
+def test_wrong_input_is_answered_in_one_line(arguments, message, tmp_path, capsys):
+    document = finished("io")
+    files = {
+        "good": write(tmp_path / "good.json", document),
+        "text": write(tmp_path / "text.json", "hello"),
+        "list": write(tmp_path / "list.json", [1]),
+        "run": write(tmp_path / "run.json", {"runs": []}),
+        "other": write(tmp_path / "other.json", document | {"order": [["Django /io", 0, 1]], "runs": []}),
+        "doubled": write(tmp_path / "doubled.json", document | {"runs": document["runs"][:1] * 2}),
+        "elsewhere": write(tmp_path / "elsewhere.json", document | {"machine": {"system": "Plan 9", "cpus": 1}}),
+    }
+    assert sweep.main([argument.format(**files) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sweep.py: ") and error.count("\n") == 1 and message in error
+
+
+def test_a_report_runs_nothing(tmp_path, monkeypatch, capsys):
+    def forbidden(*_, **__):
+        raise AssertionError("a report must not start anything")
+
+    file = write(tmp_path / "a.json", finished("ab"))
+    for owner, name in ((bench, "execute"), (bench, "start_server"), (subprocess, "Popen"), (os, "replace")):
+        monkeypatch.setattr(owner, name, forbidden)
+    assert sweep.main(["report", file, "--csv", str(tmp_path / "a.csv")]) == 0
+    assert capsys.readouterr().out.startswith("## Suite ab")
+    assert (tmp_path / "a.csv").read_text().startswith("suite,variant,")
+
+
+def test_without_matplotlib_everything_but_the_pictures_works_and_says_so(tmp_path, monkeypatch, capsys):
+    file = write(tmp_path / "a.json", finished("io"))
+    import_module = importlib.import_module
+
+    def without(name: str):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return import_module(name)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    assert sweep.main(["report", file, "--pictures", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert "FastAPI /async-io-multi" in out and "-m pip install matplotlib" in err
+
+
+@pytest.mark.parametrize(
+    ("suite", "texts"),
+    [
+        ("io", {"staircase": ["/async-io-multi", "response time, s (log scale)", "Flask, 4 gunicorn workers"],
+                "split": ["40 threads", "has to wait for a thread", "repeat 2"]}),
+        ("ab", {"latency": ["p99", "gunicorn, 4 uvicorn workers", "development server"]}),
+        ("why", {"moves": ["listen backlog", "predicted from the slots", "before"]}),
+        ("books", {"slots": ["Flask, 4 workers x 4 threads, pool 4*", "predicted from the slots"]}),
+    ],
+)  # fmt: skip
+def test_pictures_have_their_text_as_text_and_are_the_same_each_time(suite, texts, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    file = write(tmp_path / "a.json", finished(suite))
+    assert sweep.main(["report", file, "--pictures", str(tmp_path / "one")]) == 0
+    assert sweep.main(["report", file, "--pictures", str(tmp_path / "two")]) == 0
+    assert len(list((tmp_path / "one").iterdir())) == 2 * len(texts)
+    for name, expected in texts.items():
+        svg, again = ((tmp_path / folder / f"a-{name}.svg").read_text() for folder in ("one", "two"))
+        assert svg == again
+        assert set(expected) <= set(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+        assert (tmp_path / "one" / f"a-{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_committed_example_has_a_waterfall(tmp_path):
+    pytest.importorskip("matplotlib")
+    assert sweep.main(["picture", str(HERE / "logs/example/run.json"), "--pictures", str(tmp_path)]) == 0
+    svg = next(tmp_path.glob("*-waterfall.svg")).read_text()
+    assert "worker3: 4" in svg and "waiting for a slot" in svg
+
+
 # ---------------------------------------------------------------- README
 
 README = (HERE / "README.md").read_text()
@@ -1380,6 +1787,33 @@ def test_the_lines_that_the_readme_walks_through_are_in_the_committed_log():
 def test_the_code_that_the_readme_shows_is_in_the_apps():
     for block in code_blocks("python"):
         assert any(block in app.read_text() for app in (HERE / "apps").glob("*.py"))
+
+
+RESULTS = sorted((HERE / "logs/example").glob("sweep-*.json"))
+
+
+def test_no_figure_of_the_readmes_results_is_from_anywhere_but_the_committed_sweeps():
+    reported = "\n".join(sweep.render(sweep.load(file)) for file in RESULTS).splitlines()
+    results = README[README.index("## Three posts, measured again") : README.index("## Limits")]
+    results = re.sub(r"^```.*?^```$", "", results, flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in results.splitlines() if re.search(r"\d", line) and not line.startswith(("!", "#"))]
+    assert len(RESULTS) == len(sweep.SUITES)
+    assert len(lines) > 30
+    assert [line for line in lines if line not in reported] == []
+
+
+def test_the_committed_sweeps_are_whole_and_without_failed_requests():
+    for file in RESULTS:
+        document = sweep.load(file)
+        assert not sweep.remaining(document) and not document["quick"]
+        assert document["suite"] == "client" or not any(entry["run"]["failed"] for entry in document["runs"])
+
+
+def test_every_picture_of_the_readme_is_there():
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    assert pictures
+    for picture in pictures:
+        assert (HERE / picture).read_text().startswith("<?xml")
 
 
 def test_the_readme_lists_every_target():
