@@ -228,6 +228,7 @@ MAX_BODY_BYTES = 64 * 1024 * 1024  # bodies are counted, not kept; an endless on
 NO_BODY = (204, 304)
 READ_BYTES = 64 * 1024
 SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s later (TCP_TIMEOUT_INIT)
+DELAYED_ACK_S = (0.035, 0.1)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
 SOCK_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux: one system call less for each connection
 START_TIMEOUT_S = 30.0
 STOP_GRACE_S = 2.0  # what a server gets between SIGTERM and SIGKILL
@@ -1275,6 +1276,9 @@ def summarise(run: dict[str, Any], measured: Measured) -> dict[str, Any]:
         "mean_in_flight": sum(columns.answered_s[i] - columns.started_s[i] for i in range(sent))
         / (measured_s or math.nan),
         "slow_connects": sum(1 for i in good if columns.sent_s[i] - columns.started_s[i] > SYN_RETRY_S),
+        "late_bodies": sum(
+            1 for i in good if DELAYED_ACK_S[0] < columns.answered_s[i] - columns.first_byte_s[i] < DELAYED_ACK_S[1]
+        ),
         "body_bytes": sum(columns.body_bytes[i] for i in good),
         "sockets_opened": measured.sockets_opened,
         "client_cpu_s": round(measured.client_cpu_s, 6),
@@ -1490,6 +1494,11 @@ def audit(run: dict[str, Any]) -> list[dict[str, str]]:
         warn("no-keep-alive", f"{run['sockets_opened']} sockets for {sent} requests; {expected} would do",
              "the server closes connections that it was asked to keep (gunicorn's sync worker always does)",
              "compare without -k, or use a server that keeps connections")  # fmt: skip
+    if run["late_bodies"] > 0.1 * sent:
+        warn("delayed-ack", f"{run['late_bodies']} answers had their last byte some 40 ms after their first",
+             "the server writes head and body apart and without TCP_NODELAY (uvicorn --workers N does, its issue 3149),"
+             " so that the body waits for the client's delayed ACK",
+             "compare without -k, or with one worker")  # fmt: skip
     asked = run["concurrency"]
     if run["mode"] == "closed" and sent > 10 * asked and not run["failed"] and run["mean_in_flight"] < 0.9 * asked:
         warn("little", f"{run['mean_in_flight']:.1f} requests under way on average, {asked} asked for",

@@ -199,7 +199,7 @@ EXPERIMENTS = (
         "--target flask-hello-dev-backlog -n {n} -c 500 --warmup 200 --timeout 100",
         "overflows of the listen queue -> none, and p99 less than half",
         "tail",
-        "the tail is TCP connecting again after about 1, 3 and 7 s because the listen queue was full",
+        "the tail is TCP trying again after about 1, 3 and 7 s because the listen queue was full",
     ),
     Experiment(
         "workers",
@@ -903,7 +903,7 @@ def ab_tables(document: Document) -> str:
                 tails.append(f"- {name}, c = {c}: {overflows} overflows and {retries} repeated SYNs; {latency} ms.")
         parts += [f"c = {c}; ratios of requests/s to {base}", table(header, rows)]
     if tails:
-        parts.append("A tail of seconds beside a median of milliseconds is TCP connecting again, after about 1, 3 and"
+        parts.append("A tail of seconds beside a median of milliseconds is TCP trying again, after about 1, 3 and"
                      " 7 s, because the listen queue was full; it is not the framework computing:")  # fmt: skip
         parts.append("\n".join(tails))
     rows = []
@@ -989,8 +989,8 @@ def client_tables(document: Document) -> str:
 def ramp_rps(stages: Sequence[Sequence[float]], slots: float, wait_s: float) -> float:
     """Predicted answers/s over a whole ramp: at each moment min(users, slots) / t.
 
-    >>> round(ramp_rps([(10, 40)], 16, 0.05))  # 0 to 40 users in 10 s: 16 slots are full after 4 s
-    256
+    >>> round(ramp_rps([(10, 40)], 16, 0.05))  # 0 to 40 users in 10 s: the 16 slots are full after 4 s
+    260
     """
     ramp, total_s = bench.Pace(stages=tuple((s, int(u)) for s, u in stages)), sum(s for s, _ in stages)
     steps = 10_000

@@ -357,7 +357,7 @@ def reset(sock: socket.socket) -> None:
 
 def stall(sock: socket.socket) -> None:
     sock.recv(65536)
-    time.sleep(1.0)
+    time.sleep(3.0)
 
 
 def endless(sock: socket.socket) -> None:
@@ -420,7 +420,7 @@ def test_each_failure_is_counted_under_its_name(monkeypatch, poller, behaviour, 
     if poller == "SelectorPoller":
         monkeypatch.delattr(bench.select, "epoll", raising=False)
     with stub(behaviour, lambda sock: answer(sock, OK)) as address:
-        exchanges = burst(address, 4, timeout_s=0.5 if outcome == "timed out" else 5.0)
+        exchanges = burst(address, 4, timeout_s=1.0 if outcome == "timed out" else 10.0)
     assert outcomes(exchanges) == [outcome, 200, outcome, 200]
 
 
@@ -527,16 +527,16 @@ def test_requests_under_way_at_the_time_limit_are_finished():
         sock.sendall(OK)
 
     with stub(half_a_second) as address:
-        measured = load(address, bench.Pace(concurrency=4, time_limit_s=0.7))
+        measured = load(address, bench.Pace(concurrency=4, time_limit_s=0.95))
     assert outcomes(measured.exchanges) == [200] * 8
-    run = bench.summarise(describe_url("-c", "4", "-t", "0.7"), measured)
+    run = bench.summarise(describe_url("-c", "4", "-t", "0.95"), measured)
     assert run["finished_after_limit"] == 4
-    assert run["throughput_rps"] == pytest.approx(4 / 0.7)
+    assert run["throughput_rps"] == pytest.approx(4 / 0.95)
 
 
 def test_a_ramp_adds_users_over_time():
     with stub(keep_answering) as address:
-        measured = load(address, bench.Pace(stages=((0.3, 4), (0.3, 8)), time_limit_s=0.6), keep_alive=True)
+        measured = load(address, bench.Pace(stages=((0.3, 4), (0.3, 8), (0.4, 8)), time_limit_s=1.0), keep_alive=True)
     assert set(outcomes(measured.exchanges)) == {200}
     assert measured.sockets_opened == 8
 
@@ -644,7 +644,8 @@ def plain_run(**changes) -> dict:
     run = describe_url("-n", "1000", "-c", "10") | {
         "sent": 1000, "answered": 1000, "failed": 0, "errors": {}, "log_lines": 1000, "measured_s": 10.0,
         "split_predicted_s": None, "throughput_rps": 100.0, "kernel": {}, "slow_connects": 0, "client_cpu_s": 1.0,
-        "lag_s": None, "sockets_opened": 1000, "mean_in_flight": 9.9, "requests_of_workers": {"worker0": 1000},
+        "lag_s": None, "late_bodies": 0, "sockets_opened": 1000,
+        "mean_in_flight": 9.9, "requests_of_workers": {"worker0": 1000},
     }  # fmt: skip
     return run | changes
 
@@ -671,6 +672,8 @@ def plain_run(**changes) -> dict:
         ({"keep_alive": True}, ["no-keep-alive"]),
         ({"keep_alive": True, "sockets_opened": 10}, []),
         ({"mean_in_flight": 5.0}, ["little"]),
+        ({"late_bodies": 50}, []),
+        ({"late_bodies": 150}, ["delayed-ack"]),
     ],
 )
 def test_the_audit_names_what_is_wrong(changes, identifiers):
@@ -713,6 +716,18 @@ def test_a_request_is_what_the_options_say(arguments, lines):
 
 
 # ---------------------------------------------------------------- any server
+
+
+def test_a_body_that_waits_for_a_delayed_ack_is_noticed():
+    def head_then_body(sock):
+        sock.recv(65536)
+        sock.sendall(OK[:-2])
+        time.sleep(0.045)
+        sock.sendall(OK[-2:])
+
+    with stub(head_then_body) as address:
+        run = bench.summarise(describe_url("-n", "20", "-c", "1"), load(address, bench.Pace(20, 1)))
+    assert "delayed-ack" in {warning["id"] for warning in run["warnings"]}
 
 
 def test_a_url_is_measured_and_its_failures_set_the_exit_code(tmp_path, capsys):
@@ -1289,18 +1304,18 @@ def test_a_given_server_is_used_but_not_a_table_that_is_not_ours():
 
 
 def test_the_books_targets_run_with_no_database_installed(tmp_path, capsys):
-    arguments = ["--target", "flask-books", "--target", "fastapi-books", "--path", "/v1/sleep?ms=20", "-k"]
-    code, document = run_bench(tmp_path, *arguments, "-c", "100", "-n", "600", "--warmup", "50")
+    arguments = ["--target", "flask-books", "--target", "fastapi-books", "--path", "/v1/sleep?ms=100", "-k"]
+    code, document = run_bench(tmp_path, *arguments, "-c", "100", "-n", "300", "--warmup", "50")
     flask, fastapi = document["runs"]
     assert code == 0
     assert (flask["slots"], fastapi["slots"]) == (16, 60)
     for run in document["runs"]:
-        assert (run["answered"], run["failed"], run["database"]["rows"]) == (600, 0, bench.SEEDED_BOOKS)
-        assert run["database"]["statements"] == 650  # the warm-up's too
+        assert (run["answered"], run["failed"], run["database"]["rows"]) == (300, 0, bench.SEEDED_BOOKS)
+        assert run["database"]["statements"] == 350  # the warm-up's too
         assert run["throughput_rps"] < run["ceiling_rps"] * 1.05
         assert not {"rows", "statements"} & {warning["id"] for warning in run["warnings"]}
-    assert fastapi["throughput_rps"] > 1.3 * flask["throughput_rps"]
-    assert "650 SQL statements" in capsys.readouterr().out
+    assert fastapi["throughput_rps"] > 1.5 * flask["throughput_rps"]
+    assert "350 SQL statements" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("target", ["flask-books", "fastapi-books"])
@@ -1506,8 +1521,8 @@ def test_an_unfinished_sweep_is_reported_as_such(suite, done):
 def test_the_report_of_books_compares_equal_slots_and_counts_in_the_database():
     report = sweep.render(finished("books"))
     rows = rows_of(report)
-    assert rows["read, Flask"][:2] == ["1476", "200 (200-200)"]
-    assert rows["fanout, FastAPI"][1] == "60" or rows["fanout, FastAPI"][0] == "992"
+    assert "| read, Flask | 1476 | 200 (200-200) |" in report
+    assert "| fanout, FastAPI | 4 workers, pool 15 (as published) | 60 |" in report
     assert rows["fanout, FastAPI : fanout, Flask"][1:3] == ["3.74", "3.75"]
     assert rows["fanout, FastAPI with 16 : fanout, Flask"][2] == "1.00"
     assert "2000 SQL statements for 2000 requests; 100 rows more for 100 POSTs answered 201" in report
