@@ -857,8 +857,8 @@ class Load:
 
     __slots__ = (
         *Exchanges.COLUMNS, "address", "begun_cpu_s", "begun_s", "capacity", "connections", "cpu_s", "ended",
-        "exchanges", "family", "finished", "idle", "in_flight", "keep_alive", "loop", "messages", "pace", "poller",
-        "progress", "released", "sent", "sockets_opened", "timeout_s", "users",
+        "exchanges", "family", "fill_is_due", "finished", "idle", "in_flight", "keep_alive", "loop", "messages", "pace",
+        "poller", "progress", "released", "sent", "sockets_opened", "timeout_s", "users",
     )  # fmt: skip
 
     started_s: array[float]
@@ -886,7 +886,7 @@ class Load:
             setattr(self, column, getattr(self.exchanges, column))
         self.capacity = self.sent = self.in_flight = self.sockets_opened = 0
         self.released = self.users = 0.0  # the pace's limits, as last asked for
-        self.ended = False  # nothing more will be sent
+        self.ended = self.fill_is_due = False  # ended: nothing more will be sent
         self.connections: dict[int, Connection] = {}
         self.idle: list[Connection] = []
         self.poller = EpollPoller() if hasattr(select, "epoll") else SelectorPoller()
@@ -923,15 +923,21 @@ class Load:
 
     def _fill(self) -> None:
         """Start what the pace allows, a hundred at most, so that answers are read in between."""
-        budget = 100
+        self.fill_is_due, budget = False, 100
         while self.sent < self.released and self.in_flight < self.users:
             self._start()
             budget -= 1
             if not budget:
-                self.loop.call_soon(self._fill)
+                self._fill_soon()
                 return
         if not self.in_flight and (self.ended or self.sent >= self.pace.requests) and not self.finished.done():
             self.finished.set_result(None)
+
+    def _fill_soon(self) -> None:
+        """Once in each round of the loop, however many requests fail in it: its timers must have their turn."""
+        if not self.fill_is_due:
+            self.fill_is_due = True
+            self.loop.call_soon(self._fill)
 
     def _start(self, conn: Connection | None = None, now_s: float | None = None) -> None:
         """Send the next request: on this connection, or on an idle one, or on a new one."""
@@ -1054,7 +1060,7 @@ class Load:
         self.answered_s[index] = perf_counter()
         self.error[index] = ERRORS.index(kind)
         self.in_flight -= 1
-        self.loop.call_soon(self._fill)
+        self._fill_soon()
 
     def _close(self, conn: Connection) -> None:
         fd = conn.sock.fileno()

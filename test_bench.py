@@ -428,6 +428,13 @@ def test_a_refused_connection_is_a_counted_failure_not_a_hang():
     assert outcomes(burst(("127.0.0.1", bench.free_port()), 250)) == ["refused"] * 250
 
 
+def test_a_server_that_refuses_everything_does_not_outlast_the_time_limit():
+    begun_s = time.monotonic()
+    measured = load(("127.0.0.1", bench.free_port()), bench.Pace(stages=((0.3, 5),), time_limit_s=0.3))
+    assert time.monotonic() - begun_s < 5
+    assert set(outcomes(measured.exchanges)) == {"refused"}
+
+
 def test_an_answer_may_come_a_byte_at_a_time():
     def slowly(sock):
         sock.recv(65536)
