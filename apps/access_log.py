@@ -4,17 +4,22 @@
 
 Status, duration, then what matches the line to a client's record: the request's X-Request-Id (or -) and the handler's
 start on the system's monotonic clock. Servers' own logs stamp the end of a request, which hides who had to wait.
-Each process writes `ready` once it can take requests. A `def` handler of FastAPI starts when AnyIO gives it a thread,
-not when the request arrives: that moment is caught where AnyIO enters the thread.
+Each process writes `ready` once it can take requests, and `forks` if it forks before it had any: then it is a master
+that has preloaded the app. A `def` handler of FastAPI starts when AnyIO gives it a thread and ends when it returns
+it: both are caught where AnyIO enters the thread. Other handlers end with the last byte that they hand to the server.
 
 Serve any app with it by hand; without ACCESS_LOG=FILE the lines go to stderr:
 
     APP=flask_sync:app gunicorn --workers 4 --chdir apps access_log:wsgi
     APP=fastapi_sync:app uvicorn --app-dir apps access_log:asgi
     APP=flask_sync:app flask --app apps/access_log:flask_app run
+
+APP may also be called or dotted: module:create_app(), module:create_app("production"), package.module:object.app.
 """
 
+import ast
 import contextvars
+import functools
 import importlib
 import os
 import time
@@ -23,30 +28,50 @@ from urllib.parse import quote
 
 # O_APPEND and one write a line: lines of many processes and threads never mix.
 LOG_FD = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if (path := os.environ.get("ACCESS_LOG")) else 2
-request_start = contextvars.ContextVar("request_start")
+ZONE = datetime.now().astimezone().tzinfo  # as it is before the app is loaded: Django changes it
+request_call = contextvars.ContextVar("request_call")
+calls = 0  # of the app, in this process
 
 
 def write_line(text, wall_s=None):
-    stamp = datetime.fromtimestamp(time.time() if wall_s is None else wall_s).isoformat(" ", "milliseconds")
-    os.write(LOG_FD, f"[{stamp}] [pid-{os.getpid()}] {text}\n".encode())
+    stamp = datetime.fromtimestamp(time.time() if wall_s is None else wall_s, ZONE).replace(tzinfo=None)
+    os.write(LOG_FD, f"[{stamp.isoformat(' ', 'milliseconds')}] [pid-{os.getpid()}] {text}\n".encode())
 
 
-class Start:
-    """When a request's handler started: at the latest when the app was called, later if it waited for a thread."""
+def say_ready():
+    """This worker, and each that is forked from it; a process that forks before its first request is a master."""
+    write_line("ready")
+    os.register_at_fork(
+        before=lambda: None if calls else write_line("forks"), after_in_child=lambda: calls or write_line("ready")
+    )
 
-    def __init__(self):
-        self.in_thread = False
-        self.now()
 
-    def now(self):
-        self.wall_s, self.monotonic_s = time.time(), time.perf_counter()
+class Call:
+    """One request in the app: from its call, or from when its handler had a thread, to the last byte handed over."""
+
+    def __init__(self, scope=None):
+        global calls
+        calls += 1
+        self.scope, self.held_s, self.end_s = scope or {}, 0.0, None
+        self.wall_s, self.start_s = time.time(), time.perf_counter()
+
+    def ends(self):
+        self.end_s = time.perf_counter()
+
+    def held(self, func, wall_s, start_s):
+        """A thread was held from start_s until now: the handler's own hold counts, else the longest."""
+        held_s = time.perf_counter() - start_s
+        if getattr(func, "func", func) is self.scope.get("endpoint"):
+            held_s += 1e6  # nothing is longer
+        if held_s > self.held_s:
+            self.held_s, self.wall_s, self.start_s = held_s, wall_s, start_s
 
     def log(self, method, path, query, status, request_id):
         target = quote(f"{path}?{query}" if query else path, safe="/?&=%:,+;@")[:2000]
-        duration_s = time.perf_counter() - self.monotonic_s
+        duration_s = self.held_s % 1e6 or (self.end_s or time.perf_counter()) - self.start_s
         request_id = quote(request_id)[:100]
         write_line(
-            f"{quote(method)} {target} {status} {duration_s:.4f}s #{request_id} @{self.monotonic_s:.6f}", self.wall_s
+            f"{quote(method)} {target} {status} {duration_s:.4f}s #{request_id} @{self.start_s:.6f}", self.wall_s
         )
 
 
@@ -55,7 +80,7 @@ class WSGI:
         self.app = app
 
     def __call__(self, environ, start_response):
-        start, status = Start(), ["-"]
+        call, status = Call(), ["-"]
 
         def record_status(line, headers, exc_info=None):
             status[0] = line[:3]
@@ -64,23 +89,28 @@ class WSGI:
         def log():
             request_id = environ.get("HTTP_X_REQUEST_ID", "-")
             query = environ.get("QUERY_STRING", "")
-            start.log(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), query, status[0], request_id)
+            call.log(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), query, status[0], request_id)
 
         try:
-            return Body(self.app(environ, record_status), log)
+            return Body(self.app(environ, record_status), call, log)
         except BaseException:
             log()
             raise
 
 
 class Body:
-    """A response body that logs when the server closes it, as WSGI says it must after the last byte."""
+    """A response body that logs when the server closes it, as WSGI says it must after the last byte.
 
-    def __init__(self, body, log):
-        self.body, self.log = body, log
+    By then the client may have sent its next request: what counts as the end is when that byte was handed over.
+    """
+
+    def __init__(self, body, call, log):
+        self.body, self.call, self.log = body, call, log
 
     def __iter__(self):
-        return iter(self.body)
+        for part in self.body:
+            self.call.ends()
+            yield part
 
     def close(self):
         try:
@@ -98,12 +128,14 @@ class ASGI:
             return await self.lifespan(scope, receive, send)
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        start, status = Start(), ["-"]
-        request_start.set(start)
+        call, status = Call(scope), ["-"]
+        request_call.set(call)
 
         async def record_status(message):
             if message["type"] == "http.response.start":
                 status[0] = message["status"]
+            else:
+                call.ends()
             await send(message)
 
         try:
@@ -111,53 +143,73 @@ class ASGI:
         finally:
             request_id = dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1")
             query = scope["query_string"].decode("latin-1")
-            start.log(scope["method"], scope["path"], query, status[0], request_id)
+            call.log(scope["method"], scope["path"], query, status[0], request_id)
 
     async def lifespan(self, scope, receive, send):
         async def announce(message):
             await send(message)
             if message["type"] == "lifespan.startup.complete":
-                write_line("ready")
+                say_ready()
 
         try:
             await self.app(scope, receive, announce)
         except Exception:  # an app need not speak lifespan; servers take the exception for that answer
-            write_line("ready")
+            say_ready()
             raise
 
 
 def stamp_in_thread():
-    """Have AnyIO's threads set the start of the request they work for, at the first entry of each request."""
-    from anyio import to_thread
-
+    """Have AnyIO's threads tell the request that they work for how long they were held."""
+    try:
+        from anyio import to_thread
+    except ImportError:  # an ASGI app without AnyIO has none of its threads
+        return
     run_sync = to_thread.run_sync
 
     async def stamped_run_sync(func, *args, **kwargs):
-        start = request_start.get(None)
+        call = request_call.get(None)
 
         def stamped(*args):
-            if start and not start.in_thread:
-                start.in_thread = True
-                start.now()
-            return func(*args)
+            wall_s, start_s = time.time(), time.perf_counter()
+            try:
+                return func(*args)
+            finally:
+                if call:
+                    call.held(func, wall_s, start_s)
 
         return await run_sync(stamped, *args, **kwargs)
 
     to_thread.run_sync = stamped_run_sync
 
 
-def __getattr__(name):
-    """Wrap the app named by APP only when a server asks for one of these names."""
-    if name not in ("wsgi", "asgi", "flask_app"):
-        raise AttributeError(name)
-    module, _, attribute = os.environ["APP"].partition(":")
-    app = getattr(importlib.import_module(module), attribute or "app")
-    if name == "asgi":
+def load_app(name):
+    """The object that "module:attribute" names; the attribute may be dotted, or called with literal arguments."""
+    module, _, expression = name.partition(":")
+    node, arguments, keywords = ast.parse(expression or "app", mode="eval").body, None, {}
+    if isinstance(node, ast.Call):
+        arguments = [ast.literal_eval(argument) for argument in node.args]
+        keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+        node = node.func
+    app = functools.reduce(getattr, ast.unparse(node).split("."), importlib.import_module(module))
+    return app if arguments is None else app(*arguments, **keywords)
+
+
+@functools.cache
+def wrapped(kind):
+    app = load_app(os.environ["APP"])
+    if kind == "asgi":
         stamp_in_thread()
         return ASGI(app)
-    if name == "flask_app":  # the `flask` command takes only a Flask object
+    if kind == "flask_app":  # the `flask` command takes only a Flask object
         app.wsgi_app = WSGI(app.wsgi_app)
-    else:
+    elif kind == "wsgi":
         app = WSGI(app)
-    write_line("ready")
+    say_ready()
     return app
+
+
+def __getattr__(name):
+    """Load the app that APP names only when a server asks for one of these; `bare` says ready, and logs nothing."""
+    if name not in ("wsgi", "asgi", "flask_app", "bare"):
+        raise AttributeError(name)
+    return wrapped(name)
