@@ -12,25 +12,29 @@ The letters are ApacheBench's, but no -c means all at once. A closed loop sends
 the next request when one is answered: a stall of the server stops the sending
 too, and few requests meet it. An open loop sends when a request is due, whatever
 the server does, and counts latency from when it was *due*; service time, from
-its sending, stands beside it. A ramp is a closed loop whose number of users
-changes. --think makes a user wait between an answer and the next request.
+its sending, stands beside it, and so does the lag: how late this client was. A
+ramp is a closed loop whose number of users changes. --think makes a user wait
+between an answer and the next request. --processes deals a load to several.
 
 Exactly n requests are sent. Answers with a status other than 2xx, and requests
-without a whole answer, are failures, counted by name and in no percentile. A
-percentile is a measured value (nearest rank); none is given that the sample is
-too small for. Each run audits itself: what is off becomes a warning.
+without a whole answer, are failures, counted by name and in no percentile; the
+line "at least" has them as slower than any answer. A percentile is a measured
+value (nearest rank); none is given that the sample is too small for. Each run
+audits itself: what is off becomes a warning.
 
 How it works: all sockets sit in one private epoll, whose own descriptor is the
 only thing asyncio watches; one callback drains all that is ready. Parsing never
 touches a socket, pacing never reads a clock. Exit code: 0 all answered (2xx),
-1 some failed, 2 wrong usage, 130 and 143 interrupted (with what was measured).
-Linux and macOS, Python 3.10 or newer, nothing else: this file works alone.
+1 some failed, 2 wrong usage, 129, 130, 143 interrupted (with what was measured).
+Linux and macOS, Python 3.10 or newer, nothing else: this file works alone. The
+keys of its JSON are explained where they are defined: Summary, below.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import bisect
 import contextlib
 import errno
@@ -39,6 +43,7 @@ import gc
 import itertools
 import json
 import math
+import mmap
 import os
 import platform
 import random
@@ -55,7 +60,7 @@ import time
 import urllib.parse
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -65,10 +70,11 @@ from typing import Any, NamedTuple, NoReturn, TextIO, TypedDict
 MAX_HEAD_BYTES = 64 * 1024  # head of a response, its chunk lines, its trailers: more is an attack or a mistake
 MAX_BODY_BYTES = 64 * 1024 * 1024  # bodies are counted, not kept; an endless one must end
 NO_BODY = (204, 304)
-READ_BYTES = 64 * 1024
+FIRST_READ_BYTES, READ_BYTES = 4096, 65536  # Python allocates the whole buffer for each read: the usual answer is small
 SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s later (TCP_TIMEOUT_INIT)
 DELAYED_ACK_S = (0.035, 0.1)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
 SOCK_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux: one system call less for each connection
+SPIN_S = 0.0001  # how long before a request is due to stop sleeping: Linux wakes a sleeper some 60 us late
 TIMEOUT_S = 30.0
 QUIET_S = 5.0  # without any answer for so long, say a word
 
@@ -93,6 +99,8 @@ class Pace(NamedTuple):
     time_limit_s: float = math.inf
     think_s: float = 0.0  # of a user, between an answer and the next request
     schedule: Sequence[float] = ()  # when each request of an open loop is due; empty: every 1 / rate
+    seed: int | None = None  # what the schedule was drawn with
+    share: tuple[int, int] = (0, 1)  # (k, N): client process k of N gets every N-th request and user
 
     @property
     def mode(self) -> str:
@@ -102,9 +110,18 @@ class Pace(NamedTuple):
     def most_under_way(self) -> float:
         return min(self.requests, max((users for _, users in self.stages), default=self.concurrency))
 
+    def dealt(self, total: float) -> float:
+        """How many of `total` requests or users are this process's.
+
+        >>> [Pace(share=(k, 3)).dealt(7) for k in range(3)]
+        [3, 2, 2]
+        """
+        return total if total == math.inf else math.ceil((total - self.share[0]) / self.share[1])
+
     def due_s(self, index: int) -> float:
-        """When request `index` of an open loop is due, in seconds since the run began."""
-        return self.schedule[index] if self.schedule else index / (self.rate or math.nan)
+        """When this process's request `index` of an open loop is due, in seconds since the run began."""
+        number = index * self.share[1] + self.share[0]
+        return self.schedule[number] if self.schedule else number / (self.rate or math.nan)
 
     @property
     def due_in_all(self) -> int:
@@ -115,31 +132,31 @@ class Pace(NamedTuple):
         """
         if self.schedule:
             return bisect.bisect_left(self.schedule, self.time_limit_s)
-        return int(min(self.requests, math.ceil(round(self.time_limit_s * (self.rate or 0.0), 6))
-                       if self.time_limit_s < math.inf else math.inf))  # fmt: skip
+        due = self.time_limit_s * (self.rate or 0.0)
+        return int(min(self.requests, due if due == math.inf else math.ceil(round(due, 6))))
 
     def limits(self, elapsed_s: float) -> tuple[float, float]:
         """How many requests may have been sent in all by now, and how many may be under way at once."""
         if self.schedule:
-            return bisect.bisect_right(self.schedule, elapsed_s), math.inf
+            return self.dealt(bisect.bisect_right(self.schedule, elapsed_s)), math.inf
         if self.rate:
-            return min(self.requests, int(elapsed_s * self.rate) + 1), math.inf
+            return self.dealt(min(self.requests, int(elapsed_s * self.rate) + 1)), math.inf
         if not self.stages:
-            return self.requests, self.concurrency
+            return self.dealt(self.requests), self.dealt(self.concurrency)
         begin_s, users = 0.0, 0
         for stage_s, next_users in self.stages:
             if elapsed_s < begin_s + stage_s:
-                return self.requests, math.ceil(users + (next_users - users) * (elapsed_s - begin_s) / stage_s)
+                users = math.ceil(users + (next_users - users) * (elapsed_s - begin_s) / stage_s)
+                break
             begin_s, users = begin_s + stage_s, next_users
-        return self.requests, users
+        return self.dealt(self.requests), self.dealt(users)
 
     def next_change_s(self, elapsed_s: float) -> float:
         """When to ask for the limits again."""
-        if self.schedule:
-            i = bisect.bisect_right(self.schedule, elapsed_s)
-            return min(self.schedule[i] if i < len(self.schedule) else math.inf, self.time_limit_s)
         if self.rate:
-            return min((int(elapsed_s * self.rate) + 1) / self.rate, self.time_limit_s)
+            released = self.limits(elapsed_s)[0]
+            next_s = self.due_s(int(released)) if released < self.dealt(self.requests) else math.inf
+            return min(next_s, self.time_limit_s)
         return min(elapsed_s + 0.02, self.time_limit_s) if self.stages else self.time_limit_s
 
 
@@ -180,6 +197,7 @@ class Traffic:
     kinds: tuple[Kind, ...] = ()  # a mix of requests instead of method, path and body
     ids: int = 0
     warm_up: int = 0  # requests to send before, in no figure
+    processes: int = 1  # of the client
 
     def message(self, method: str, path: str, body: bytes) -> tuple[bytes, bytes]:
         """A request up to where its number belongs, and the rest."""
@@ -216,8 +234,8 @@ class Traffic:
 # ---------------------------------------------------------------- raw times
 
 ERRORS = (
-    "", "refused", "reset", "closed", "timed out", "malformed", "truncated", "too large",
-    "no local port", "too many open files", "connect failed", "interrupted", "given up",
+    "", "refused", "reset", "closed", "timed out", "malformed", "truncated", "too large", "no local port",
+    "too many open files", "connect failed", "interrupted", "given up", "client died",
 )  # fmt: skip
 ERRNO_NAMES = {
     errno.ECONNREFUSED: "refused", errno.ECONNRESET: "reset", errno.EPIPE: "reset", errno.ETIMEDOUT: "timed out",
@@ -237,9 +255,7 @@ class Exchanges:
 
     def __init__(self) -> None:
         self.started_s, self.sent_s, self.first_byte_s, self.answered_s = (array("d") for _ in range(4))
-        self.body_bytes = array("L")
-        self.status = array("H")
-        self.error = array("B")
+        self.body_bytes, self.status, self.error = array("L"), array("H"), array("B")
 
     def grow(self) -> None:
         for column in vars(self).values():
@@ -260,12 +276,14 @@ class Measured(NamedTuple):
 
     exchanges: Exchanges
     begun_s: float
-    client_cpu_s: float
+    client_cpu_s: float  # of all client processes
     sockets_opened: int
     kernel: dict[str, int]  # counters during the run
     warm_up: Exchanges
     stopped: str = ""  # why the sending ended early: a signal's name, or what happened
     server_cpu_s: float | None = None  # known to whoever started the server
+    spun_s: float = 0.0  # of client_cpu_s: spent in waiting for the next due moment
+    numbers: Sequence[int] = ()  # each row's X-Request-Id; empty: the row's own number
 
 
 # ---------------------------------------------------------------- read HTTP, without any I/O
@@ -337,18 +355,10 @@ class ResponseParser:
     """Reads one response, however its bytes are split; bodies are counted, not kept.
 
     feed() takes what arrived and is True once the response is complete; eof() says that no more will come. Both raise
-    HTTPError, and neither touches a socket. Which body follows which head is RFC 9112, section 6.3:
-
-        any 1xx                     no body, and the real head follows (101 is not asked for: malformed)
-        204, 304, answer to HEAD    no body
-        Transfer-Encoding: chunked  chunks, then trailers up to a blank line
-        Content-Length: n           n bytes
-        none of these               all bytes until the server closes
-
-    What the table does not say: bytes after a complete response are malformed, since nothing more was asked.
+    HTTPError, and neither touches a socket. A complete response may be followed by the next, after HEAD with reset().
     """
 
-    __slots__ = ("body_bytes", "fresh", "is_head_request", "keep_alive", "left", "pending", "state", "status")
+    __slots__ = ("body_bytes", "data", "fresh", "is_head_request", "keep_alive", "status", "steps", "until_close")
 
     def __init__(self, is_head_request: bool = False) -> None:
         self.reset(is_head_request)
@@ -356,10 +366,10 @@ class ResponseParser:
     def reset(self, is_head_request: bool) -> None:
         self.is_head_request = is_head_request
         self.fresh = not is_head_request  # nothing fed yet
-        self.state = "head"  # head, body, close, chunk line, chunk, chunk end, trailers, done
-        self.pending = b""  # bytes of an unfinished line or head
-        self.status = self.body_bytes = self.left = 0
-        self.keep_alive = False
+        self.steps: Generator[None, bytes, None] | None = None  # of a response that does not come in one piece
+        self.data = b""  # fed, and not used yet
+        self.status = self.body_bytes = 0
+        self.keep_alive = self.until_close = False
 
     def feed(self, data: bytes) -> bool:
         if self.fresh and (end := data.find(b"\r\n\r\n") + 4) > 3:
@@ -367,99 +377,85 @@ class ResponseParser:
             if total == len(data):  # a whole response in one piece: the steps below would come to the same, slower
                 self.body_bytes = total - size
                 return True
-        self.fresh = False
-        if self.pending:
-            data = self.pending + data
-            self.pending = b""
-        while data:
-            data = self._step(data)
-            if self.state == "done":
-                if data:
-                    raise HTTPError("malformed", f"bytes after the response: {data[:60]!r}")
-                return True
+        if not self.steps:
+            self.reset(self.is_head_request)  # what the answers before it left behind
+            self.fresh, self.steps = False, self._read()
+            next(self.steps)
+        try:
+            self.steps.send(data)
+        except StopIteration:
+            return True
         return False
 
     def eof(self) -> bool:
-        if self.state == "close":
-            return True
-        if self.state == "head" and not self.pending and not self.status:
+        if not self.steps:
             raise HTTPError("closed", "the connection was closed without an answer")
-        raise HTTPError("truncated", f"the connection was closed in the middle of the response ({self.state})")
+        if not self.until_close:
+            raise HTTPError("truncated", "the connection was closed in the middle of the response")
+        return True
 
-    def _step(self, data: bytes) -> bytes:
-        """Consume what the present state can; b"" when it needs more."""
-        if self.state == "head":
-            return self._head(data)
-        if self.state in ("body", "chunk"):
-            taken = min(self.left, len(data))
-            self._count(taken)
-            self.left -= taken
-            if not self.left:
-                self.state = "done" if self.state == "body" else "chunk end"
-            return data[taken:]
-        if self.state == "close":
-            self._count(len(data))
-            return b""
-        return self._line(data)
-
-    def _head(self, data: bytes) -> bytes:
-        end = data.find(b"\r\n\r\n") + 4
-        if end == 3:
-            match = HEAD_END.search(data)  # a server that ends its lines with a bare LF
-            end = match.end() if match else 0
-        if end > MAX_HEAD_BYTES or (not end and len(data) > MAX_HEAD_BYTES):
-            raise HTTPError("too large", f"a head of more than {MAX_HEAD_BYTES} bytes")
-        if not end:
-            self.pending = data
-            return b""
-        size, self.status, length, chunked, self.keep_alive, _ = parse_head(data[:end])
-        if 100 <= self.status < 200:  # the real head is still to come
+    def _read(self) -> Generator[None, bytes, None]:
+        """One response, step by step; each yield waits for more bytes. Which body follows which head: RFC 9112, 6.3."""
+        self.data = yield
+        while self.status < 200:  # any 1xx: no body, and the real head follows
+            while not (end := HEAD_END.search(self.data)):
+                yield from self._more("head")
+            if end.end() > MAX_HEAD_BYTES:
+                raise HTTPError("too large", f"a head of {end.end()} bytes")
+            size, self.status, length, chunked, self.keep_alive, _ = parse_head(self.data[: end.end()])
+            self.data = self.data[size:]
             if self.status == 101:
                 raise HTTPError("malformed", "101 Switching Protocols, which was not asked for")
-        elif self.is_head_request or self.status in NO_BODY:
-            self.state = "done"
+        if self.is_head_request or self.status in NO_BODY:
+            pass
         elif chunked:
-            self.state = "chunk line"
-        elif length is None:
-            self.state, self.keep_alive = "close", False
+            yield from self._chunks()
+        elif length is None:  # all bytes until the server closes
+            self.until_close, self.keep_alive = True, False
+            yield from self._count(math.inf)
         else:
-            if length > MAX_BODY_BYTES:
-                raise HTTPError("too large", f"a body of {length} bytes")
-            self.state, self.left = ("body", length) if length else ("done", 0)
-        return data[size:]
+            yield from self._count(length)
+        if self.data:  # nothing more was asked for
+            raise HTTPError("malformed", f"bytes after the response: {self.data[:60]!r}")
 
-    def _line(self, data: bytes) -> bytes:
-        """The lines of a chunked body: sizes, the empty one after each chunk, trailers."""
-        end = data.find(b"\n") + 1
-        if not end:
-            if len(data) > MAX_HEAD_BYTES:
-                raise HTTPError("too large", f"a line of more than {MAX_HEAD_BYTES} bytes")
-            self.pending = data
-            return b""
-        line = data[: end - 2] if data[end - 2 : end] == b"\r\n" else data[: end - 1]
-        if self.state == "chunk line":
-            if not (match := CHUNK_LINE.fullmatch(line)):
+    def _chunks(self) -> Generator[None, bytes, None]:
+        size, left = 1, MAX_HEAD_BYTES  # what the trailers may take
+        while size:
+            if not (match := CHUNK_LINE.fullmatch(line := (yield from self._line()))):
                 raise HTTPError("malformed", f"no chunk size: {line[:60]!r}")
-            self.left = int(match[1], 16)
-            self.state = "chunk" if self.left else "trailers"
-            if not self.left:
-                self.left = MAX_HEAD_BYTES  # what trailers may take
-        elif self.state == "chunk end":
-            if line:
+            size = int(match[1], 16)
+            yield from self._count(size)
+            if size and (line := (yield from self._line())):
                 raise HTTPError("malformed", f"a chunk goes on past its size: {line[:60]!r}")
-            self.state = "chunk line"
-        elif not line:
-            self.state = "done"
-        else:
-            self.left -= end
-            if self.left < 0 or not HEADER_LINE.fullmatch(line):
+        while line := (yield from self._line()):
+            left -= len(line)
+            if left < 0 or not HEADER_LINE.fullmatch(line):
                 raise HTTPError("malformed", f"no trailer line: {line[:60]!r}")
-        return data[end:]
 
-    def _count(self, taken: int) -> None:
-        self.body_bytes += taken
-        if self.body_bytes > MAX_BODY_BYTES:
-            raise HTTPError("too large", f"a body of more than {MAX_BODY_BYTES} bytes")
+    def _line(self) -> Generator[None, bytes, bytes]:
+        while b"\n" not in self.data:
+            yield from self._more("line")
+        line, _, self.data = self.data.partition(b"\n")
+        return line[:-1] if line.endswith(b"\r") else line
+
+    def _more(self, what: str) -> Generator[None, bytes, None]:
+        if len(self.data) > MAX_HEAD_BYTES:
+            raise HTTPError("too large", f"a {what} of more than {MAX_HEAD_BYTES} bytes")
+        self.data += yield
+
+    def _count(self, size: float) -> Generator[None, bytes, None]:
+        """So many bytes of the body."""
+        if size < math.inf and self.body_bytes + size > MAX_BODY_BYTES:
+            raise HTTPError("too large", f"a body of {self.body_bytes + size} bytes")
+        while size:
+            taken = int(min(size, len(self.data)))
+            self.data = self.data[taken:]
+            self.body_bytes += taken
+            size -= taken
+            if self.body_bytes > MAX_BODY_BYTES:
+                raise HTTPError("too large", f"a body of more than {MAX_BODY_BYTES} bytes")
+            if size:
+                self.data = yield
 
 
 # ---------------------------------------------------------------- send
@@ -468,7 +464,8 @@ class ResponseParser:
 class EpollPoller:
     """One private epoll for all sockets of a run: the asyncio loop watches only the epoll's own descriptor."""
 
-    READ, WRITE = 1, 4  # EPOLLIN, EPOLLOUT
+    CLOSED = getattr(select, "EPOLLRDHUP", 0)  # the server has closed: known with the answer, without another recv
+    READ, WRITE = 1 | CLOSED, 4  # EPOLLIN, EPOLLOUT
 
     def __init__(self) -> None:
         epoll = select.epoll()
@@ -482,6 +479,7 @@ class EpollPoller:
 class SelectorPoller:
     """The same for systems without epoll (macOS), on what the selectors module finds there."""
 
+    CLOSED = 0
     READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
     def __init__(self) -> None:
@@ -495,11 +493,13 @@ class SelectorPoller:
 
 
 class Connection:
-    __slots__ = ("index", "parser", "recv", "send", "sock", "unsent", "watched")
+    """A socket and what it works on. Used again, with its parser, for the next socket: making one takes time."""
 
-    def __init__(self, sock: socket.SocketType) -> None:
-        self.sock = sock
-        self.recv, self.send = sock.recv, sock.send
+    __slots__ = ("fd", "index", "parser", "sock", "unsent", "watched")
+    sock: socket.SocketType
+    fd: int
+
+    def __init__(self) -> None:
         self.parser = ResponseParser()
         self.index = -1  # of the request it works on; -1: none
         self.unsent = b""  # what the kernel has not taken yet
@@ -510,14 +510,15 @@ class Load:
     """Sends requests on raw sockets as a pace allows, and records every exchange.
 
     All sockets sit in one private poller whose own descriptor is the only thing asyncio watches; one callback drains
-    all that is ready: asyncio's own work is done once for many answers, not once for each.
+    all that is ready: asyncio's own work is done once for many answers, not once for each. Most answers of a run are
+    equal, byte for byte, while the second in their Date lasts: one that equals the last whole one is not parsed again.
     """
 
     __slots__ = (
-        *Exchanges.COLUMNS, "address", "begun_cpu_s", "begun_s", "capacity", "connections", "cpu_s", "ended",
-        "exchanges", "failures", "family", "fill_is_due", "finished", "idle", "in_flight", "keep_alive", "loop",
-        "messages", "pace", "poller", "progress", "quiet_since_s", "released", "sent", "sockets_opened", "stopped",
-        "thinking", "timeout_s", "users", "wake_is_due",
+        *Exchanges.COLUMNS, "address", "begun_s", "capacity", "connections", "cpu_s", "ended", "exchanges", "failures",
+        "family", "fill_is_due", "finished", "idle", "in_flight", "keep_alive", "last_answer", "last_result", "loop",
+        "messages", "pace", "poller", "progress", "quiet_since_s", "released", "sent", "sockets_opened", "spare",
+        "spun_s", "stopped", "think_s", "thinking", "timeout_s", "total", "users", "wake_is_due",
     )  # fmt: skip
 
     started_s: array[float]
@@ -536,37 +537,43 @@ class Load:
         timeout_s: float,
         keep_alive: bool = False,
         progress: Callable[[Load], None] | None = None,
+        begun_s: float = 0.0,  # when to begin, if not at once
     ) -> None:
         self.address, self.messages, self.pace, self.timeout_s = address, messages, pace, timeout_s
         self.family = socket.AF_INET6 if len(address) == 4 else socket.AF_INET
-        self.keep_alive, self.progress = keep_alive, progress
+        self.keep_alive, self.progress, self.begun_s = keep_alive, progress, begun_s
+        self.think_s, self.total = pace.think_s, pace.dealt(pace.requests)
         self.exchanges = Exchanges()
         for column in Exchanges.COLUMNS:  # for short, and for speed: self.started_s and so on
             setattr(self, column, getattr(self.exchanges, column))
         self.capacity = self.sent = self.in_flight = self.sockets_opened = self.failures = 0
         self.released = self.users = 0.0  # the pace's limits, as last asked for
+        self.cpu_s = self.spun_s = 0.0
         self.ended = self.fill_is_due = self.wake_is_due = False  # ended: nothing more will be sent
         self.stopped = ""  # why it ended before its time
         self.thinking: deque[float] = deque()  # when each user that thinks will have done so, in order
         self.connections: dict[int, Connection] = {}
-        self.idle: list[Connection] = []
+        self.idle: dict[Connection, None] = {}  # kept connections with nothing to do, the last used at the end
+        self.spare: list[Connection] = []  # without a socket
+        self.last_answer, self.last_result = b"none yet", (0, 0, False)  # status, bytes of body, connection stays
         self.poller = EpollPoller() if hasattr(select, "epoll") else SelectorPoller()
-        self.finished: asyncio.Future[None]
+        # select counts in microseconds, where asyncio's usual epoll rounds up to the next millisecond
+        self.loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+        self.finished: asyncio.Future[None] = self.loop.create_future()
 
     async def run(self) -> Exchanges:
         """Send everything, wait for every answer or its time-out, and return what happened."""
-        self.loop = asyncio.get_running_loop()
-        self.finished = self.loop.create_future()
         self.loop.add_reader(self.poller.fileno(), self._drain)
         gc.disable()  # nothing here makes cycles, and a collection in the middle of a run shows as latency
-        self.begun_s, self.begun_cpu_s = perf_counter(), time.process_time()
-        self.quiet_since_s = self.begun_s
         try:
+            await asyncio.sleep(self.begun_s - perf_counter())
+            self.begun_s, begun_cpu_s = self.begun_s or perf_counter(), time.process_time()
+            self.quiet_since_s = self.begun_s
             self._follow_pace()
             self._watch_deadlines()
             await self.finished
+            self.cpu_s = time.process_time() - begun_cpu_s
         finally:
-            self.cpu_s = time.process_time() - self.begun_cpu_s
             gc.enable()
             self.loop.remove_reader(self.poller.fileno())
             self._abandon("interrupted")  # nothing is left of them, but for an exception
@@ -587,14 +594,33 @@ class Load:
             self._fail(conn, error)
 
     def _follow_pace(self) -> None:
-        if self.ended:
-            return
-        elapsed_s = perf_counter() - self.begun_s
-        self.ended = elapsed_s >= self.pace.time_limit_s
-        self.released, self.users = (self.sent, 0) if self.ended else self.pace.limits(elapsed_s)
-        self._fill()
-        if not self.ended and (next_s := self.pace.next_change_s(elapsed_s)) < math.inf:
-            self.loop.call_later(max(0.0, next_s - elapsed_s), self._follow_pace)
+        """Send what may leave by now, and come back when that changes.
+
+        An open loop comes back a little before its next request is due, and spins: whoever sleeps wakes up late.
+        """
+        turn_ends_s = perf_counter() + 0.02  # then the other timers and Ctrl-C have theirs
+        while not self.ended:
+            elapsed_s = perf_counter() - self.begun_s
+            self.ended = elapsed_s >= self.pace.time_limit_s
+            self.released, self.users = (self.sent, 0) if self.ended else self.pace.limits(elapsed_s)
+            self._fill()
+            next_s = self.begun_s + self.pace.next_change_s(elapsed_s)
+            if self.ended or next_s == math.inf:
+                return
+            sleep_s = next_s - perf_counter() - (SPIN_S if self.pace.rate else 0.0)
+            if sleep_s > 0 or not self.pace.rate or perf_counter() > turn_ends_s:
+                self.loop.call_later(max(0.0, sleep_s), self._follow_pace)
+                return
+            self._spin_until(next_s)
+
+    def _spin_until(self, due_s: float) -> None:
+        spinning_since_s = perf_counter()
+        while (now_s := perf_counter()) < due_s:
+            if events := self.poller.poll():
+                self.spun_s += now_s - spinning_since_s
+                self._handle(events)
+                spinning_since_s = perf_counter()
+        self.spun_s += now_s - spinning_since_s
 
     def _fill(self) -> None:
         """Start what the pace allows, a hundred at most, so that answers are read in between."""
@@ -612,7 +638,7 @@ class Load:
         if thinking and not self.ended and not self.wake_is_due:
             self.wake_is_due = True
             self.loop.call_later(thinking[0] - perf_counter(), self._wake)
-        if not self.in_flight and (self.ended or self.sent >= self.pace.requests) and not self.finished.done():
+        if not self.in_flight and (self.ended or self.sent >= self.total) and not self.finished.done():
             self.finished.set_result(None)
 
     def _wake(self) -> None:
@@ -635,11 +661,10 @@ class Load:
         self.in_flight += 1
         message = next(self.messages)
         self.started_s[index] = now_s or perf_counter()
-        while not conn and self.idle:
-            idle = self.idle.pop()
-            conn = idle if idle.watched else None  # not watched: the server has closed it meanwhile
-        if not (conn := conn or self._connect(index)):
-            return
+        if not conn:
+            conn = self.idle.popitem()[0] if self.idle else self._connect(index)
+            if not conn:
+                return
         conn.index = index
         if message[0] == 72 or not conn.parser.fresh:  # 72: an H, as in HEAD
             conn.parser.reset(message.startswith(b"HEAD "))
@@ -656,9 +681,11 @@ class Load:
         if not SOCK_NONBLOCK:
             sock.setblocking(False)
         self.sockets_opened += 1
-        conn = self.connections[sock.fileno()] = Connection(sock)
+        conn = self.spare.pop() if self.spare else Connection()
+        conn.sock, conn.fd = sock, sock.fileno()
+        self.connections[conn.fd] = conn
         code = sock.connect_ex(self.address)
-        if code in (0, errno.EINPROGRESS):
+        if code == errno.EINPROGRESS or not code:
             return conn
         self._close(conn)
         self._record_failure(index, ERRNO_NAMES.get(code, "connect failed"))
@@ -667,7 +694,7 @@ class Load:
     def _send(self, conn: Connection, unsent: bytes) -> None:
         """Hand the kernel what it takes, and have the poller report what comes next."""
         try:
-            taken = conn.send(unsent)
+            taken = conn.sock.send(unsent)
         except (BlockingIOError, InterruptedError):
             taken = 0
         except OSError as error:
@@ -676,81 +703,97 @@ class Load:
                 return
             taken = 0
         poller = self.poller
-        if taken == len(unsent):
-            conn.unsent, events = b"", poller.READ
-        else:
-            conn.unsent, events = unsent[taken:], poller.READ | poller.WRITE
+        events = poller.READ
+        if taken < len(unsent):
+            events |= poller.WRITE
+            conn.unsent = unsent[taken:]
+        elif conn.unsent:
+            conn.unsent = b""
         if events != conn.watched:
             if taken and not self.sent_s[conn.index]:
                 self.sent_s[conn.index] = perf_counter()
             watch = poller.modify if conn.watched else poller.register
-            watch(conn.sock.fileno(), events)
+            watch(conn.fd, events)
             conn.watched = events
 
     def _drain(self) -> None:
         """Handle all that is ready; back to the loop after 20 ms at most, for its timers and for Ctrl-C."""
-        connections, read = self.connections, self._read
         until_s = min(perf_counter() + 0.02, self.begun_s + self.pace.time_limit_s)
         while events := self.poller.poll():
-            for fd, _ in events:
-                # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.
-                if conn := connections.get(fd):
-                    if conn.unsent:
-                        self._send(conn, conn.unsent)
-                        if not conn.watched:
-                            continue
-                    read(conn)
+            self._handle(events)
             if perf_counter() > until_s:
                 break
 
-    def _read(self, conn: Connection) -> None:
+    def _handle(self, ready: list[tuple[int, int]]) -> None:
+        connections, read = self.connections, self._read
+        for fd, events in ready:
+            # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.
+            if conn := connections.get(fd):
+                if conn.unsent:
+                    self._send(conn, conn.unsent)
+                    if not conn.watched:
+                        continue
+                read(conn, events)
+
+    def _read(self, conn: Connection, events: int) -> None:
+        index, parser = conn.index, conn.parser
+        if index < 0:  # answered already: the server closes, or says more than it was asked
+            self.idle.pop(conn, None)
+            self._close(conn)
+            return
         try:
-            data = conn.recv(READ_BYTES)
+            data = conn.sock.recv(FIRST_READ_BYTES if parser.fresh else READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._fail(conn, ERRNO_NAMES.get(error.errno or 0, "reset"))
             return
-        now_s, index, parser = perf_counter(), conn.index, conn.parser
-        if index < 0:  # answered already: the server closes, or says more than it was asked
-            self._close(conn)
-            return
-        try:
-            complete = parser.feed(data) if data else parser.eof()
-        except HTTPError as error:
-            self._fail(conn, error.kind)
-            return
-        if not complete:
-            self.first_byte_s[index] = self.first_byte_s[index] or now_s
-            return
+        now_s = perf_counter()
+        if data == self.last_answer and parser.fresh:
+            status, size, stays = self.last_result
+        else:
+            try:
+                is_whole = parser.fresh
+                complete = parser.feed(data) if data else parser.eof()
+            except HTTPError as error:
+                self._fail(conn, error.kind)
+                return
+            if not complete:
+                self.first_byte_s[index] = self.first_byte_s[index] or now_s
+                return
+            status, size, stays = result = parser.status, parser.body_bytes, parser.keep_alive
+            if is_whole:
+                self.last_answer, self.last_result = data, result
         self.answered_s[index] = now_s
-        self.status[index] = parser.status
-        self.body_bytes[index] = parser.body_bytes
+        self.status[index] = status
+        self.body_bytes[index] = size
         conn.index = -1
         self.in_flight -= 1
-        if self.pace.think_s:
-            self.thinking.append(now_s + self.pace.think_s)
-        if self.keep_alive and parser.keep_alive and not conn.unsent:
+        if self.think_s:
+            self.thinking.append(now_s + self.think_s)
+        if self.keep_alive and stays and not conn.unsent:
             if self.sent < self.released and self.in_flight + len(self.thinking) < self.users:
                 self._start(conn, now_s)
                 return
-            self.idle.append(conn)
-        else:
-            self._read(conn)  # let the server close first, which it may have done: the port is then free for another
+            self.idle[conn] = None
+        elif events & self.poller.CLOSED:
+            self._close(conn)
+        # else: let the server close first, which will be this connection's next event: the port is then free again
         self._fill()
 
     def _fail(self, conn: Connection, kind: str) -> None:
+        index = conn.index
         self._close(conn)
-        if conn.index >= 0:
-            self._record_failure(conn.index, kind)
+        if index >= 0:
+            self._record_failure(index, kind)
 
     def _record_failure(self, index: int, kind: str) -> None:
         self.answered_s[index] = perf_counter()
         self.error[index] = ERRORS.index(kind)
         self.in_flight -= 1
         self.failures += 1
-        if self.pace.think_s:
-            self.thinking.append(perf_counter() + self.pace.think_s)
+        if self.think_s:
+            self.thinking.append(perf_counter() + self.think_s)
         if self.failures >= max(10, self.users) and self.nothing_answered:
             self.stop(f"the first {self.failures} requests all failed ({kind})", "given up")
         self._fill_soon()
@@ -760,12 +803,12 @@ class Load:
         return self.failures == self.sent - self.in_flight
 
     def _close(self, conn: Connection) -> None:
-        fd = conn.sock.fileno()
         if conn.watched:
-            self.poller.forget(fd)
-            conn.watched = 0
-        self.connections.pop(fd, None)
+            self.poller.forget(conn.fd)
+        self.connections.pop(conn.fd, None)
         conn.sock.close()
+        conn.index, conn.unsent, conn.watched = -1, b"", 0
+        self.spare.append(conn)
 
     def _watch_deadlines(self) -> None:
         now_s = perf_counter()
@@ -774,10 +817,10 @@ class Load:
                 self._fail(conn, "timed out")
         if self.failures and self.nothing_answered and now_s - self.begun_s >= self.timeout_s:
             self.stop(f"no answer at all within the time-out of {self.timeout_s:g} s (-s)", "given up")
-        if self.finished.done():
-            return
         if self.progress:
             self.progress(self)
+        if self.finished.done():
+            return
         if self.in_flight and self.nothing_answered and now_s - self.quiet_since_s >= QUIET_S:
             say(f"{self.sent} sent, no answer for {now_s - self.begun_s:.0f} s; each has {self.timeout_s:g} s (-s)")
             self.quiet_since_s = math.inf
@@ -838,7 +881,6 @@ class Signals:
 
 signals = Signals()  # as a process has only one set of them
 
-
 # ---------------------------------------------------------------- one run
 
 
@@ -849,44 +891,187 @@ def measure(
     server_cpu_s: Callable[[], float | None] = lambda: None,
 ) -> Measured:
     """Send the warm-up, then the load, and read every counter just before and after the load."""
-    progress = show_progress if sys.stderr and sys.stderr.isatty() else None
     warm_up = Exchanges()
     if traffic.warm_up:
         pace = Pace(traffic.warm_up, min(traffic.pace.most_under_way, traffic.warm_up))
         warm_up, _ = run_load(Load(address, traffic.messages(False), pace, traffic.timeout_s, traffic.keep_alive))
-    load = Load(address, traffic.messages(numbered), traffic.pace, traffic.timeout_s, traffic.keep_alive, progress)
     kernel, cpu_s = kernel_counters(), server_cpu_s()
-    exchanges, stopped = run_load(load)
-    if progress:
-        print("\r\033[K", end="", file=sys.stderr)
+    measured = run_processes(traffic, address, numbered)
     kernel = {name: count - kernel.get(name, 0) for name, count in kernel_counters().items()}
     used_s = None if cpu_s is None else round((server_cpu_s() or 0.0) - cpu_s, 2)
-    return Measured(exchanges, load.begun_s, load.cpu_s, load.sockets_opened, kernel, warm_up, stopped, used_s)
+    return measured._replace(kernel=kernel, warm_up=warm_up, server_cpu_s=used_s)
 
 
 def run_load(load: Load) -> tuple[Exchanges, str]:
     """Run it in a loop of its own, a signal stopping it in an orderly way: what happened, and why it stopped early."""
-
-    async def run() -> Exchanges:
-        loop = asyncio.get_running_loop()
-        signals.stop_load = lambda name: loop.call_soon_threadsafe(load.stop, name)
-        if signals.received:  # before there was anything to stop
-            loop.call_soon(load.stop, signal.Signals(signals.received).name)
-        return await load.run()
-
+    signals.stop_load = lambda name: load.loop.call_soon_threadsafe(load.stop, name)
+    if signals.received:  # before there was anything to stop
+        load.stop(signal.Signals(signals.received).name)
     try:
-        return asyncio.run(run()), load.stopped
+        return load.loop.run_until_complete(load.run()), load.stopped
     finally:
         signals.stop_load = None
+        load.loop.close()
 
 
-def show_progress(load: Load) -> None:
-    elapsed_s = perf_counter() - load.begun_s
-    rate = (load.sent - load.in_flight) / elapsed_s
-    shares = [elapsed_s / load.pace.time_limit_s, (load.sent - load.in_flight) / load.pace.requests]
-    left = f", {elapsed_s / max(shares) - elapsed_s:.0f} s left" if max(shares) > 0.01 else ""
-    text = f"{elapsed_s:6.1f} s  {load.sent} sent, {load.in_flight} under way, {rate:.0f}/s{left}"
-    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+def run_one(
+    traffic: Traffic,
+    address: tuple[Any, ...],
+    numbered: bool,
+    progress: Callable[[Load], None] | None,
+    share: tuple[int, int] = (0, 1),
+    begun_s: float = 0.0,
+) -> Measured:
+    """What one client process sends of the load."""
+    messages = itertools.islice(traffic.messages(numbered), share[0], None, share[1])
+    pace = traffic.pace._replace(share=share)
+    load = Load(address, messages, pace, traffic.timeout_s, traffic.keep_alive, progress, begun_s)
+    exchanges, stopped = run_load(load)
+    return Measured(exchanges, load.begun_s, load.cpu_s, load.sockets_opened, {}, Exchanges(), stopped, None, load.spun_s)
+
+
+def run_processes(traffic: Traffic, address: tuple[Any, ...], numbered: bool) -> Measured:
+    """Send a load from as many processes as were asked for (a process without any request or user is left out)."""
+    progress = Progress(traffic.pace)
+    processes = int(min(traffic.processes, traffic.pace.most_under_way))
+    try:
+        if processes > 1:
+            return ClientProcesses(traffic, address, numbered, processes).results(progress)
+        return run_one(traffic, address, numbered, lambda load: progress.show(load.begun_s, load.sent, load.in_flight))
+    finally:
+        progress.clear()
+
+
+class ClientProcesses:
+    """Client processes, forked, with one clock (perf_counter is the whole system's) and a pipe each for the result.
+
+    Requests, users and schedule are dealt in turn: request i of process k of N is number i x N + k of the load.
+    """
+
+    def __init__(self, traffic: Traffic, address: tuple[Any, ...], numbered: bool, processes: int) -> None:
+        self.traffic, self.address, self.numbered, self.processes = traffic, address, numbered, processes
+        self.counts = memoryview(mmap.mmap(-1, 16 * processes)).cast("Q")  # sent and under way, as last told, of each
+        self.begun_s = perf_counter() + 0.05 + 0.01 * processes  # when all of them have been forked
+        self.stopped = ""
+        self.pids: list[int] = []
+        self.pipes: dict[int, bytearray] = {}  # what each has sent back
+        signals.stop_load = self.stop
+        for number in range(processes):
+            reader, writer = os.pipe()
+            if not (pid := os.fork()):
+                os._exit(self.child(number, writer))
+            os.close(writer)
+            self.pids.append(pid)
+            self.pipes[reader] = bytearray()
+
+    def stop(self, why: str) -> None:
+        self.stopped = why
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+
+    def child(self, number: int, writer: int) -> int:
+        """Exit code 0 once the result is in the pipe. Ctrl-C reaches the children, too: that is their parent's to say."""
+        try:
+            for name in Signals.NAMES:
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+            signal.signal(signal.SIGUSR1, lambda *_: signals.stop_load and signals.stop_load("interrupted"))
+            parent = os.getppid()
+
+            def tell(load: Load) -> None:
+                self.counts[2 * number], self.counts[2 * number + 1] = load.sent, load.in_flight
+                if os.getppid() != parent:
+                    os._exit(1)  # nobody would read the result
+
+            share = (number, self.processes)
+            measured = run_one(self.traffic, self.address, self.numbered, tell, share, self.begun_s)
+            about = (measured.client_cpu_s, measured.sockets_opened, measured.stopped, measured.spun_s)
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(json.dumps(about).encode() + b"\n")
+                for column in vars(measured.exchanges).values():
+                    pipe.write(column)
+            return 0
+        except Exception as error:
+            say(f"client process {number}: {error!r}")
+            return 1
+
+    def results(self, progress: Progress) -> Measured:
+        """Wait for all of them, and put their results together."""
+        pipes = list(self.pipes)
+        while pipes:
+            for pipe in select.select(pipes, [], [], 0.1)[0]:
+                if data := os.read(pipe, 1 << 20):
+                    self.pipes[pipe] += data
+                else:
+                    pipes.remove(pipe)
+                    os.close(pipe)
+            progress.show(self.begun_s, sum(self.counts[::2]), sum(self.counts[1::2]))
+        signals.stop_load = None
+        codes = [os.waitpid(pid, 0)[1] for pid in self.pids]
+        parts = [self.result(number, code, data) for number, (code, data) in enumerate(zip(codes, self.pipes.values()))]
+        self.pipes.clear()
+        return merged(parts, self.begun_s, self.stopped)
+
+    def result(self, number: int, code: int, data: bytearray) -> Measured:
+        """What a process sent back; of one that died, its requests as failures."""
+        exchanges, pace = Exchanges(), self.traffic.pace._replace(share=(number, self.processes))
+        if code == 0:
+            about, _, _ = data.partition(b"\n")
+            cpu_s, sockets, stopped, spun_s = json.loads(about)
+            rest = memoryview(data)[len(about) + 1 :]
+            rows = len(rest) // sum(column.itemsize for column in vars(exchanges).values())
+            for column in vars(exchanges).values():
+                column.frombytes(rest[: rows * column.itemsize])
+                rest = rest[rows * column.itemsize :]
+            return Measured(exchanges, self.begun_s, cpu_s, sockets, {}, Exchanges(), stopped, None, spun_s)
+        asked = pace.dealt(pace.due_in_all if pace.rate else pace.requests)
+        rows = int(max(self.counts[2 * number], 0 if self.stopped or asked == math.inf else asked))
+        for _ in range(rows):
+            for column in vars(exchanges).values():
+                column.append(0)
+        exchanges.started_s = exchanges.answered_s = array("d", [perf_counter()]) * rows
+        exchanges.error = array("B", [ERRORS.index("client died")]) * rows
+        return Measured(exchanges, self.begun_s, 0.0, 0, {}, Exchanges())
+
+
+def merged(parts: Sequence[Measured], begun_s: float, stopped: str) -> Measured:
+    """One result of several processes', in the order of the requests' numbers; every raw time is kept."""
+    n = len(parts)
+    numbers = array("L", sorted(i * n + k for k, part in enumerate(parts) for i in range(len(part.exchanges.status))))
+    exchanges = Exchanges()
+    for name in Exchanges.COLUMNS:
+        columns = [getattr(part.exchanges, name) for part in parts]
+        setattr(exchanges, name, array(columns[0].typecode, (columns[i % n][i // n] for i in numbers)))
+    stopped = stopped or next((part.stopped for part in parts if part.stopped), "")
+    return Measured(
+        exchanges, begun_s, sum(part.client_cpu_s for part in parts), sum(part.sockets_opened for part in parts), {},
+        Exchanges(), stopped, None, sum(part.spun_s for part in parts), numbers,
+    )  # fmt: skip
+
+
+class Progress:
+    """A line on a terminal that says how far a load is: rate, and about how long it still takes."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self.is_shown = bool(sys.stderr and sys.stderr.isatty())
+
+    def show(self, begun_s: float, sent: int, in_flight: int) -> None:
+        elapsed_s = perf_counter() - begun_s
+        if not self.is_shown or elapsed_s <= 0:
+            return
+        done = sent - in_flight
+        share = max(elapsed_s / self.pace.time_limit_s, done / self.pace.requests)
+        left = f", {max(0.0, elapsed_s / share - elapsed_s):.0f} s left" if share > 0.01 else ""
+        self.write(f"{elapsed_s:6.1f} s  {sent} sent, {in_flight} under way, {done / elapsed_s:.0f}/s{left}")
+
+    def clear(self) -> None:
+        if self.is_shown:
+            self.write("")
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def kernel_counters() -> dict[str, int]:
@@ -899,11 +1084,11 @@ def kernel_counters() -> dict[str, int]:
     return {}
 
 
-# ---------------------------------------------------------------- summarise
+# ---------------------------------------------------------------- summarise: the keys of the JSON
 
 
 class Statistics(TypedDict):
-    """Seconds; a percentile is null where the sample is too small for it."""
+    """Seconds; a percentile is null where the sample is too small for it: p99 needs 100 values, p999 (99.9 %) 1000."""
 
     min: float
     mean: float
@@ -912,7 +1097,9 @@ class Statistics(TypedDict):
     p90: float | None
     p95: float | None
     p99: float | None
+    p999: float | None
     max: float
+    intervals: dict[str, tuple[float, float | None]]  # 95 % sure: [low, high] of median, p90, ..; null: above all values
 
 
 class Phases(TypedDict):
@@ -956,20 +1143,22 @@ class Described(TypedDict):
     concurrency: int | None
     rate_rps: float | None
     arrivals: str | None  # constant or poisson, of an open loop
+    seed: int | None  # of poisson
     stages: Sequence[tuple[float, int]]
     think_s: float
     time_limit_s: float | None
     keep_alive: bool
     timeout_s: float
+    processes: int  # of the client
 
 
 class Columns(TypedDict, total=False):
     """Every request's raw times, in columns of equal length: seconds since the run began, null for "never"."""
 
-    started_s: Sequence[float | None]
-    sent_s: Sequence[float | None]
+    started_s: Sequence[float | None]  # its connect began; on a kept connection: it was sent
+    sent_s: Sequence[float | None]  # connected, and handed to the kernel
     first_byte_s: Sequence[float | None]
-    answered_s: Sequence[float | None]
+    answered_s: Sequence[float | None]  # or when it failed
     status: Sequence[int | None]
     error: Sequence[str | None]
     body_bytes: Sequence[int]
@@ -985,12 +1174,14 @@ class Summary(Described):
     errors: dict[str, int]
     due: int | None  # of an open loop: how many should have been sent by its end
     measured_s: float  # until the last answer
+    window_s: float  # in which throughput counts
     finished_after_limit: int
     throughput_rps: float  # answers within the window, per second of it
     latency_s: Statistics | None
+    at_least_s: Statistics | None  # latency, failed requests counted as slower than any answer; null: none failed
     phases_s: Phases
     lag_s: Statistics | None  # of an open loop: how long after it was due a request left
-    histogram: list[tuple[float, int]]
+    histogram: list[tuple[float, int]]  # (upper bound, count)
     per_second: list[Second]
     levels: list[Level]
     warmed_up: int
@@ -1001,27 +1192,46 @@ class Summary(Described):
     late_bodies: int
     body_bytes: int
     sockets_opened: int
-    client_cpu_s: float
+    client_cpu_s: float  # of all client processes
+    client_spun_s: float  # of it: in waiting for the next due moment
     server_cpu_s: float | None
     kernel: dict[str, int]
+
+
+class LoadRun(Summary):
+    """One run of load.py, as its JSON has it."""
+
+    when: str
+    target: str
+    warnings: list[Warned]
+    exchanges: Columns
+
+
+class Machine(TypedDict):
+    system: str
+    cpus: int
+
+
+class Document(TypedDict):
+    """What --json writes. complete is false until everything that was asked for has ended."""
+
+    when: str
+    command: str
+    machine: Machine
+    versions: dict[str, str]
+    complete: bool
+    runs: list[Any]
 
 
 def describe(traffic: Traffic) -> Described:
     pace = traffic.pace
     return {
-        "method": traffic.method,
-        "path": traffic.path,
-        "mode": pace.mode,
-        "requests": finite(pace.requests),
-        "concurrency": finite(pace.concurrency),
-        "rate_rps": pace.rate,
-        "arrivals": None if not pace.rate else "poisson" if pace.schedule else "constant",
-        "stages": pace.stages,
-        "think_s": pace.think_s,
-        "time_limit_s": None if pace.time_limit_s == math.inf else pace.time_limit_s,
-        "keep_alive": traffic.keep_alive,
-        "timeout_s": traffic.timeout_s,
-    }
+        "method": traffic.method, "path": traffic.path, "mode": pace.mode, "requests": finite(pace.requests),
+        "concurrency": finite(pace.concurrency), "rate_rps": pace.rate, "seed": pace.seed,
+        "arrivals": None if not pace.rate else "poisson" if pace.schedule else "constant", "stages": pace.stages,
+        "think_s": pace.think_s, "time_limit_s": None if pace.time_limit_s == math.inf else pace.time_limit_s,
+        "keep_alive": traffic.keep_alive, "timeout_s": traffic.timeout_s, "processes": traffic.processes,
+    }  # fmt: skip
 
 
 def finite(number: float | None) -> int | None:
@@ -1032,76 +1242,79 @@ def is_success(status: int, error: int) -> bool:
     return not error and 200 <= status < 300
 
 
+def window_of(pace: Pace, measured_s: float, stopped: bool) -> float:
+    """In which throughput counts: until the last answer, or the time limit if that was sooner; and of an open loop not
+    before its schedule ends, or ten requests at 1/s would be answered at ten in nine seconds."""
+    if pace.rate and not stopped:
+        measured_s = max(measured_s, min(pace.requests / pace.rate, pace.time_limit_s))
+    return min(measured_s, pace.time_limit_s)
+
+
 def summarise(traffic: Traffic, measured: Measured) -> Summary:
     """Statistics are of successes only (2xx): a refused or timed-out request says nothing about how long an answer
-    takes, and is counted by name instead.
-
-    The window, in which throughput counts, ends with the last answer; with the time limit, if that was sooner; and of
-    an open loop not before its schedule does, or ten requests at 1/s would be answered at ten in nine seconds.
-    """
-    columns, begun_s, warm_up, pace = measured.exchanges, measured.begun_s, measured.warm_up, traffic.pace
-    sent, rate = len(columns.status), pace.rate
-    good = array("L", (i for i in range(sent) if is_success(columns.status[i], columns.error[i])))
-    outcomes = Counter(
-        ERRORS[error] or f"HTTP {status}"
-        for status, error in zip(columns.status, columns.error, strict=True)
-        if not is_success(status, error)
-    )
-    measured_s = max(columns.answered_s, default=begun_s) - begun_s
-    due_s = array("d", (begun_s + pace.due_s(i) for i in range(sent))) if rate else columns.started_s
-    due = None if not rate else sent if measured.stopped else pace.due_in_all
-    window_s = measured_s
-    if rate and not measured.stopped:
-        window_s = max(measured_s, min(pace.requests / rate, pace.time_limit_s))
-    window_s = min(window_s, pace.time_limit_s)
-    in_window = sum(1 for i in good if columns.answered_s[i] - begun_s <= window_s)
+    takes, and is counted by name instead."""
+    columns, begun_s, pace, warm_up = measured.exchanges, measured.begun_s, traffic.pace, measured.warm_up
+    started_s, sent_s, first_byte_s, answered_s = (getattr(columns, name) for name in Exchanges.COLUMNS[:4])
+    sent, numbers = len(columns.status), measured.numbers or range(len(columns.status))
+    good, errors = array("L"), Counter[str]()
+    for i, (status, error) in enumerate(zip(columns.status, columns.error, strict=True)):
+        if is_success(status, error):
+            good.append(i)
+        else:
+            errors[ERRORS[error] or f"HTTP {status}"] += 1
+    due_s = array("d", (begun_s + pace.due_s(i) for i in numbers)) if pace.rate else started_s
+    measured_s = max(answered_s, default=begun_s) - begun_s
+    window_s = window_of(pace, measured_s, bool(measured.stopped))
+    in_window = sum(answered_s[i] - begun_s <= window_s for i in good)
     end_s = begun_s + window_s
-    under_way_s = sum(
-        min(end, end_s) - start
-        for start, end in zip(columns.started_s, columns.answered_s, strict=True)
-        if start < end_s
-    )
+    under_way_s = sum(min(end, end_s) - start for start, end in zip(started_s, answered_s, strict=True) if start < end_s)
 
     def spans(begin: Sequence[float], end: Sequence[float]) -> Statistics | None:
         return statistics_of([end[i] - begin[i] for i in good])
 
-    total = spans(columns.started_s, columns.answered_s)
+    total = spans(started_s, answered_s)
     return {
         **describe(traffic),
         "stopped": measured.stopped or None,
         "sent": sent,
         "answered": len(good),
-        "failed": sum(outcomes.values()),
-        "errors": dict(outcomes),
-        "due": due,
+        "failed": sent - len(good),
+        "errors": dict(errors),
+        "due": None if not pace.rate else sent if measured.stopped else pace.due_in_all,
         "measured_s": round(measured_s, 6),
+        "window_s": round(window_s, 6),
         "finished_after_limit": len(good) - in_window,
         "throughput_rps": in_window / window_s if good and window_s else 0.0,
-        "latency_s": spans(due_s, columns.answered_s) if rate else total,
-        "phases_s": {
-            "connect": spans(columns.started_s, columns.sent_s),
-            "waiting": spans(columns.sent_s, columns.first_byte_s),
-            "processing": spans(columns.sent_s, columns.answered_s),
-            "total": total,
-        },
-        "lag_s": spans(due_s, columns.started_s) if rate else None,
-        "histogram": histogram([columns.answered_s[i] - due_s[i] for i in good]),
+        "latency_s": spans(due_s, answered_s) if pace.rate else total,
+        "at_least_s": at_least(columns, due_s) if errors else None,
+        "phases_s": {"connect": spans(started_s, sent_s), "waiting": spans(sent_s, first_byte_s),
+                     "processing": spans(sent_s, answered_s), "total": total},
+        "lag_s": spans(due_s, started_s) if pace.rate else None,
+        "histogram": histogram([answered_s[i] - due_s[i] for i in good]),
         "per_second": per_second(columns, begun_s, due_s),
         "levels": levels(columns, begun_s, pace.stages),
         "warmed_up": len(warm_up.status),
         "created": columns.status.count(201) + warm_up.status.count(201),
         "mean_in_flight": under_way_s / (window_s or math.nan),
-        "slow_connects": sum(1 for i in good if columns.sent_s[i] - columns.started_s[i] > SYN_RETRY_S),
+        "slow_connects": sum(sent_s[i] - started_s[i] > SYN_RETRY_S for i in good),
         "slow_waits": slow_waits(columns, good),
-        "late_bodies": sum(
-            1 for i in good if DELAYED_ACK_S[0] < columns.answered_s[i] - columns.first_byte_s[i] < DELAYED_ACK_S[1]
-        ),
+        "late_bodies": sum(DELAYED_ACK_S[0] < answered_s[i] - first_byte_s[i] < DELAYED_ACK_S[1] for i in good),
         "body_bytes": sum(columns.body_bytes[i] for i in good),
         "sockets_opened": measured.sockets_opened,
         "client_cpu_s": round(measured.client_cpu_s, 6),
+        "client_spun_s": round(measured.spun_s, 6),
         "server_cpu_s": measured.server_cpu_s,
         "kernel": measured.kernel,
-    }
+    }  # fmt: skip
+
+
+def at_least(columns: Exchanges, due_s: Sequence[float]) -> Statistics | None:
+    """Latency with the failed requests in it: each took at least as long as it was waited for, and is slower than any
+    that was answered. To leave them out flatters an overloaded server: the slowest are those that timed out."""
+    spans_s = [end - due for due, end in zip(due_s, columns.answered_s, strict=True)]
+    good = [is_success(status, error) for status, error in zip(columns.status, columns.error, strict=True)]
+    slowest_s = max(itertools.compress(spans_s, good), default=0.0)
+    return statistics_of([span_s if fine else max(span_s, slowest_s) for span_s, fine in zip(spans_s, good, strict=True)])
 
 
 def slow_waits(columns: Exchanges, good: Sequence[int]) -> int:
@@ -1112,7 +1325,7 @@ def slow_waits(columns: Exchanges, good: Sequence[int]) -> int:
     """
     waits_s = [columns.first_byte_s[i] - columns.sent_s[i] for i in good if columns.sent_s[i] > columns.started_s[i]]
     fastest_s = min(waits_s, default=0.0)
-    return sum(1 for wait_s in waits_s if wait_s > fastest_s + SYN_RETRY_S)
+    return sum(wait_s > fastest_s + SYN_RETRY_S for wait_s in waits_s)
 
 
 class Since(Sequence[float | None]):
@@ -1156,7 +1369,33 @@ def nearest_rank(ordered: Sequence[float], per_cent: float) -> float | None:
     n = len(ordered)
     if n * (100 - per_cent) < 100 - 1e-9:
         return None
-    return ordered[max(1, math.ceil(per_cent * n / 100)) - 1]
+    return ordered[max(1, math.ceil(round(per_cent * n / 100, 6))) - 1]
+
+
+@functools.lru_cache(256)
+def interval_ranks(n: int, per_cent: float) -> tuple[int, int]:
+    """The two ranks of n values (0: below all, n + 1: above all) between which the true percentile lies in 95 of 100
+    samples, whatever the distribution: how many values lie below it is binomial (David and Nagaraja, Order Statistics,
+    section 7.1). It takes the values for independent; those of one run hang together, so that the doubt is larger.
+
+    >>> interval_ranks(100, 50), interval_ranks(100, 99)
+    ((40, 61), (97, 101))
+    """
+    p = per_cent / 100
+    k = max(0, int(n * p - 10 * math.sqrt(n * p * (1 - p)) - 10))  # what lies further out adds nothing
+    log_chance = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    chance = math.exp(log_chance + k * math.log(p) + (n - k) * math.log1p(-p))  # of exactly k values below it
+    below, low = chance, 0
+    while below < 0.975:
+        if below <= 0.025:
+            low = k + 1
+        chance *= (n - k) / (k + 1) * p / (1 - p)
+        k += 1
+        below += chance
+    return low, k + 1
+
+
+PERCENTILES = {"median": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 
 
 def statistics_of(values: list[float]) -> Statistics | None:
@@ -1165,51 +1404,44 @@ def statistics_of(values: list[float]) -> Statistics | None:
         return None
     values.sort()
     n, mean = len(values), math.fsum(values) / len(values)
-    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else 0.0
-    p90, p95, p99 = (nearest_rank(values, per_cent) for per_cent in (90, 95, 99))
-    return {
-        "min": round(values[0], 6),
-        "mean": round(mean, 6),
-        "sd": round(sd, 6),
-        "median": round((values[(n - 1) // 2] + values[n // 2]) / 2, 6),
-        "p90": None if p90 is None else round(p90, 6),
-        "p95": None if p95 is None else round(p95, 6),
-        "p99": None if p99 is None else round(p99, 6),
-        "max": round(values[-1], 6),
-    }
-
-
-def histogram(latencies_s: Sequence[float]) -> list[tuple[float, int]]:
-    """(upper bound in seconds, count) in steps of 1, 2, 5: a tail of seconds beside a bulk of milliseconds shows."""
-    counts = Counter(bisect.bisect_left(BOUNDS_S, latency) for latency in latencies_s)
-    if not counts:
-        return []
-    return [(BOUNDS_S[min(i, len(BOUNDS_S) - 1)], counts[i]) for i in range(min(counts), max(counts) + 1)]
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1) if n > 1 else 0.0
+    found = {name: nearest_rank(values, per_cent) for name, per_cent in PERCENTILES.items()}
+    found["median"] = (values[(n - 1) // 2] + values[n // 2]) / 2
+    intervals: dict[str, tuple[float, float | None]] = {}
+    for name, value in found.items():
+        if value is not None:
+            low, high = interval_ranks(n, PERCENTILES[name])
+            intervals[name] = round(values[max(low, 1) - 1], 6), round(values[high - 1], 6) if high <= n else None
+    median, p90, p95, p99, p999 = (None if value is None else round(value, 6) for value in found.values())
+    return {"min": round(values[0], 6), "mean": round(mean, 6), "sd": round(math.sqrt(variance), 6),
+            "median": median or 0.0, "p90": p90, "p95": p95, "p99": p99, "p999": p999, "max": round(values[-1], 6),
+            "intervals": intervals}  # fmt: skip
 
 
 BOUNDS_S = [round(step * 10.0**power, 4) for power in range(-4, 4) for step in (1, 2, 5)]
 
 
+def histogram(latencies_s: Sequence[float]) -> list[tuple[float, int]]:
+    """(upper bound in seconds, count) in steps of 1, 2, 5: a tail of seconds beside a bulk of milliseconds shows."""
+    counts = Counter(min(bisect.bisect_left(BOUNDS_S, latency), len(BOUNDS_S) - 1) for latency in latencies_s)
+    return [(BOUNDS_S[i], counts[i]) for i in range(min(counts), max(counts) + 1)] if counts else []
+
+
 def per_second(columns: Exchanges, begun_s: float, due_s: Sequence[float]) -> list[Second]:
     """For each second of the run: answers, failures, and the mean latency (in an open loop: from due) of the answers
     in it. A second in which nothing ended is there too: that is what a stall looks like."""
-    last = int(max(columns.answered_s, default=begun_s - 1) - begun_s)
-    good, bad, total_s = ([0] * (last + 1), [0] * (last + 1), [0.0] * (last + 1))
-    for i, answered_s in enumerate(columns.answered_s):
+    rows = int(max(columns.answered_s, default=begun_s - 1) - begun_s) + 1
+    good, bad, total_s = [0] * rows, [0] * rows, [0.0] * rows
+    for answered_s, due, status, error in zip(columns.answered_s, due_s, columns.status, columns.error, strict=True):
         second = int(answered_s - begun_s)
-        if is_success(columns.status[i], columns.error[i]):
+        if is_success(status, error):
             good[second] += 1
-            total_s[second] += answered_s - due_s[i]
+            total_s[second] += answered_s - due
         else:
             bad[second] += 1
     return [
-        {
-            "second": second,
-            "answered": good[second],
-            "failed": bad[second],
-            "mean_latency_s": round(total_s[second] / good[second], 6) if good[second] else 0.0,
-        }
-        for second in range(last + 1)
+        {"second": i, "answered": good[i], "failed": bad[i], "mean_latency_s": round(total_s[i] / (good[i] or 1), 6)}
+        for i in range(rows)
     ]
 
 
@@ -1222,21 +1454,15 @@ def levels(columns: Exchanges, begun_s: float, stages: Sequence[tuple[float, int
         last_s = end_s if number < len(stages) else math.inf
         of_stage = [i for i, at in enumerate(columns.answered_s) if begin_s <= at < last_s]
         good = [i for i in of_stage if is_success(columns.status[i], columns.error[i])]
-        found.append(
-            {
-                "users": users,
-                "answered": len(good),
-                "failed": len(of_stage) - len(good),
-                "throughput_rps": sum(1 for i in good if columns.answered_s[i] < end_s) / stage_s,
-                "latency_s": statistics_of([columns.answered_s[i] - columns.started_s[i] for i in good]),
-            }
-        )
+        rate_rps = sum(columns.answered_s[i] < end_s for i in good) / stage_s
+        latency_s = statistics_of([columns.answered_s[i] - columns.started_s[i] for i in good])
+        found.append({"users": users, "answered": len(good), "failed": len(of_stage) - len(good),
+                      "throughput_rps": rate_rps, "latency_s": latency_s})  # fmt: skip
         begin_s = end_s
     return found
 
 
 # ---------------------------------------------------------------- audit
-
 
 CAUSES = {  # of a failure that this client names: likely cause, next step
     "refused": ("nothing listens there", "start the server, or check host and port"),
@@ -1247,6 +1473,8 @@ CAUSES = {  # of a failure that this client names: likely cause, next step
     "no local port": ("this client has used up its local ports", "keep connections (-k)"),
     "interrupted": ("the run was interrupted", "let it run to its end"),
     "given up": ("no request had been answered, so that nothing more was waited for", "see whether it answers one"),
+    "client died": ("a client process (--processes) ended before its time", "see what killed it; memory?"),
+    "HTTP": ("the server answered with an error", "read its log"),
 }
 BROKEN = ("what came is not a whole HTTP/1.1 answer", "look at one with curl -v")
 
@@ -1261,13 +1489,15 @@ def audit(run: Summary) -> list[Warned]:
     sent, measured_s, kernel = run["sent"], run["measured_s"], run["kernel"]
     if run["failed"]:
         most = max(run["errors"], key=lambda name: run["errors"][name])
-        answered_badly = ("the server answered with an error", "read its log") if most[:4] == "HTTP" else BROKEN
         counts = ", ".join(f"{count} {name}" for name, count in sorted(run["errors"].items()))
         warn("failed-requests", f"{run['failed']} of {sent} requests failed: {counts}. They are in no percentile",
-             *CAUSES.get(most, answered_badly))  # fmt: skip
+             *CAUSES.get("HTTP" if most.startswith("HTTP") else most, BROKEN))  # fmt: skip
+    if "client died" in run["errors"]:
+        warn("client-died", f"a client process died, and {run['errors']['client died']} requests with it",
+             *CAUSES["client died"])  # fmt: skip
     if run["due"] is not None and run["due"] > sent:
         warn("never-left", f"{run['due']} requests were due, {sent} left: {run['due'] - sent} never did",
-             "this client cannot send as fast as that: overloaded", "lower --rate")  # fmt: skip
+             "this client cannot send as fast as that: overloaded", f"lower --rate, or {more_processes(run)}")  # fmt: skip
     overflows = kernel.get("ListenOverflows", 0)
     if run["slow_connects"] or (overflows and run["slow_waits"]):
         warn("backlog-overflow",
@@ -1276,13 +1506,16 @@ def audit(run: Summary) -> list[Warned]:
              " retransmissions (on the whole machine)",
              "the server's listen backlog was full, and TCP tried again after about 1, 3 and 7 s",
              "raise the server's backlog (and net.core.somaxconn), or accept faster")  # fmt: skip
-    if run["client_cpu_s"] > 0.8 * measured_s and measured_s > 0.5:
-        warn("client-limit", f"the client used {run['client_cpu_s'] / measured_s:.0%} of a CPU",
+    if (busy_s := (run["client_cpu_s"] - run["client_spun_s"]) / run["processes"]) > 0.8 * measured_s > 0.4:
+        warn("client-limit", f"the client used {busy_s / measured_s:.0%} of a CPU{' each' * (run['processes'] > 1)}",
              "this client, not the server, may be what limits the throughput",
-             "read the throughput as a lower bound; give the client a CPU of its own (--client-cpus)")  # fmt: skip
-    if run["lag_s"] and (worst := run["lag_s"]["p99"] or run["lag_s"]["max"]) > 0.01:
-        warn("late-sends", f"requests left up to {worst * 1000:.0f} ms after they were due (p99)",
-             "the client had no CPU time for its schedule", "lower --rate, or --client-cpus")  # fmt: skip
+             f"read the throughput as a lower bound; {more_processes(run)}, on CPUs of their own (--client-cpus)")  # fmt: skip
+    if run["lag_s"] and run["latency_s"]:
+        lag_s, latency_s = (of["p99"] or of["max"] for of in (run["lag_s"], run["latency_s"]))
+        if lag_s > 0.01 or lag_s > max(0.0005, 0.1 * latency_s):
+            warn("late-sends", f"requests left up to {milliseconds(lag_s, 1)} ms after they were due (p99):"
+                 f" {lag_s / latency_s:.0%} of the latency's p99 of {milliseconds(latency_s, 1)} ms may be this client's",
+                 "the client had no CPU time for its schedule", "lower --rate, or --client-cpus")  # fmt: skip
     expected = sockets_expected(run)
     if run["keep_alive"] and expected and run["sockets_opened"] > 1.1 * expected + 1:
         warn("no-keep-alive", f"{run['sockets_opened']} sockets for {sent} requests; {expected} would do",
@@ -1300,6 +1533,10 @@ def audit(run: Summary) -> list[Warned]:
              "the client could not keep all users busy, or the tail of the run was long",
              "send more requests, and look at the CPU share of the client")  # fmt: skip
     return warnings
+
+
+def more_processes(run: Summary) -> str:
+    return f"add --processes {2 * run['processes']}" if run["processes"] < (os.cpu_count() or 1) else "use more CPUs"
 
 
 def sockets_expected(run: Summary) -> int | None:
@@ -1342,44 +1579,55 @@ def section(name: str, text: str) -> str:
 
 def render_load(run: Described) -> str:
     """What will be sent, in a sentence."""
-    n, until = run["requests"], f"for {seconds(run['time_limit_s'] or 0)}"
+    n, limit_s = run["requests"], run["time_limit_s"]
+    until = f"for {seconds(limit_s or 0)}"
     if n is not None:
-        until = plural(n, "request") + (f" or {seconds(run['time_limit_s'])}" if run["time_limit_s"] else "")
-    kept = "connections kept" if run["keep_alive"] else "a new connection each"
-    thinking = f", {seconds(run['think_s'])} of thought before the next request" if run["think_s"] else ""
+        until = plural(n, "request") + (f" or {seconds(limit_s)}" if limit_s else "")
+    seed = "" if run["seed"] is None else f", seed {run['seed']}"
     text = {
         "burst": f"{until} at once",
-        "closed": f"closed loop, {until}, {run['concurrency']} users{thinking}, {kept}",
-        "open": f"open loop, {until}, {run['rate_rps'] or 0:g} a second ({run['arrivals']} arrivals) whatever the"
-        f" server does, {kept}",
-        "ramp": "ramp of users, "
-        + ", ".join(f"{seconds(stage_s)} to {users}" for stage_s, users in run["stages"])
-        + f"{thinking}, {kept}",
-    }
-    return text[run["mode"]]
+        "closed": f"closed loop, {until}, {run['concurrency']} users",
+        "open": f"open loop, {until}, {run['rate_rps'] or 0:g} a second ({run['arrivals']} arrivals{seed}) whatever the"
+        " server does",
+        "ramp": "ramp of users, " + ", ".join(f"{seconds(stage_s)} to {users}" for stage_s, users in run["stages"]),
+    }[run["mode"]]
+    text += f", {seconds(run['think_s'])} of thought before the next request" if run["think_s"] else ""
+    if run["mode"] != "burst":
+        text += ", connections kept" if run["keep_alive"] else ", a new connection each"
+    return text + (f", {run['processes']} client processes" if run["processes"] > 1 else "")
 
 
 def render_phases(run: Summary) -> str:
-    """ApacheBench's phases in milliseconds, then how many answers took how long."""
+    """ApacheBench's phases in milliseconds; phases that say the same share a line."""
     found: dict[str, Statistics | None] = {**run["phases_s"]}  # type: ignore[dict-item]
     if run["mode"] == "open":
         found = {"connect": found["connect"], "waiting": found["waiting"], "service": found["total"],
                  "latency": run["latency_s"], "lag": run["lag_s"]}  # fmt: skip
-    rows = [
-        f"{'ms':12}" + "".join(f"{name:>8}" for name in ("min", "mean", "sd", "median", "p90", "p95", "p99", "max"))
-    ]
-    lines: dict[str, list[str]] = {}  # phases that say the same share a line
+    last, latency = list(found)[-1 - (run["mode"] == "open")], run["latency_s"]
+    found["at least"] = run["at_least_s"]
+    names = ["min", "mean", "sd", "median", "p90", "p95", "p99", "max"]
+    if latency and latency["p999"] is not None:
+        names = ["min", "mean", "sd", "median", "p95", "p99", "p999", "max"]
+    lines: dict[str, list[str]] = {}
     for phase, of_phase in found.items():
-        if of_phase:
-            values = (of_phase["min"], of_phase["mean"], of_phase["sd"], of_phase["median"], of_phase["p90"],
-                      of_phase["p95"], of_phase["p99"], of_phase["max"])  # fmt: skip
-            cells = "".join(map(milliseconds, values))
-            if cells.replace("0", "").strip(" "):
-                lines.setdefault(cells, []).append(phase)
-    rows += [f"{names[-1]:12}{cells}" for cells, names in lines.items()]
-    same = [" = ".join(reversed(names)) for names in lines.values() if len(names) > 1]
-    rows += [f"{'':12}{', '.join(same)}"] if same else []
-    return "\n".join(rows)
+        cells = "".join(milliseconds(of_phase[name]) for name in names) if of_phase else ""  # type: ignore[literal-required]
+        if cells.replace("0", "").strip(" "):
+            lines.setdefault(cells, []).append(phase)
+    rows = [f"{'ms':12}" + "".join(f"{name.replace('p999', 'p99.9'):>8}" for name in names)]
+    rows += [f"{phases[-1]:12}{cells}" for cells, phases in lines.items()]
+    notes = [" = ".join(reversed(phases)) for phases in lines.values() if len(phases) > 1]
+    notes += wide_intervals(latency, last) if latency and run["mode"] != "burst" else []
+    return "\n".join([*rows, *([section("", "; ".join(notes))] if notes else [])])
+
+
+def wide_intervals(latency: Statistics, name: str) -> list[str]:
+    """Where a percentile is known only roughly, between what it lies (95 %)."""
+    found = []
+    for percentile, (low_s, high_s) in latency["intervals"].items():
+        if high_s is None or high_s - low_s > 0.25 * low_s:
+            upper = f"to {milliseconds(high_s, 1)} ms" if high_s else "ms or more"
+            found.append(f"{percentile.replace('p999', 'p99.9')} {milliseconds(low_s, 1)} {upper}")
+    return [f"{name} is 95 % sure to be: {', '.join(found)}"] if found else []
 
 
 def render_levels(run: Summary) -> str:
@@ -1396,7 +1644,7 @@ def render_histogram(run: Summary) -> str:
     most, rows = max(count for _, count in run["histogram"]), []
     for bound_s, count in run["histogram"]:
         lower_s = max((bound for bound in BOUNDS_S if bound < bound_s), default=0.0)
-        bar = "#" * math.ceil(count / most * 40) if count else ""
+        bar = "#" * math.ceil(count / most * 40)
         rows.append(f"{lower_s * 1000:>9g} - {bound_s * 1000:<7g} ms{count:>9}  |{bar}")
     return "\n".join(rows)
 
@@ -1411,54 +1659,49 @@ def render_counts(run: Summary) -> str:
 
 
 def render_audit(run: Summary) -> list[str]:
-    """The figures by which a reader can check the throughput: Little's law, sockets, CPU."""
-    rps, latency_s = run["throughput_rps"], (run["phases_s"]["total"] or {"mean": 0.0})["mean"]
-    expected, cpu = (
-        sockets_expected(run),
-        f"client {run['client_cpu_s'] / (run['measured_s'] or math.nan):.0%} of a CPU",
-    )
-    if run["server_cpu_s"] is not None:
-        cpu += f", server {run['server_cpu_s'] / (run['measured_s'] or math.nan):.0%}"
-    throughput = f"{rps:.1f} answers/s (2xx only), {run['body_bytes']} body bytes"
-    if run["rate_rps"]:
-        throughput += f"; {run['rate_rps']:g}/s offered"
-    under_way, product = run["mean_in_flight"], rps * latency_s
-    agrees = "agrees" if abs(product - under_way) <= 0.1 * under_way + 0.1 else "does not agree"
-    why = " (failed requests are under way, too)" if run["failed"] else ""
+    """The figures by which a reader can check the throughput: Little's law, sockets, CPU.
+
+    Little's law holds where as many begin as end; what a window's edges cut evens out in the mean of both.
+    """
+    measured_s = run["measured_s"] or math.nan
+    throughput = f"{run['throughput_rps']:.1f} answers/s (2xx only), {run['body_bytes']} body bytes"
+    throughput += f"; {run['rate_rps']:g}/s offered" if run["rate_rps"] else ""
+    turnover_rps = (run["sent"] + run["answered"] - run["finished_after_limit"]) / 2 / (run["window_s"] or math.nan)
+    latency_s, under_way = (run["phases_s"]["total"] or {"mean": 0.0})["mean"], run["mean_in_flight"]
+    agrees = "agrees" if abs(turnover_rps * latency_s - under_way) <= 0.1 * under_way + 0.1 else "does not agree"
+    little = f"{turnover_rps:.1f}/s (mean of sent and answered) x {latency_s * 1000:.4g} ms ="
+    little += f" {turnover_rps * latency_s:.1f}; under way on average, counted: {under_way:.1f}: {agrees}"
+    expected, spun_s = sockets_expected(run), run["client_spun_s"]
+    cpu = f"client {run['client_cpu_s'] / measured_s:.0%} of a CPU"
+    cpu += f" ({spun_s / measured_s:.0%} in waiting for the next due moment)" if spun_s > 0.005 * measured_s else ""
+    cpu += "" if run["server_cpu_s"] is None else f", server {run['server_cpu_s'] / measured_s:.0%}"
     return [
         section("throughput", throughput),
-        section("Little", f"{rps:.1f}/s x {latency_s * 1000:.4g} ms = {product:.1f}; under way on average, counted:"
-                f" {under_way:.1f}: {agrees}{why}"),
+        section("Little", little + " (failed requests are under way, too)" * bool(run["failed"])),
         section("sockets", f"{run['sockets_opened']} used" + (f" (expected {expected})" if expected else "")),
         section("CPU", cpu),
-    ]  # fmt: skip
+    ]
 
 
 def render_evidence(run: Summary) -> list[str]:
     """Phases, stages and histogram, with the figures to check them by; nothing where nothing was answered."""
     parts = [render_phases(run), ""] if run["answered"] else []
-    if run["levels"]:
-        parts += [render_levels(run), ""]
+    parts += [render_levels(run), ""] if run["levels"] else []
     return [*parts, render_histogram(run), ""] if run["answered"] else parts
 
 
 def render_warnings(warnings: Sequence[Warned]) -> list[str]:
-    return [
-        section("warning", f"{warned['symptom']}. Likely: {warned['cause']}. Next: {warned['next']}.")
-        for warned in warnings
-    ]
+    return [section("warning", f"{w['symptom']}. Likely: {w['cause']}. Next: {w['next']}.") for w in warnings]
 
 
 def render_verdict(run: Summary) -> str:
     """The run in a sentence."""
-    latency = run["latency_s"]
     text = f"{plural(run['answered'], 'answer')} in {run['measured_s']:.2f} s, {run['throughput_rps']:.1f}/s"
-    if latency:
+    if latency := run["latency_s"]:
         text += f"; latency: median {milliseconds(latency['median'], 1)} ms"
         text += "" if latency["p99"] is None else f", p99 {milliseconds(latency['p99'], 1)} ms"
         text += f", most {milliseconds(latency['max'], 1)} ms"
-    if run["failed"]:
-        text += f"; {run['failed']} FAILED"
+    text += f"; {run['failed']} FAILED" if run["failed"] else ""
     return text + (f"; stopped: {run['stopped']}" if run["stopped"] else "")
 
 
@@ -1468,31 +1711,6 @@ def render_result(run: LoadRun) -> str:
 
 
 # ---------------------------------------------------------------- JSON and other output
-
-
-class LoadRun(Summary):
-    """One run of load.py, as its JSON has it."""
-
-    when: str
-    target: str
-    warnings: list[Warned]
-    exchanges: Columns
-
-
-class Machine(TypedDict):
-    system: str
-    cpus: int
-
-
-class Document(TypedDict):
-    """What --json writes. complete is false until everything that was asked for has ended."""
-
-    when: str
-    command: str
-    machine: Machine
-    versions: dict[str, str]
-    complete: bool
-    runs: list[Any]
 
 
 def about_machine() -> Machine:
@@ -1533,48 +1751,59 @@ def json_pieces(value: object) -> Iterator[str]:
         yield json.dumps(value)
 
 
+STDOUT = ("-", "/dev/stdout")
+
+
 class JsonFile:
     """Where --json goes. A file is replaced as a whole after each run, so that no end of the program loses one; a
     pipe, and standard output (-), are opened once and get the document when all has ended."""
 
     def __init__(self, path: str | None) -> None:
         """Raises Problem if it cannot be written, before anything is run."""
-        self.path, self.stream = path, None
+        self.path, self.stream = path, sys.stdout if path in STDOUT else None
         try:
-            if path == "-":
-                self.stream = sys.stdout
-            elif path and Path(path).exists() and not Path(path).is_file():
+            if path and not self.stream and (path.startswith("/dev/") or not is_file_or_new(path)):
                 self.stream = os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "w")
                 os.set_blocking(self.stream.fileno(), True)
         except OSError as error:
             raise Problem(f"cannot write {path}: {error.strerror}") from None
 
-    def write(self, document: Document, last: bool = False) -> None:
-        """Raises Problem; what was there before is then still there. last: nothing more will come."""
-        if not self.path or (self.stream and not last):
+    def write(self, document: Document) -> None:
+        """Raises Problem; what was there before is then still there."""
+        if not self.path or (self.stream and not document["complete"]):
             return
         part = Path(f"{self.path}.part")
         try:
-            if self.stream:
-                self.stream.writelines(itertools.chain(json_pieces(document), "\n"))
-                self.stream.flush()
-                return
-            with part.open("w") as out:
+            with contextlib.nullcontext(self.stream) if self.stream else part.open("w") as out:
                 out.writelines(itertools.chain(json_pieces(document), "\n"))
-            os.replace(part, self.path)
+                out.flush()
+            if not self.stream:
+                os.replace(part, self.path)
         except BrokenPipeError:
-            pass  # whoever read it has seen enough
+            to_nowhere(out)  # whoever read it has seen enough
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
+            if self.stream:
+                to_nowhere(self.stream)
+            else:
+                part.unlink(missing_ok=True)
             raise Problem(f"cannot write {self.path}: {error.strerror}") from None
+
+
+def is_file_or_new(path: str) -> bool:
+    return Path(path).is_file() or not Path(path).exists()
+
+
+def to_nowhere(stream: TextIO) -> None:
+    """Let the interpreter's last flush of a stream that nobody reads, or that is full, go to nowhere, too."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Printer:
     """Prints a report: in colour on a terminal, to stderr where stdout takes JSON, to nowhere once nobody reads it."""
 
     def __init__(self, json_path: str | None) -> None:
-        self.out: TextIO | None = sys.stderr if json_path == "-" else sys.stdout
+        self.out: TextIO | None = sys.stderr if json_path in STDOUT else sys.stdout
         if self.out and hasattr(self.out, "reconfigure"):
             self.out.reconfigure(errors="backslashreplace")
         self.in_colour = bool(self.out and self.out.isatty() and "NO_COLOR" not in os.environ)
@@ -1585,17 +1814,11 @@ class Printer:
             return
         try:
             print(in_colour(text) if self.in_colour else text, file=self.out, flush=True)
-        except BrokenPipeError:
-            self.give_up()
         except OSError as error:
-            self.give_up()
-            raise Problem(f"cannot write the report: {error.strerror}") from None
-
-    def give_up(self) -> None:
-        """Let the interpreter's last flush of standard output go to nowhere, too."""
-        if self.out:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
-        self.out = None
+            to_nowhere(self.out)
+            self.out = None
+            if not isinstance(error, BrokenPipeError):
+                raise Problem(f"cannot write the report: {error.strerror}") from None
 
 
 def in_colour(text: str) -> str:
@@ -1617,6 +1840,33 @@ def shown(path: Path) -> str:
     with contextlib.suppress(ValueError):
         return str(path.resolve().relative_to(Path.cwd()))
     return str(path)
+
+
+def write_ab_files(percentiles: str | None, rows: str | None, run: Summary, measured: Measured) -> None:
+    """What ab writes with -e (percentiles) and -g (every answer, the quickest first); milliseconds. Raises Problem."""
+    columns, epoch_s = measured.exchanges, time.time() - perf_counter()
+    good = [i for i, status in enumerate(columns.status) if is_success(status, columns.error[i])]
+    good.sort(key=lambda i: columns.answered_s[i] - columns.started_s[i])
+
+    def ms(i: int, begin: str, end: str) -> float:
+        return float(getattr(columns, end)[i] - getattr(columns, begin)[i]) * 1000
+
+    try:
+        if percentiles:
+            totals = [ms(i, "started_s", "answered_s") for i in good]
+            lines = [f"{p},{totals[max(0, math.ceil(p * len(good) / 100) - 1)]:.3f}" for p in range(100) if good]
+            Path(percentiles).write_text("\n".join(["Percentage served,Time in ms", *lines, ""]))
+        if rows:
+            with open(rows, "w") as out:
+                out.write("starttime\tseconds\tctime\tdtime\tttime\twait\n")
+                for i in good:
+                    began_s = epoch_s + columns.started_s[i]
+                    spans = [ms(i, "started_s", "sent_s"), ms(i, "sent_s", "answered_s")]
+                    spans += [ms(i, "started_s", "answered_s"), ms(i, "sent_s", "first_byte_s")]
+                    cells = "\t".join(f"{span:.3f}" for span in spans)
+                    out.write(f"{time.ctime(began_s)}\t{began_s:.0f}\t{cells}\n")
+    except OSError as error:
+        raise Problem(f"cannot write {error.filename}: {error.strerror}") from None
 
 
 # ---------------------------------------------------------------- options
@@ -1661,40 +1911,61 @@ def stages(text: str) -> tuple[tuple[float, int], ...]:
     return found
 
 
-def cpu_set(text: str) -> set[int]:
-    return {int(cpu) for cpu in text.split(",")}
+def instead(advice: str) -> Callable[[str], Any]:
+    """An argparse type for a letter of ab's that this client does not take."""
+
+    def refuse(_: str) -> NoReturn:
+        raise argparse.ArgumentTypeError(f"ab's, not here: {advice}")
+
+    return refuse
 
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 PATH = r"/[!-~]*"
 STAGE = r"\d+(\.\d+)?s:\d{1,9}"
-CPUS = pattern(r"\d{1,5}(,\d{1,5})*", "CPU numbers, as in 0,1", cpu_set)
+TEXT = r"[\t\x20-\x7e\xa0-\xff]*"
+CPUS = pattern(r"\d{1,5}(,\d{1,5})*", "CPU numbers, as in 0,1", lambda text: {int(cpu) for cpu in text.split(",")})
+HTTPS = "measure the http port behind the TLS, or TLS is what you measure"
+NOT_HERE = {  # ab's other letters
+    "-u": "-m PUT -p FILE", "-b": "the kernel sizes its buffers", "-B": "the route decides the address",
+    "-d": "percentiles are always shown", "-S": "percentiles are always shown", "-w": "--json FILE",
+    "-x": "--json FILE", "-y": "--json FILE", "-z": "--json FILE", "-V": "see the output of --json for versions",
+    "-X": "give the proxy's own URL", "-P": "-H 'Proxy-Authorization: Basic ...'",
+    "-f": HTTPS, "-Z": HTTPS, "-E": HTTPS, "-I": HTTPS,
+}  # fmt: skip
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """How to send, and what to do with the result: the same options for load.py and for bench.py."""
+    value = pattern(TEXT, "one line of text")
     add = parser.add_argument_group("how to send").add_argument
     add("-n", "--requests", type=number(int, 1, 100_000_000), metavar="N", help="requests in all (burst: 16)")
     add("-c", "--concurrency", type=number(int, 1, 100_000), metavar="N", help="closed loop: this many under way")
     add("--rate", type=number(float, 0.001, 1e6), metavar="R", help="open loop: requests a second")
     add("--arrivals", choices=("constant", "poisson"), help="of --rate: evenly spaced (default), or at random")
     add("--seed", type=number(int, 0, 2**31), metavar="N", help="of --arrivals poisson (default: drawn, and printed)")
-    add("--ramp", type=pattern(f"{STAGE}(,{STAGE})*", "stages like 15s:50,20s:200", stages),
-        help="stages of users, as 15s:50,20s:200", default=())  # fmt: skip
-    add(
-        "--think", type=number(float, 0, 3600), default=0.0, metavar="S", help="pause of a user before its next request"
-    )
+    add("--ramp", type=pattern(f"{STAGE}(,{STAGE})*", "stages like 15s:50,20s:200", stages), default=(),
+        help="stages of users, as 15s:50,20s:200")  # fmt: skip
+    add("--think", type=number(float, 0, 3600), default=0.0, metavar="S", help="pause of a user between two requests")
     add("-t", "--time-limit", type=number(float, 0.01, 86400), metavar="S", help="stop sending then (10, without -n)")
     add("--warmup", type=number(int, 0, 1_000_000), metavar="N", help="requests to send before, uncounted")
     add("-k", "--keep-alive", action="store_true", help="keep connections for the next request")
     add("-m", "--method", type=pattern(TOKEN, "an HTTP method"), help="GET, or POST if there is a body")
+    add("-i", "--head", action="store_true", help="-m HEAD")
     add("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="several times",
-        type=pattern(TOKEN + r":[ \t]*[\t\x20-\x7e\xa0-\xff]*", "one header line, 'Name: value'"))  # fmt: skip
+        type=pattern(f"{TOKEN}:{TEXT}", "one header line, 'Name: value'"))  # fmt: skip
+    add("-T", "--content-type", type=value, metavar="TYPE", help="-H 'Content-Type: TYPE'")
+    add("-A", "--auth", type=value, metavar="USER:PASSWORD", help="basic authentication")
+    add("-C", "--cookie", type=value, action="append", default=[], metavar="NAME=VALUE", help="several times")
     add("-p", "--body-file", type=Path, metavar="FILE", help="the body to send")
     add("--data", help="the body to send, as text")
     add("-s", "--timeout", type=number(float, 0.001, 86400), metavar="S", help="for each request (from the prediction,"
         f" or {TIMEOUT_S:g})")  # fmt: skip
+    add("--processes", type=number(int, 1, 256), default=1, metavar="N", help="deal the load to N client processes")
     add("--client-cpus", type=CPUS, default=set(), metavar="0,1", help="pin the client (Linux)")
+    add("-l", "-r", dest="as_ab", action="store_true", help="as ab, but always so: lengths may vary, errors do not end")
+    for letter, advice in NOT_HERE.items():
+        add(letter, type=instead(advice), nargs="?", const="", help=argparse.SUPPRESS)
     add = parser.add_argument_group("what to show and to keep").add_argument
     add("-v", "--verbose", action="store_true", help="show each of several runs in full")
     add("-q", "--quiet", action="store_true", help="show verdicts only")
@@ -1709,16 +1980,22 @@ def check_options(options: argparse.Namespace) -> None:
         raise Problem("--arrivals and --seed go with --rate")
     if options.think and not (options.concurrency or options.ramp):
         raise Problem("--think goes with -c or --ramp: its users think")
+    if options.body_file and options.data is not None:
+        raise Problem("-p and --data exclude each other")
     for header in options.header:
         if header.partition(":")[0].lower() in ("content-length", "transfer-encoding", "connection"):
             raise Problem(f"-H {header!r}: set by this client itself (-k keeps connections)")
-    if options.body_file and options.data is not None:
-        raise Problem("-p and --data exclude each other")
+    options.header += [f"Content-Type: {options.content_type}"] if options.content_type else []
+    options.header += [f"Cookie: {'; '.join(options.cookie)}"] if options.cookie else []
+    if options.auth:
+        options.header.append(f"Authorization: Basic {base64.b64encode(os.fsencode(options.auth)).decode()}")
     try:
         options.body = options.body_file.read_bytes() if options.body_file else os.fsencode(options.data or "")
     except OSError as error:
         raise Problem(f"cannot read {options.body_file}: {error.strerror}") from None
-    options.method = options.method or ("POST" if options.body else "GET")
+    if options.head and (options.body or options.method):
+        raise Problem("-i is -m HEAD: without another method, and without a body")
+    options.method = "HEAD" if options.head else options.method or ("POST" if options.body else "GET")
     if options.ramp:
         ramp_s = sum(stage_s for stage_s, _ in options.ramp)
         options.time_limit = min(ramp_s, options.time_limit or math.inf)
@@ -1740,11 +2017,12 @@ def traffic_of(options: argparse.Namespace, host: str = "127.0.0.1", port: int =
             raise Problem("--arrivals poisson: at most 10 million requests")
         schedule = poisson_schedule(options.rate, requests, limit_s, options.seed)
         requests = len(schedule)
+    pace = Pace(requests, options.concurrency or math.inf, options.rate, options.ramp, limit_s, options.think, schedule,
+                options.seed if schedule else None)  # fmt: skip
     return Traffic(
         host=host, port=port, path=path, method=options.method, headers=tuple(options.header), body=options.body,
-        keep_alive=options.keep_alive, timeout_s=options.timeout or TIMEOUT_S, warm_up=options.warmup or 0,
-        pace=Pace(requests, options.concurrency or math.inf, options.rate, options.ramp, limit_s, options.think,
-                  schedule),
+        keep_alive=options.keep_alive, timeout_s=options.timeout or TIMEOUT_S, warm_up=options.warmup or 0, pace=pace,
+        processes=int(min(options.processes, pace.most_under_way)),
     )  # fmt: skip
 
 
@@ -1757,7 +2035,7 @@ def split_url(url: str) -> tuple[str, int, str]:
         raise Problem(f"{url!r}: {error}") from None
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if parts.scheme == "https":
-        raise Problem("https:// is not supported: measure the http port behind the TLS, or TLS is what you measure")
+        raise Problem(f"https:// is not supported: {HTTPS}")
     if parts.scheme != "http" or not parts.hostname or parts.username is not None or not port:
         raise Problem(f"{url!r} is not of the form http://host:port/path")
     if not re.fullmatch(PATH, path) or not re.fullmatch(r"[0-9A-Za-z.:_-]+", parts.hostname):
@@ -1794,13 +2072,12 @@ def check_file_limit(pace: Pace) -> None:
     An open loop opens what it needs: it gets all that is allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    sockets = pace.most_under_way
-    unlimited = resource.RLIM_INFINITY
+    unlimited, sockets = resource.RLIM_INFINITY, pace.most_under_way
     if soft == unlimited:
         return
     if pace.rate or sockets == math.inf:
-        wanted = max(soft, min(hard, 1_048_576) if hard != unlimited else 65_536)
-        needed = min(wanted, int(min(sockets, wanted)) + 64)
+        most = max(soft, min(hard, 1_048_576) if hard != unlimited else 65_536)
+        needed = min(most, int(min(sockets, most)) + 64)
     else:
         needed = int(sockets) + 64
         if hard != unlimited and hard < needed:
@@ -1834,6 +2111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("url", type=pattern(r"\S+", "a URL without white space"), help="http only")
     add_options(parser)
+    parser.add_argument("-e", metavar="FILE", help="percentiles as CSV, as ab writes them")
+    parser.add_argument("-g", metavar="FILE", help="every answer as tab-separated values, as ab writes them")
     if not argv:
         print(__doc__)
         return 0
@@ -1853,25 +2132,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_once(options: argparse.Namespace, command: Sequence[str]) -> int:
     host, port, path = split_url(options.url)
     traffic = traffic_of(options, host, port, path)
-    address = resolve(host, port)
-    prepare(options, [traffic.pace])
     document, output, printer = new_document(command), JsonFile(options.json), Printer(options.json)
     output.write(document)
+    address = resolve(host, port)
+    prepare(options, [traffic.pace])
     if not options.quiet:
         printer.show(f"{options.url}\n\n{section('load', render_load(describe(traffic)))}\n")
     with signals.held():
         when, measured = datetime.now().isoformat(" ", "seconds"), measure(traffic, address)
         summary = summarise(traffic, measured)
         run: LoadRun = {
-            **summary,
-            "when": when,
-            "target": options.url,
-            "warnings": audit(summary),
+            **summary, "when": when, "target": options.url, "warnings": audit(summary),
             "exchanges": columns_of(measured),
-        }
+        }  # fmt: skip
         document["runs"].append(run)
-        document["complete"] = not measured.stopped
-        output.write(document, last=True)
+        document["complete"] = True
+        output.write(document)
+        write_ab_files(options.e, options.g, summary, measured)
         printer.show(section("verdict", render_verdict(run)) if options.quiet else render_result(run))
     return signals.exit_code or (1 if run["failed"] else 0)
 

@@ -37,6 +37,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -73,6 +74,7 @@ class Server(NamedTuple):
     why: str  # why it has that many slots, for the reader of the report
     threads: int = 1  # if nobody sets them
     shared_queue: bool = False  # its processes accept only when idle, so that all requests wait in one queue
+    open_connections: int = 0  # that it serves at a time, kept ones too; 0: more than anybody opens
 
 
 GUNICORN = "gunicorn --bind 127.0.0.1:{port}"
@@ -84,7 +86,7 @@ SERVERS = {
     ),
     "waitress": Server(
         "waitress --listen 127.0.0.1:{port}", {"threads": "--threads"},
-        "wsgi", "waitress", THREADS, "one process with {threads} threads", 4,
+        "wsgi", "waitress", THREADS, "one process with {threads} threads", 4, open_connections=100,
     ),
     "gunicorn": Server(
         GUNICORN, WORKERS, "wsgi", "gunicorn", 1, "a sync worker holds one request until it is answered",
@@ -105,9 +107,15 @@ SERVERS = {
     "gunicorn-asgi": Server(GUNICORN + " --worker-class asgi", WORKERS, "asgi", "gunicorn", BY_HANDLER, ""),
     "uvicorn": Server("uvicorn --host 127.0.0.1 --port {port}", WORKERS, "asgi", "uvicorn", BY_HANDLER, ""),
 }  # fmt: skip
-GUNICORN_CLASSES = {  # gunicorn's worker_class, as it is in force -> the row above
+GUNICORN_CLASSES = {  # the last part of gunicorn's worker_class, as it is in force -> the row above
     "sync": "gunicorn", "gthread": "gunicorn-threads", "gevent": "gunicorn-gevent", "asgi": "gunicorn-asgi",
-    "uvicorn_worker.UvicornWorker": "gunicorn-uvicorn", "uvicorn.workers.UvicornWorker": "gunicorn-uvicorn",
+    "SyncWorker": "gunicorn", "ThreadWorker": "gunicorn-threads", "GeventWorker": "gunicorn-gevent",
+    "ASGIWorker": "gunicorn-asgi", "UvicornWorker": "gunicorn-uvicorn", "UvicornH11Worker": "gunicorn-uvicorn",
+}  # fmt: skip
+NOT_FOR_US = {  # options of --server-args that would take the server out of our hands
+    "--port": "the server gets a free port", "--host": "the server listens on 127.0.0.1",
+    "--uds": "the server gets a free port", "--fd": "the server gets a free port",
+    "--factory": "write --app module:create_app() instead", "--daemon": "the server must end with the run",
 }  # fmt: skip
 
 
@@ -116,6 +124,7 @@ class Route(NamedTuple):
     app: str  # module:attribute in apps/
     handler: str  # a key of HANDLERS
     waits: str = "task"  # how long: the task time, a subtask's share of it, `?ms=`, nothing, or ? (not known)
+    draws: bool = False  # takes --cpu-time, and draws its wait as --task-time says
 
 
 class Target(NamedTuple):
@@ -125,17 +134,18 @@ class Target(NamedTuple):
     pool: int = 0  # database connections of each process; 0: it uses no database
 
 
-FLASK_SYNC = Route("/io", "flask_sync:app", "def")
+FLASK_SYNC = Route("/io", "flask_sync:app", "def", draws=True)
 FLASK = (
     FLASK_SYNC,
     Route("/async-io", "flask_async:app", "async"),
     Route("/async-io-multi", "flask_async:app", "async", "subtask"),
 )
 FASTAPI = (
-    Route("/io", "fastapi_sync:app", "def"),
-    Route("/async-io", "fastapi_async:app", "async"),
+    Route("/io", "fastapi_sync:app", "def", draws=True),
+    Route("/async-io", "fastapi_async:app", "async", draws=True),
     Route("/async-io-multi", "fastapi_async:app", "async", "subtask"),
 )
+FASTAPI_TYPED = (Route("/io", "fastapi_typed:app", "def with a response model"),)
 FLASK_BOOKS = (Route("/v1/sleep", "flask_books:app", "def", "ms"), Route("/v1/books/1", "flask_books:app", "def", "?"))
 FASTAPI_BOOKS = (
     Route("/v1/sleep", "fastapi_books:app", "async", "ms"),
@@ -155,6 +165,7 @@ TARGETS = {
     "fastapi-gunicorn-asgi": Target("gunicorn-asgi", FASTAPI, 4),
     "fastapi-blocking": Target("uvicorn", (Route("/sleep", "fastapi_blocking:app", "blocking"),), 1),
     "fastapi-fixed": Target("uvicorn", (Route("/sleep", "fastapi_fixed:app", "async"),), 1),
+    "fastapi-typed": Target("uvicorn", FASTAPI_TYPED, 1),
     "fastapi-threads": Target("uvicorn", (Route("/io", "fastapi_threads:app", "def in 100 threads"),), 4),
     "flask-hello-dev": Target("flask-dev", FLASK_HELLO, 1),
     "flask-hello-dev-backlog": Target("flask-dev", (Route("/", "flask_backlog:app", "def", "nothing"),), 1),
@@ -177,7 +188,7 @@ class Launch:
     """One server to start, with one app: a target's, or anybody's."""
 
     name: str  # to show, and to call the logs by
-    server: str  # a key of SERVERS
+    server: str  # a key of SERVERS: how it serves
     app: str  # module:attribute
     is_target: bool = True  # the app is one of apps/, and runs there; else it is the user's, in the present folder
     handler: str | None = None  # a key of HANDLERS; None: not known
@@ -190,6 +201,7 @@ class Launch:
     env: tuple[tuple[str, str], ...] = ()  # what our own apps read
     pool: int = 0  # database connections of each process; 0: it uses no database
     notes: tuple[str, ...] = ()  # what overrules what, for the report
+    started_as: str = ""  # a key of SERVERS: whose command line, if the user's settings then make it another
 
     @property
     def slots_per_worker(self) -> float | None:
@@ -218,7 +230,7 @@ class Launch:
 
     def command(self, port: int | str, app: str) -> list[str]:
         """The server's command line, behind `python -m`."""
-        server = SERVERS[self.server]
+        server = SERVERS[self.started_as or self.server]
         head = [part.format(port=port, app=app) for part in server.command.split()]
         options = [text for setting, value in self.settings for text in (server.options[setting], str(value))]
         return [*head, *options, *self.server_args, *([] if "{app}" in server.command else [app])]
@@ -241,7 +253,8 @@ def add_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     add("--workers", type=number(int, 1, 256), metavar="N", help="server processes")
     add("--threads", type=number(int, 1, 1000), metavar="N", help="threads of each process")
     add("--server-args", default="", metavar="ARGS", help="more options for the server's command line")
-    add("--task-time", type=number(float, 0.001, 3600), metavar="S", help="what a request waits (1)")
+    add("--task-time", type=task_time, metavar="S", help="what a request waits: 1, 50ms, 50ms:exp, 0.2:lognormal (1)")
+    add("--cpu-time", type=number(float, 0.0, 60), metavar="S", help="what a request computes besides (0)")
     add("--subtasks", type=number(int, 1, 1000), default=2, metavar="N", help="parts of a -multi request's task (2)")
     add("--pool-size", type=number(int, 1, 1000), metavar="N", help="database connections of each process")
     add("--database-url", help="a real Postgres (default: DATABASE_URL, or an embedded one)")
@@ -249,6 +262,21 @@ def add_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     add("--access-log", action="store_true", help="log the hello targets, too (it costs them throughput)")
     add("--logs", type=Path, default=HERE / "logs", metavar="DIR", help="where runs leave their logs (logs/)")
     return group
+
+
+class TaskTime(float):
+    """Seconds, and how they are drawn for each request."""
+
+    distribution = "constant"
+
+
+def task_time(text: str) -> TaskTime:
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)(ms|s)?(?::(constant|exp|lognormal))?", text)
+    seconds = TaskTime(float(match[1]) / (1000 if match[2] == "ms" else 1)) if match else TaskTime(0)
+    if not match or not 0.001 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 0.001 to 3600 s, like 0.2, 50ms or 50ms:exp")
+    seconds.distribution = match[3] or "constant"
+    return seconds
 
 
 def cpu_set(text: str) -> set[int]:
@@ -274,16 +302,14 @@ def split_arguments(text: str) -> tuple[str, ...]:
 
 
 def settings_for(
-    server: str, workers: int | None, options: argparse.Namespace, name: str, strict: bool = True
+    server: str, own: dict[str, int], options: argparse.Namespace, name: str, strict: bool = True
 ) -> dict[str, int]:
-    """workers and threads that go into the command line: as given, else the target's own, as far as the server has
-    them; of a user's app (workers None) only what was given and what the row stands for."""
-    own = {"workers": workers, "threads": SERVERS[server].threads}
+    """workers and threads that go into the command line: as given, else our own, as far as the server has them."""
     found: dict[str, int] = {}
-    for setting, value in own.items():
+    for setting in ("workers", "threads"):
         given: int | None = getattr(options, setting)
         if setting in SERVERS[server].options:
-            if chosen := given or value:
+            if chosen := given or own.get(setting):
                 found[setting] = chosen
         elif given and strict:
             raise Problem(f"{name} has no --{setting}: its server takes no such setting")
@@ -295,9 +321,16 @@ def launch_target(name: str, route: Route, options: argparse.Namespace, strict: 
     target = TARGETS[name]
     if options.pool_size and not target.pool and strict:
         raise Problem(f"{name} has no --pool-size: it uses no database")
-    settings = settings_for(target.server, target.workers, options, name, strict)
+    drawn = options.cpu_time or (options.task_time and options.task_time.distribution != "constant")
+    if drawn and not route.draws and strict:
+        raise Problem(f"{name} {route.path} waits a constant time and computes nothing: --cpu-time and :exp go with /io"
+                      " of Flask and FastAPI, and with /async-io of FastAPI")  # fmt: skip
+    own = {"workers": target.workers, "threads": SERVERS[target.server].threads}
+    settings = settings_for(target.server, own, options, name, strict)
     pool = target.pool and (options.pool_size or target.pool)
-    env = {"TASK_TIME": str(options.task_time or 1.0), "SUBTASKS": str(options.subtasks)}
+    task_time = options.task_time or TaskTime(1)
+    env = {"TASK_TIME": str(float(task_time)), "SUBTASKS": str(options.subtasks)}
+    env |= {"TASK_DISTRIBUTION": task_time.distribution, "CPU_TIME": str(options.cpu_time or 0.0)}
     return in_force(
         Launch(
             name, target.server, route.app, True, route.handler, settings=tuple(settings.items()),
@@ -313,42 +346,45 @@ def launch_app(options: argparse.Namespace) -> Launch:
         raise Problem(f"--app {options.app!r} is not of the form module:app, module:ns.app or module:create_app()")
     if not options.server:
         raise Problem(f"--app needs --server, one of: {', '.join(SERVERS)}")
-    settings = settings_for(options.server, None, options, options.app)
-    env = [("TASK_TIME", str(options.task_time))] if options.task_time else []
+    settings, arguments = settings_for(options.server, {}, options, options.app), split_arguments(options.server_args)
     return in_force(
-        Launch(
-            options.app, options.server, options.app, False, settings=tuple(settings.items()),
-            server_args=split_arguments(options.server_args), env=tuple(env),
-        )
-    )  # fmt: skip
+        Launch(options.app, options.server, options.app, False, settings=tuple(settings.items()), server_args=arguments)
+    )
 
 
 # ---------------------------------------------------------------- the settings in force
 
 ASK_GUNICORN = """
-import json, os, sys
+import json, os
 from gunicorn.app.wsgiapp import WSGIApplication
-app = WSGIApplication()
-names = ["workers", "threads", "worker_class", "worker_connections", "preload_app"]
-found = {name: app.cfg.settings[name].get() for name in names}
-found["worker_class"] = app.cfg.worker_class_str
-file = app.get_config_from_filename("gunicorn.conf.py") if os.path.exists("gunicorn.conf.py") else {}
-found["file"] = {name: file[name] for name in names if name in file}
+names = ["workers", "threads", "worker_class", "worker_connections", "preload_app", "bind", "daemon"]
+file = {}
+class Asked(WSGIApplication):
+    def load_config_from_file(self, filename):
+        said = super().load_config_from_file(filename)
+        file.update({name: said[name] for name in names if name in said}, name=os.path.basename(filename))
+        return said
+cfg = Asked().cfg
+found = {name: cfg.settings[name].get() for name in names} | {"worker_class": cfg.worker_class_str, "file": file}
 print(json.dumps(found, default=str))
 """
 
 
 def in_force(launch: Launch) -> Launch:
     """The launch as its server will understand it: command line, environment and configuration file together."""
-    known = dict(launch.settings)
-    launch = dataclasses.replace(launch, workers=known.get("workers", 1), threads=known.get("threads", 1))
-    if launch.is_target and not launch.server_args:  # started in apps/, where no configuration file is
-        return launch
+    known, given = dict(launch.settings), dict(option_values(launch.server_args))
+    for option in given.keys() & NOT_FOR_US.keys():
+        raise Problem(f"--server-args {option}: {NOT_FOR_US[option]}")
+    if given.get("--lifespan") == "off":
+        raise Problem("--server-args --lifespan off: it is where an ASGI app says that it is ready")
+    threads = known.get("threads", SERVERS[launch.server].threads)
+    launch = dataclasses.replace(launch, workers=known.get("workers", 1), threads=threads)
     if launch.server.startswith("gunicorn"):
-        return gunicorn_in_force(launch)
-    given = dict(option_values(launch.server_args))
+        ours = launch.is_target and not launch.server_args and not os.environ.get("GUNICORN_CMD_ARGS")
+        return launch if ours else gunicorn_in_force(launch)  # in apps/, where no configuration file is
     if launch.server == "uvicorn":
-        workers = given.get("--workers") or known.get("workers") or os.environ.get("WEB_CONCURRENCY") or 1
+        of_environment = os.environ.get("UVICORN_WORKERS") or os.environ.get("WEB_CONCURRENCY")
+        workers = given.get("--workers") or known.get("workers") or of_environment or 1
         return dataclasses.replace(launch, workers=whole(workers, "uvicorn's workers"))
     if launch.server == "waitress" and "--threads" in given:
         return dataclasses.replace(launch, threads=whole(given["--threads"], "waitress's threads"))
@@ -370,31 +406,55 @@ def whole(text: str | int, what: str) -> int:
         raise Problem(f"{what}: {text!r} is not a whole number") from None
 
 
-def gunicorn_in_force(launch: Launch) -> Launch:
+class GunicornSettings(TypedDict):
+    workers: int
+    threads: int
+    worker_class: str
+    worker_connections: int
+    preload_app: bool
+    bind: object
+    daemon: bool
+    file: dict[str, object]  # what its configuration file says of these, and the file's name
+
+
+def ask_gunicorn(launch: Launch) -> GunicornSettings:
     """Ask gunicorn itself: its options, its configuration file and its environment variables overrule each other."""
-    if importlib.util.find_spec("gunicorn") is None:
-        return launch  # the missing package is reported with all others
-    arguments = launch.command(0, launch.app)[1:]
     done = subprocess.run(
-        [sys.executable, "-c", ASK_GUNICORN, *arguments],
+        [sys.executable, "-c", ASK_GUNICORN, *launch.command(0, launch.app)[1:]],
         capture_output=True, text=True, cwd=APPS if launch.is_target else None, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        found = json.loads(done.stdout.splitlines()[-1])
+        found: GunicornSettings = json.loads(done.stdout.splitlines()[-1])
+        return found
     except (ValueError, IndexError):
         said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         raise Problem(f"gunicorn does not take these settings: {said[-1] if said else 'no message'}") from None
-    row = GUNICORN_CLASSES.get(found["worker_class"])
+
+
+def gunicorn_in_force(launch: Launch) -> Launch:
+    """What it is told by all of them together; where nobody says how many threads a gunicorn-threads has, we do."""
+    if importlib.util.find_spec("gunicorn") is None:
+        return launch  # the missing package is reported with all others
+    found = ask_gunicorn(launch)
+    if launch.server == "gunicorn-threads" and found["threads"] == 1:
+        launch = dataclasses.replace(launch, settings=(*launch.settings, ("threads", SERVERS[launch.server].threads)))
+        found = ask_gunicorn(launch)
+    if found["daemon"]:
+        raise Problem("gunicorn is told to be a daemon: the server must end with the run")
+    row = GUNICORN_CLASSES.get(found["worker_class"].rpartition(".")[2])
     if not row:
-        raise Problem(f"gunicorn's worker class {found['worker_class']!r} is not one that we know the slots of")
-    own = {name: value for name, value in found["file"].items() if name in found}
-    notes = [
-        f"gunicorn.conf.py says {name} = {value!r}" + ("" if str(found[name]) == str(value) else
-                                                       f", overruled: {found[name]!r} is in force")
-        for name, value in own.items()
-    ]  # fmt: skip
+        raise Problem(f"gunicorn's worker class {found['worker_class']!r} is not one that we know the slots of;"
+                      " --server gunicorn-... overrules a configuration file")  # fmt: skip
+    notes, file_name = [], found["file"].pop("name", "")
+    for name, value in found["file"].items():
+        text = f"{file_name} says {name} = {value!r}"
+        if name == "bind":
+            text += ", overruled: it listens on a free port of 127.0.0.1"
+        elif str(found[name]) != str(value):  # type: ignore[literal-required]
+            text += f", overruled: {found[name]!r} is in force"  # type: ignore[literal-required]
+        notes.append(text)
     return dataclasses.replace(
-        launch, server=row, workers=found["workers"], threads=found["threads"],
+        launch, server=row, started_as=launch.server, workers=found["workers"], threads=found["threads"],
         connections=found["worker_connections"], notes=tuple(notes),
     )  # fmt: skip
 
@@ -457,7 +517,8 @@ def guard(command: list[str]) -> int:
     serve.py runs itself as this guard, in a group of its own together with the server. However the parent ends, also
     by kill -9, the kernel closes the pipe that is the guard's stdin. Never returns: the last kill ends the guard too.
     """
-    signal.signal(signal.SIGTERM, lambda *_: None)  # its own SIGTERM must not end the guard; the server's is default
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # its own SIGTERM must not end it; the server's is
+        signal.signal(name, lambda *_: None)  # not ignored: a handler is set back to the default by exec
 
     def stop_when_the_parent_is_gone() -> None:
         os.read(0, 1)
@@ -467,7 +528,9 @@ def guard(command: list[str]) -> int:
 
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=stop_when_the_parent_is_gone, daemon=True).start()
-    print(f"the server ended with exit code {server.wait()}", flush=True)
+    code = server.wait()
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    print(f"the server {how}", flush=True)
     os.killpg(0, signal.SIGKILL)  # workers that outlived their master
     return 0
 
@@ -543,8 +606,8 @@ def start_server(
     port = free_port()
     places = [str(APPS / "wrap"), *([] if launch.is_target else [os.getcwd()]), os.environ.get("PYTHONPATH")]
     env = os.environ | {
-        "APP": launch.app,
-        "ACCESS_LOG": str(access_log),
+        "BENCH_APP": launch.app,
+        "BENCH_LOG": str(access_log),
         "PYTHONPATH": os.pathsep.join(filter(None, places)),
         "PYTHONUNBUFFERED": "1",
     }
@@ -568,12 +631,18 @@ def start_server(
 
 
 def wait_until_ready(server: RunningServer, access_log: Path, workers: int) -> None:
-    """A port that accepts is no sign that every worker has imported its app: each writes `ready` when it has."""
+    """A port that accepts is no sign that every worker has imported its app: each writes `ready` when it has.
+
+    A worker that says it failed, or that died, ends the waiting: some servers would start it again and again.
+    """
     deadline, ready = perf_counter() + START_TIMEOUT_S, 0
     while perf_counter() < deadline:
-        if server.ended:
+        ended, text = server.ended, access_log.read_text(errors="replace")  # in this order: a last word counts
+        if failed := FAILED.search(text):
+            raise Problem(f"the app did not load: {failed[1]} (see {server.output})", 3)
+        if ended or WORKER_DIED.search(server.output.read_text(errors="replace")):
             raise Problem(f"the server did not start: {why_it_ended(server.output)}", 3)
-        ready = len(ready_workers(access_log.read_text(errors="replace")))
+        ready = len(ready_workers(text))
         if ready >= workers and accepts(server.port):
             return
         time.sleep(0.02)
@@ -583,25 +652,82 @@ def wait_until_ready(server: RunningServer, access_log: Path, workers: int) -> N
     )  # fmt: skip
 
 
-ERROR_LINE = re.compile(r"(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Exit|Timeout|Exhausted|Interrupt|NotFound)\b.*")
+FAILED = re.compile(r"\] failed (.*)$", re.MULTILINE)
+WORKER_DIED = re.compile(r"Worker \(pid:\d+\) (?:was sent|exited)|Child process \[\d+\] died")
+LOG_PREFIX = re.compile(  # of gunicorn, Flask, uvicorn, and logging.basicConfig with or without a time
+    r"(?:\[?\d{4}-\d\d-\d\d[ T][\d:.,]+(?: [+-]\d{4})?\]? *|\[\d+\] *)*\[?(?P<level>[A-Z]{4,8})\b\]?"
+    r"(?::[\w.]+:|:? +in \w+:|[ :-]) *"
+)
+TELLING = re.compile(  # words that name a cause, in whatever line they stand
+    r"WORKER TIMEOUT|was sent SIG(?!TERM)|[Aa]ddress already in use|Connection in use|QueuePool limit"
+    r"|couldn't get a connection|[Tt]oo many (?:clients|connections|open files)|[Oo]ut of memory|MemoryError"
+    r"|remaining connection slots|Cannot allocate memory|No space left on device|database is locked"
+)
+ERROR_LINE = re.compile(r"(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Timeout|Exhausted|NotFound)(?:: .*)?")
+NOISE = re.compile(  # what a stop, an impatient client, or the frame around a traceback leaves: never the cause
+    r"(?:[\w.]+\.)?(?:CancelledError|GeneratorExit|SystemExit|KeyboardInterrupt|BrokenPipeError|ClientDisconnect"
+    r"|ConnectionResetError|(?:Base)?ExceptionGroup)\b.*|Error handling request.*|Exception (?:on|in|while) .*"
+    r"|Worker \(pid:\d+\) exited.*|Application (?:startup|shutdown) failed.*|Shutting down.*|Reason: .*"
+)
 
 
 def telling_line(log: Path) -> str | None:
-    """The most frequent line of a server's log that names an error; of several the first."""
+    """The line of a server's log that names the cause: of those that say most the most frequent, the last of these.
+
+    Lines that differ in numbers are the same; of a chain of exceptions the last is what the app raised.
+    """
+    counts: Counter[tuple[int, str]] = Counter()
+    first: dict[tuple[int, str], str] = {}
     with contextlib.suppress(OSError):
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-        errors = [line for line in lines if ERROR_LINE.fullmatch(line)]
-        if errors:
-            return max(dict.fromkeys(errors), key=errors.count)[:300]
-    return None
+        for rank, line in error_lines(log.read_text(errors="replace")):
+            key = rank, re.sub(r"\d+", "0", line)
+            counts[key] += 1
+            first.setdefault(key, line)
+    if not counts:
+        return None
+    rank = max(rank for rank, _ in counts)
+    return first[max((key for key in reversed(counts) if key[0] == rank), key=counts.__getitem__)][:300]
+
+
+def error_lines(text: str) -> Iterator[tuple[int, str]]:
+    """What tells of an error: 3 a line with TELLING words, 2 the end of a traceback, 1 a message, 0 NOISE.
+
+    >>> list(error_lines("Traceback (most recent call last):\\n  File\\nKeyError: 7\\nERROR:root:no\\nfine"))
+    [(2, 'KeyError: 7'), (1, 'no')]
+    """
+    in_traceback = False
+    for raw in text.splitlines():
+        line = re.sub(r"^(?: *\| )+", "", raw)  # the margin that an exception group draws
+        if "Traceback (most recent call last)" in line:
+            in_traceback = True
+            continue
+        if in_traceback and (not line.strip() or line[0].isspace()):
+            continue
+        prefix = LOG_PREFIX.match(line)
+        said, is_error = line[prefix.end() if prefix else 0 :].strip(), prefix and prefix["level"] not in UNALARMED
+        if NOISE.fullmatch(said):
+            rank = 0 if in_traceback or is_error else -1
+        elif TELLING.search(said):
+            rank = 3
+        elif in_traceback or ERROR_LINE.fullmatch(said):
+            rank = 2
+        else:
+            rank = 1 if is_error and said else -1
+        in_traceback = False
+        if rank >= 0:
+            yield rank, said
+
+
+UNALARMED = ("INFO", "DEBUG", "WARN", "WARNING", "NOTICE", "TRACE")
 
 
 def why_it_ended(output: Path) -> str:
     """In a line: the error that its log names, else the last that it said; and where to read on."""
     with contextlib.suppress(OSError):
         lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
-        said = [line for line in lines if not line.startswith("the server ended with")]
-        return f"{telling_line(output) or (said or lines or ['it said nothing'])[-1].strip()} (see {output})"
+        said = [line for line in lines if not re.match("the server (ended with|was ended by)", line)]
+        last = LOG_PREFIX.sub("", (said or lines or ["it said nothing"])[-1], count=1).strip()
+        return f"{telling_line(output) or last} (see {output})"
     return f"see {output}"
 
 
@@ -614,14 +740,23 @@ def pin(pid: int, cpus: set[int]) -> None:
 
 
 def group_cpu_s(group: int) -> float | None:
-    """CPU seconds that the living processes of a group have used; None without /proc (it is Linux's)."""
+    """CPU seconds of a group's processes, and of their children that have ended (utime, stime, cutime, cstime in
+    proc(5)); None if there are none, or no /proc (it is Linux's)."""
     ticks, found = 0, False
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
             if int(fields[2]) == group:
-                ticks, found = ticks + int(fields[11]) + int(fields[12]), True
+                ticks, found = ticks + sum(map(int, fields[11:15])), True
     return ticks / os.sysconf("SC_CLK_TCK") if found else None
+
+
+def machine_cpu_s() -> float | None:
+    """CPU seconds that all programs have used since boot; None without /proc."""
+    with contextlib.suppress(OSError):
+        user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+        return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return None
 
 
 def accepts(port: int) -> bool:

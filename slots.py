@@ -5,7 +5,7 @@ A server has S slots: requests it works on at the same moment. A request that
 waits t (for a database, another service, a disk) holds its slot for all of t.
 Those that find no slot free queue, first come, first served:
 
-    start[n] = max(arrival[n], start[n - S] + t)        answer[n] = start[n] + t
+    start[n] = max(arrival[n], start[n - S] + t)       answer[n] = start[n] + t
 
 That is all. It holds for every kind of load, and gives each request its times
 before the first one is sent. Beside it stands the closed form, where there is
@@ -13,17 +13,17 @@ one: a burst of n takes ceil(n / S) x t, throughput is at most S / t, c users
 who ask again at once wait c t / S.
 
     python slots.py -n 100 --slots 40 --wait 1            100 requests at once
-    python slots.py -c 200 --slots 16 --wait 0.05         200 users, closed loop
+    python slots.py -c 200 --slots 16 --wait 0.05        200 users, closed loop
     python slots.py --ramp 5s:50,10s:200 --slots 16 --wait 0.05
     python slots.py --rate 384 -t 10 --slots 16 --wait 0.05           open loop
     python slots.py --rate 256 --arrivals poisson --slots 16 --wait 0.05
 
-    --workers 4           four processes, a queue each, every request to the next
-                          one: an even split
-    --split 41,44,11,4    the split that really happened (with -c: of the users)
-    --one-queue           processes that accept only when idle share one queue
-    --passes 2            a request takes a slot twice, as FastAPI's `def` handlers
-                          with a response model do
+    --workers 4         four processes, a queue each, every request to the next
+                        one: an even split
+    --split 41,44,11,4  the split that really happened (with -c: of the users)
+    --one-queue         processes that accept only when idle share one queue
+    --passes 2          a request takes a slot twice, as FastAPI's `def`
+                        handlers with a response model do
 
 It is a library too: predict() for arrivals at given times, predict_users() for
 users who wait for answers, and the exact theory of random arrivals (M/D/c). It
@@ -49,14 +49,19 @@ from typing import Any, NamedTuple, NoReturn, TypedDict
 NO_LIMIT = math.inf
 ANYIO_THREADS = 40  # anyio: to_thread.current_default_thread_limiter() is CapacityLimiter(40) in each process
 MOST_REQUESTS = 5_000_000  # predicted one by one: some seconds, some hundred megabytes
-MOST_SLOTS = 10_000  # in the exact formula for random arrivals: about a second
+MOST_SLOTS = 10_000  # in the exact formula for random arrivals: half a second
 
 HANDLERS = {  # slots of one ASGI process, by what the handler does, and why
     "def": (ANYIO_THREADS, "AnyIO runs `def` handlers in at most 40 threads"),
+    "def with a response model": (
+        ANYIO_THREADS,
+        "AnyIO runs `def` handlers in at most 40 threads, and serialises a typed answer in one of them again",
+    ),
     "async": (NO_LIMIT, "an `async def` that awaits holds nothing while it waits"),
     "blocking": (1, "a blocking call in `async def` stops the event loop"),
     "def in 100 threads": (100, "the app has raised AnyIO's limit to 100 threads"),
 }
+PASSES = {"def with a response model": (1.0, 0.0)}  # of a request through the slots: its share of the wait in each
 
 
 # ---------------------------------------------------------------- words and arguments
@@ -173,7 +178,7 @@ def predict(arrivals_s: Sequence[float], service: Service, wait_s: Wait, process
     """Requests that arrive at given times, whatever the server does: a burst, a schedule, or what was measured.
 
     process_of: which process takes request i; (): each the next one in turn, the even split. Requests are numbered
-    in the order of arrival, and queue in it. Raises ValueError for another order, IndexError for no such process.
+    in the order of arrival, and queue in it. Raises ValueError for another order or number of them.
 
     >>> predict([0.0] * 5, Service((2,)), 1.0).answered_s
     [1.0, 1.0, 2.0, 2.0, 3.0]
@@ -182,6 +187,8 @@ def predict(arrivals_s: Sequence[float], service: Service, wait_s: Wait, process
     """
     if any(later_s < earlier_s for earlier_s, later_s in itertools.pairwise(arrivals_s)):
         raise ValueError("requests are not numbered in the order of arrival")
+    if process_of and len(process_of) != len(arrivals_s):
+        raise ValueError("process_of does not name a process for each request")
     sends: list[Event] = [(arrival_s, 1, i, 0, i) for i, arrival_s in enumerate(arrivals_s)]
     return _follow(sends, service, wait_s, process_of)
 
@@ -272,8 +279,11 @@ def _follow(
     pass, slots become free in the order in which they were taken: that is the recursion in the manual above.
     At one moment, who queues again comes before who is sent. admit: users send again, if it lets them.
     """
-    constant_s = wait_s if isinstance(wait_s, (int, float)) else math.nan
-    wait_of = wait_s.__getitem__ if isinstance(wait_s, Sequence) else wait_s
+    constant_s, wait_of = 0.0, None
+    if isinstance(wait_s, (int, float)):
+        constant_s = wait_s
+    else:
+        wait_of = wait_s if callable(wait_s) else wait_s.__getitem__
     passes, last, handler = service.passes, len(service.passes) - 1, service.passes.index(max(service.passes))
     free_of = [[-math.inf] * int(min(slots, len(sends))) for slots in service.queues]
     deal = process_of if process_of and len(free_of) > 1 else range(len(free_of))
@@ -286,14 +296,14 @@ def _follow(
         if is_sent:
             if admit and (user := admit(now_s, user, i)) == NOBODY:
                 continue
-            if (i := len(joined)) == MOST_REQUESTS:
+            if max(i := len(joined), len(sends) - 1) >= MOST_REQUESTS:
                 raise Problem(f"more than {MOST_REQUESTS} requests are too many to predict one by one")
             joined.append(free_of[deal[(user if by_user else i) % len(deal)]])
             for column in forecast:
                 column.append(now_s)
         free_s = joined[i]
         start_s = now_s if now_s > free_s[0] else free_s[0]
-        end_s = start_s + (wait_of(i) if callable(wait_of) else constant_s) * passes[turn]
+        end_s = start_s + (wait_of(i) if wait_of else constant_s) * passes[turn]
         heapq.heapreplace(free_s, end_s)
         if turn == handler:
             forecast.started_s[i] = start_s
@@ -398,7 +408,7 @@ def overload_wait_s(number: int, rate: float, slots: float, wait_s: float) -> fl
 def two_resources(users: float, slots: float, wait_s: float, cpu_s: float, cpus: float) -> tuple[float, float]:
     """If each request also takes cpu_s of so many CPUs: the most requests/s, the least mean latency.
 
-    X <= min(min(c, S) / (t + s), P / s), latency >= max(t + s, c s / P, c (t + s) / S): the asymptotic bounds of Denning and Buzen.
+    X <= min(min(c, S) / (t + s), P / s), latency >= max(t + s, c s / P, c (t + s) / S). Denning and Buzen again.
 
     >>> [round(two_resources(200, slots, 0.05, 0.001, 1)[0]) for slots in (16, 40, 51, 100)]
     [314, 784, 1000, 1000]
@@ -446,7 +456,7 @@ def open_form(rate: float, requests: int, slots: float, wait_s: float, poisson: 
     text = f"load = rate x t / S = {rate:g} x {seconds(wait_s)} / {slots:g} = {load:.3g}"
     if load > 1:
         last = seconds(overload_wait_s(requests - 1, rate, slots, wait_s))
-        return f"{text}: the queue grows by {load - 1:.3g} s a second; the last waits {last}."
+        return f"{text}: the queue grows by {load - 1:.3g} s a second; the last waits {'about ' * poisson}{last}."
     if not poisson or not 0 < load < 1 or slots > MOST_SLOTS:
         return f"{text}: nobody waits for a slot{' if arrivals are evenly spaced, the best case' * (load > 0)}."
     queue = RandomArrivals(rate, wait_s, int(slots))
@@ -520,7 +530,7 @@ class RandomArrivals:
             raise Problem(f"random arrivals: rate x wait = {offered:g} is not above 0 and below {slots:g} slots")
         beyond = _least(lambda x: math.log1p(x) <= offered / slots * x, 1.0)
         self.decay, radius = 1 + beyond, math.sqrt(1 + beyond)
-        half = 32 + 16 * math.isqrt(slots)  # values on half of the circle; the other half mirrors them
+        half = 32 + 8 * math.isqrt(slots)  # values on half of the circle; the other half mirrors them
         values = []  # of -log g
         for m in range(half):
             angle = math.pi * (m + 0.5) / half
@@ -534,7 +544,7 @@ class RandomArrivals:
         for j in range(1, half):
             turns = [j * (2 * m + 1) % (4 * half) for m in range(half)]
             total = sum(a * circle[k] + b * circle[k - half] for (a, b), k in zip(values, turns, strict=True))
-            weights.append(j * total / half / radius**j)
+            weights.append(j * total / half * radius**-j)
         self.mean_wait_s = max(0.0, 1 / beyond + sum(weights)) / rate  # Little: E[M] = rate x wait
         series = [math.exp(-sum(weights[j] / j for j in range(1, half)))]  # of 1 / g, scaled to the sum 1
         for n in range(1, half):
@@ -639,13 +649,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--one-queue", action="store_true", help="the processes accept only when idle")
     add("--split", type=counts, default=(), metavar="N,N", help="requests of each process; with -c its users")
     add("-n", "--requests", type=many, metavar="N", help="requests; without -c, --ramp, --rate all at once")
-    add(
-        "-t",
-        "--time-limit",
-        type=number(float, 0.001, 1e6),
-        metavar="SECONDS",
-        help="how long requests are sent (default: 10, or -n)",
-    )
+    add("-t", "--time-limit", type=number(float, 0.001, 1e6), metavar="SECONDS", help="how long requests are sent")
     load = parser.add_mutually_exclusive_group()
     load.add_argument("-c", "--concurrency", type=few, metavar="C", help="closed loop: so many users")
     load.add_argument("--ramp", "--users", type=stages, metavar="STAGES", help="users over time: 5s:50,10s:200")
@@ -657,37 +661,43 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     options.workers = options.workers or len(options.split) or 1
     if options.split and (options.rate or options.one_queue or len(options.split) != options.workers):
         raise Problem("--split has a number for each of the --workers, and goes with neither --rate nor --one-queue")
+    if options.split and sum(options.split) != (options.concurrency or options.requests or sum(options.split)):
+        raise Problem(f"--split shares out {sum(options.split)}, which is not what -c or -n says")
     if options.ramp and not any(users for _, users in options.ramp):
         raise Problem("--ramp has no users at all")
     if not (options.requests or options.split or options.concurrency or options.ramp or options.rate):
-        raise Problem(
-            "which load? -n for a burst, -c for users, --ramp for more and more of them, --rate for a schedule"
-        )
+        raise Problem("which load? -n for a burst, -c for users, --ramp for users over time, --rate for a schedule")
     if (options.concurrency or options.rate) and not (options.requests or options.time_limit):
         options.time_limit = 10.0
     return options
 
 
 def forecast_of(options: argparse.Namespace) -> tuple[Forecast, str]:
-    """The forecast that the arguments ask for, and the closed form beside it: of the fullest process, if split."""
+    """The forecast that the arguments ask for, and the closed form beside it."""
     service = Service((options.slots,) * options.workers, options.one_queue, (1,) + (0,) * (options.passes - 1))
-    slots, t, split = options.slots * (1 if options.split else options.workers), options.wait, options.split
+    t, split, users = options.wait, options.split, options.concurrency or options.ramp
     wait_s: Wait = t if options.distribution == "constant" else lambda i: drawn_wait_s(t, options.distribution, i)
     most, limit_s = options.requests or math.inf, options.time_limit or math.inf
-    if options.rate and options.arrivals == "poisson":
-        due_s = poisson_schedule(options.rate, most, limit_s, options.seed)
-        return predict(due_s, service, wait_s), open_form(options.rate, len(due_s), slots, t, poisson=True)
+    slots = options.slots if split else sum(service.slots)
+    where = "the fullest process: " if split else "at the most users: " if options.ramp else ""
     if options.rate:
+        poisson = options.arrivals == "poisson"
         due_s = constant_schedule(options.rate, most, limit_s)
-        return predict(due_s, service, wait_s), open_form(options.rate, len(due_s), slots, t)
-    if users := options.concurrency or options.ramp:
+        if poisson:
+            due_s = poisson_schedule(options.rate, most, limit_s, options.seed)
+        forecast, form = predict(due_s, service, wait_s), open_form(options.rate, len(due_s), slots, t, poisson)
+    elif users:
         limits = {"requests": most, "time_limit_s": limit_s, "think_s": options.think}
-        full = max(split) if split else options.concurrency or max(target for _, target in users)
         forecast = predict_users(users, service, wait_s, **limits, connections_of_process=split)
-        return forecast, closed_form(full, slots, t, options.think)
-    requests = options.requests or sum(split)
-    forecast = predict([0.0] * requests, service, wait_s, spread_evenly(split))
-    return forecast, burst_form(max(split, default=requests), slots, t)
+        most_users = options.concurrency or max(target for _, target in users)
+        form = closed_form(max(split, default=most_users), slots, t, options.think)
+    else:
+        requests = options.requests or sum(split)
+        forecast = predict([0.0] * requests, service, wait_s, spread_evenly(split))
+        form = burst_form(max(split, default=requests), slots, t)
+    if options.passes > 1 or options.distribution != "constant":
+        form += " That is for one pass and a constant wait; what follows is for yours."
+    return forecast, where + form
 
 
 def render_figures(figures: Expected) -> str:
@@ -708,29 +718,29 @@ def render_table(forecast: Forecast) -> str:
         firsts = sorted({len(times_s) * tenth // 10 for tenth in range(11)})
         for begin, end in itertools.pairwise(firsts):
             latencies_s = [forecast.answered_s[i] - forecast.arrived_s[i] for i in range(begin, end)]
-            mean_s = math.fsum(latencies_s) / len(latencies_s)
-            rows.append(
-                (str(begin), *map(seconds, [*(column[begin] for column in forecast), mean_s, max(latencies_s)]))
-            )
+            first_s = [column[begin] for column in forecast]
+            figures_s = [*first_s, math.fsum(latencies_s) / len(latencies_s), max(latencies_s)]
+            rows.append((str(begin), *map(seconds, figures_s)))
     return "\n".join("".join(f"{cell:>13}" for cell in row) for row in rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    if not argv:
-        print(__doc__)
-        return 0
     try:
+        if not argv:
+            print(__doc__, flush=True)
+            return 0
         options = parse_arguments(argv)
         forecast, form = forecast_of(options)
         figures = render_figures(expected(forecast, options.time_limit or math.inf))
-        print(section("closed form", form), section("expected", figures), "", render_table(forecast), sep="\n")
-        sys.stdout.flush()
+        print(
+            section("closed form", form), section("expected", figures), "", render_table(forecast), sep="\n", flush=True
+        )
     except Problem as problem:
         print(f"slots.py: {problem}", file=sys.stderr)
         return problem.exit_code
-    except BrokenPipeError:  # whoever reads has seen enough
-        sys.stdout = None
+    except BrokenPipeError:
+        pass  # whoever reads has seen enough
     return 0
 
 

@@ -14,10 +14,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import bench
+import explain
 import serve
 import sweep
 from test_load import keep_answering, reset, stub
@@ -47,7 +49,14 @@ def imported_by(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("script", "ours"), [("slots", set()), ("load", set()), ("serve", {"slots"}), ("bench", {"slots", "serve", "load"})]
+    ("script", "ours"),
+    [
+        ("slots", set()),
+        ("load", set()),
+        ("serve", {"slots"}),
+        ("explain", {"slots", "serve", "load"}),
+        ("bench", {"slots", "serve", "load", "explain"}),
+    ],
 )
 def test_no_import_runs_upwards_and_the_scripts_need_only_python(script, ours):
     imported = imported_by(HERE / f"{script}.py")
@@ -102,14 +111,14 @@ def test_a_script_alone_in_an_empty_folder_works(tmp_path, script):
     ],
 )
 def test_slots_seen_is_the_most_that_one_worker_held_at_a_time(lines, seen):
-    assert bench.slots_seen(lines) == seen
+    assert explain.slots_seen(lines) == seen
 
 
 @pytest.mark.parametrize(
     ("numbers", "text"), [([0, 1, 2, 5], "0-2,5"), ([7], "7"), ([], ""), (range(0, 40, 2), "0,2,4,6,8..")]
 )
 def test_request_numbers_are_shortened(numbers, text):
-    assert bench.ranges(numbers, 11) == text
+    assert explain.ranges(numbers, 11) == text
 
 
 @pytest.mark.parametrize(
@@ -125,8 +134,8 @@ def test_request_numbers_are_shortened(numbers, text):
     ],
 )
 def test_slots_are_read_from_regular_batches_only(batches, size):
-    found = [bench.Batch(list(range(count)), math.nan, answered_s, math.nan) for count, answered_s in batches]
-    assert bench.size_of_rounds(found) == size
+    found = [explain.Batch(list(range(count)), math.nan, answered_s, math.nan) for count, answered_s in batches]
+    assert explain.size_of_rounds(found) == size
 
 
 # ---------------------------------------------------------------- audit
@@ -135,11 +144,12 @@ def test_slots_are_read_from_regular_batches_only(batches, size):
 def plain_run(**changes) -> Any:
     """A run that nothing is wrong with, but for the changes."""
     (plan,) = bench.make_plans(bench.parse_arguments(["--url", "http://127.0.0.1/", "-n", "1000", "-c", "10"]))
-    run: Any = bench.describe(plan) | {
+    run: Any = explain.describe(plan) | {
         "sent": 1000, "answered": 1000, "failed": 0, "errors": {}, "log_lines": 1000, "measured_s": 10.0,
         "split_predicted_s": None, "throughput_rps": 100.0, "kernel": {}, "slow_connects": 0, "client_cpu_s": 1.0,
         "lag_s": None, "late_bodies": 0, "sockets_opened": 1000, "due": None, "slow_waits": 0, "created": 0,
-        "server_ended": False, "server_log": None, "server_said": None, "stopped": None, "warmed_up": 0,
+        "server_ended": False, "explained_by": None, "band": None,
+        "lone_s": None, "other_cpu_s": 0.0, "server_log": None, "server_said": None, "stopped": None, "warmed_up": 0,
         "mean_in_flight": 9.9, "requests_of_workers": {"worker0": 1000},
     }  # fmt: skip
     return run | changes
@@ -152,10 +162,14 @@ def plain_run(**changes) -> Any:
         ({"failed": 3, "answered": 997, "errors": {"reset": 3}}, ["failed-requests"]),
         ({"log_lines": 998}, ["log-lines"]),
         ({"log_lines": None}, []),
-        ({"predicted_s": 10.0}, []),
-        ({"predicted_s": 5.0}, ["unexplained"]),
-        ({"predicted_s": 5.0, "split_predicted_s": 10.0}, ["uneven-split"]),
-        ({"predicted_s": 5.0, "split_predicted_s": 7.0}, ["unexplained"]),
+        ({"explained_by": "prediction"}, []),
+        ({"explained_by": "nothing"}, ["unexplained"]),
+        ({"explained_by": "split"}, ["uneven-split"]),
+        ({"explained_by": "cpu"}, []),
+        ({"explained_by": "other-slots", "slots_held": 7}, ["other-slots"]),
+        ({"explained_by": "longer-wait", "lone_s": 0.8, "wait_s": 0.5}, ["longer-wait"]),
+        ({"other_cpu_s": 3.0, "all_cpus": 2}, []),
+        ({"other_cpu_s": 4.0, "all_cpus": 2}, ["busy-machine"]),
         ({"ceiling_rps": 80.0}, ["above-ceiling"]),
         ({"ceiling_rps": 100.0}, []),
         ({"kernel": {"ListenOverflows": 5, "TCPSynRetrans": 2}, "slow_waits": 3}, ["backlog-overflow"]),
@@ -173,7 +187,7 @@ def plain_run(**changes) -> Any:
     ],
 )
 def test_the_audit_names_what_is_wrong(changes, identifiers):
-    warnings = bench.audit(plain_run(**changes))
+    warnings = explain.audit(plain_run(**changes))
     assert [warning["id"] for warning in warnings] == identifiers
     assert all(warning["symptom"] and warning["cause"] and warning["next"] for warning in warnings)
 
@@ -215,7 +229,7 @@ def test_an_app_in_any_folder_is_measured_and_rounds_are_named_only_on_the_serve
     assert "they came in rounds of 4: waitress's default of 4 threads" in report
     assert "before it 4 requests to warm up, not counted" in report
     run = json.loads((tmp_path / "out.json").read_text())["runs"][0]
-    assert [len(batch.requests) for batch in bench.batches(run)] == [4, 4, 4]
+    assert [len(batch.requests) for batch in explain.batches(run)] == [4, 4, 4]
     assert (run["log_lines"], run["warmed_up"], run["access_log"][:5]) == (12, 4, "logs/")
 
 
@@ -227,7 +241,9 @@ def test_a_load_on_a_target_is_compared_with_its_ceiling(tmp_path, capsys):
     assert run["ceiling_rps"] == pytest.approx(20.0)
     assert run["predicted_s"] == pytest.approx(1.2)
     assert run["throughput_rps"] < 21
-    assert "at most S / t = 4 / 0.2 s = 20 requests/s" in " ".join(capsys.readouterr().out.split())
+    assert run["prediction"]["spread_s"] == pytest.approx(0.4) and run["prediction"]["mean_s"] == pytest.approx(0.4)
+    assert run["limits"][0]["resource"] == "slots"
+    assert "S / t = 4 / 200 ms = 20 requests/s; mean latency c t / S" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pinning is Linux only")
@@ -272,7 +288,7 @@ def test_flask_gunicorn_answers_four_at_a_time(tmp_path, capsys):
     io, async_io, multi = document["runs"]
     for run in (io, async_io, multi):
         assert run["requests_of_workers"] == {f"worker{i}": 4 for i in range(4)}
-        assert [batch.requests for batch in bench.batches(run)] == [
+        assert [batch.requests for batch in explain.batches(run)] == [
             [0, 1, 2, 3],
             [4, 5, 6, 7],
             [8, 9, 10, 11],
@@ -294,7 +310,7 @@ def test_flask_gunicorn_answers_four_at_a_time(tmp_path, capsys):
 def test_the_batches_have_the_size_of_the_slots(tmp_path, target, path, requests, sizes):
     arguments = ["--target", target, "--path", path, "-n", str(requests), "--task-time", "1"]
     _, document = run_bench(tmp_path, *arguments)
-    assert [len(batch.requests) for batch in bench.batches(document["runs"][0])] == sizes
+    assert [len(batch.requests) for batch in explain.batches(document["runs"][0])] == sizes
 
 
 def test_a_blocked_loop_serves_one_at_a_time_and_its_fix_all_at_once(tmp_path, capsys):
@@ -326,7 +342,7 @@ def test_workers_threads_and_subtasks_change_the_server(tmp_path):
         (["--target", "flask-gunicorn", "--path", "/nope"], "no path '/nope'; it has: /io,"),
         (["--target", "flask-gunicorn", "-n", "0"], "-n/--requests: '0' is not a whole number from 1"),
         (["--target", "flask-gunicorn", "-n", "ten"], "'ten' is not a whole number"),
-        (["--target", "flask-gunicorn", "--task-time", "nan"], "'nan' is not a number from"),
+        (["--target", "flask-gunicorn", "--task-time", "nan"], "'nan' is not a time from"),
         (["--target", "flask-gunicorn", "--workers", "-1"], "'-1' is not a whole number"),
         (["--target", "flask-dev", "--workers", "2"], "has no --workers"),
         (["--target", "flask-gunicorn", "--threads", "2"], "has no --threads"),
@@ -342,17 +358,17 @@ def test_workers_threads_and_subtasks_change_the_server(tmp_path):
         (["--url", "http://no.such.host.invalid/"], "cannot resolve"),
         (["--url", "http://127.0.0.1/", "-H", "X: a\r\nY: b"], "is not one header line"),
         (["--url", "http://127.0.0.1/", "-H", "X y: a"], "is not one header line"),
-        (["--url", "http://127.0.0.1/", "-H", "Content-Length: 4"], "bench.py sets this one itself"),
+        (["--url", "http://127.0.0.1/", "-H", "Content-Length: 4"], "set by this client itself"),
         (["--url", "http://127.0.0.1/", "-m", "GET /x"], "is not an HTTP method"),
         (["--url", "http://127.0.0.1/", "-c", "1", "--rate", "1"], "exclude each other"),
         (["--url", "http://127.0.0.1/", "--target", "flask-dev"], "exclude each other"),
         (["--url", "http://127.0.0.1/", "-t", "5"], "-t needs -n, -c, --rate or --ramp"),
         (["--url", "http://127.0.0.1/", "--ramp", "5:3"], "is not stages like"),
-        (["--url", "http://127.0.0.1/", "--ramp", "0s:3"], "must take some time"),
+        (["--url", "http://127.0.0.1/", "--ramp", "0s:3"], "a stage takes up to"),
         (["--url", "http://127.0.0.1/", "-p", "/nonexistent"], "cannot read /nonexistent"),
         (["--url", "http://127.0.0.1/", "--client-cpus", "x"], "is not CPU numbers"),
         (["--app", "main:app"], "--app needs --server"),
-        (["--app", "main", "--server", "uvicorn"], "is not module:attribute"),
+        (["--app", "main", "--server", "uvicorn"], "is not of the form module:app"),
         (["--target", "flask-dev", "--server", "uvicorn"], "--server goes with --app"),
         (["--target", "flask-dev", "--path", "/a b"], "is not a path"),
         (["--target", "flask-dev", "--json", "/nonexistent/x.json"], "/nonexistent/x.json"),
@@ -386,7 +402,7 @@ def test_the_report_in_the_readme_is_the_committed_run():
     document = json.loads((HERE / "logs/example/run.json").read_text())
     (run,) = document["runs"]
     log = serve.parse_access_log((HERE / run["access_log"]).read_text())
-    report = [bench.render_header(document), "", bench.render_prediction(run), "", bench.render_result(run, log)]
+    report = [explain.render_header(document), "", explain.render_prediction(run), "", explain.render_result(run, log)]
     assert "\n".join(report) + "\n" in code_blocks("text")
     assert run["log_lines"] == len(log.lines) == 16
 

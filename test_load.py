@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import io
 import itertools
 import json
 import math
@@ -24,6 +25,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,7 +138,7 @@ def test_a_cut_response_is_never_taken_for_a_complete_one(response, data):
     parser = load.ResponseParser(is_head_request=method == b"HEAD")
     head_is_there = parser.feed(raw[:cut]) if cut else False
     assert not head_is_there
-    if closes and parser.state == "close":
+    if closes and parser.until_close:
         assert parser.eof()
     else:
         with pytest.raises(load.HTTPError) as error:
@@ -801,17 +803,21 @@ def test_text_outside_of_ascii_is_sent_as_it_was_typed_in_an_ascii_locale():
         arguments = [f"http://{host}:{port}/", "-n", "1", "--data"]
         done = command(*arguments, "é".encode(), env=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    assert got[0].endswith(b"\r\n\r\n" + "é".encode()) and b"Content-Length: 2\r\n" in got[0]
+    assert got[-1].endswith(b"\r\n\r\n" + "é".encode()) and b"Content-Length: 2\r\n" in got[-1]
 
 
-def test_localhost_that_listens_on_ipv6_only_is_found(tmp_path):
+def test_localhost_that_listens_on_ipv6_only_is_found(tmp_path, monkeypatch):
+    found = [socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0] for host in ("127.0.0.1", "::1")]
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
         pytest.skip("no IPv6 on this machine")
     with serving(listener, keep_answering) as address:
+        both = [(*info[:4], (info[4][0], address[1], *info[4][2:])) for info in found]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
         code, document = run_main(f"http://localhost:{address[1]}/", "-n", "5", json_file=tmp_path / "x")
         assert (code, document["runs"][0]["answered"]) == (0, 5)
+        monkeypatch.undo()
         code, document = run_main(f"http://[::1]:{address[1]}/", "-n", "5", json_file=tmp_path / "x")
         assert (code, document["runs"][0]["answered"]) == (0, 5)
 
@@ -976,7 +982,7 @@ def test_a_signal_before_the_load_ends_it_with_a_word():
             sock = stack.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex(listener.getsockname())
-        code, out, err = interrupt("SIGTERM", "http://127.0.0.1:%d/" % listener.getsockname()[1], after_s=0.7)
+        code, out, err = interrupt("SIGTERM", f"http://127.0.0.1:{listener.getsockname()[1]}/", after_s=0.7)
     assert (code, out, err) == (143, "", "load.py: interrupted\n")
 
 
@@ -1081,3 +1087,308 @@ def peak_of_summary(rows: int, path: Path) -> float:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak_bytes / raw_bytes
+
+
+# ---------------------------------------------------------------- answers remembered: odd ones after usual ones
+
+
+def in_turn(*answers: tuple[bytes, bool]):
+    """A stub's behaviour: answer request i of the run with answers[i], piece by piece at each '|', then maybe close."""
+    turns = iter(answers)
+
+    def behave(sock):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while sock.recv(65536):
+            data, closes = next(turns)
+            for i, piece in enumerate(data.split(b"|")):
+                time.sleep(0.01 * bool(i))
+                sock.sendall(piece)
+            if closes:
+                return
+
+    return behave
+
+
+def long(head: bytes) -> bytes:
+    return HEAD + head + b"Content-Length: 2\r\n\r\n"
+
+
+ODD = {
+    "a head split in its middle": (b"HTTP/1.1 200 O|K\r\nContent-Length: 2\r\n\r\nok", 200),
+    "a head split before its last byte": (OK[:-3] + b"|" + OK[-3:], 200),
+    "a body apart from its head": (OK[:-2] + b"|ok", 200),
+    "a body in two pieces": (OK[:-1] + b"|k", 200),
+    "the last answer's bytes in two pieces": (OK[:10] + b"|" + OK[10:], 200),
+    "lines that end with a bare LF": (OK.replace(b"\r\n", b"\n"), 200),
+    "a folded header line": (long(b"X: a\r\n  b\r\n") + b"ok", 200),
+    "equal lengths given twice": (long(b"Content-Length: 2, 2\r\n") + b"ok", 200),
+    "no body": (b"HTTP/1.1 204 No Content\r\n\r\n", 204),
+    "304 with a length but no body": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", 304),
+    "100 before the answer": (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, 200),
+    "103 in a piece of its own before the answer": (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n|" + OK, 200),
+    "chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\no\r\n1;x=y\r\nk\r\n0\r\n\r\n", 200),
+    "a chunk split in its size": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0|2\r\nok\r\n0\r\n\r\n", 200),
+    "chunks and trailers": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n\r\n", 200),
+    "chunks win over a length": (
+        HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        200,
+    ),
+    "an error of the server": (b"HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\nok", 500),
+    "a reason that is missing": (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", 200),
+    "one byte more than usual": (HEAD + b"Content-Length: 3\r\n\r\nok!", 200),
+    "a body until the connection closes": (HEAD + b"\r\nok", 200, True),
+    "an answer that closes": (long(b"Connection: close\r\n") + b"ok", 200, True),
+    "HTTP/1.0, which closes": (OK.replace(b"1.1", b"1.0"), 200, True),
+    "a close without an answer": (b"", "closed", True),
+    "a close in the head": (OK[:20], "truncated", True),
+    "a close in the body": (OK[:-1], "truncated", True),
+    "a close in a chunk": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nok", "truncated", True),
+    "a byte too many": (OK + b"!", "malformed", True),
+    "two answers in one piece": (OK + OK, "malformed", True),
+    "a chunk size that is none": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2x\r\nok\r\n0\r\n\r\n", "malformed", True),
+    "a chunk that goes on": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nok\r\n0\r\n\r\n", "malformed", True),
+    "conflicting lengths": (long(b"Content-Length: 3\r\n") + b"ok", "malformed", True),
+    "a negative length": (HEAD + b"Content-Length: -2\r\n\r\nok", "malformed", True),
+    "no HTTP at all": (b"hello\r\n\r\n", "malformed", True),
+    "101, not asked for": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "malformed", True),
+    "a head without an end": (HEAD + b"X: y\r\n" * 20_000, "too large", True),
+    "a body that is announced as endless": (HEAD + b"Content-Length: 99999999999\r\n\r\n", "too large", True),
+}
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_answer_is_counted_right_after_usual_ones(odd, keep_alive):
+    data, outcome, *closes = ODD[odd]
+    answers = [(OK, False)] * 3 + [(data, bool(closes))] + [(OK, False)] * 3
+    with stub(in_turn(*answers)) as address, contextlib.suppress(StopIteration):
+        found = send(address, load.Pace(7, 1), keep_alive, timeout_s=3.0).exchanges
+    assert outcomes(found) == [200, 200, 200, outcome, 200, 200, 200]
+    assert [found.body_bytes[i] for i in (0, 1, 2, 4, 5, 6)] == [2] * 6
+    if outcome == 200:
+        assert found.body_bytes[3] == (3 if "more than" in odd else 2)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(responses(), st.integers(1, 3)), min_size=1, max_size=4))
+def test_answer_after_answer_on_one_connection_is_what_h11_reads(drawn):
+    answers = [response for response, times in drawn for _ in range(times)]
+    expected = [read_with_h11(data, method) for data, method, _ in answers]
+    turns = in_turn(
+        *((data.replace(b"|", b"_"), not stays) for (data, _, _), (_, _, stays) in zip(answers, expected, strict=True))
+    )
+    requests = (method + b" / HTTP/1.1\r\nHost: x\r\n\r\n" for _, method, _ in answers)
+    with stub(turns) as address:
+        found = send(address, load.Pace(len(answers), 1), keep_alive=True, messages=requests)
+    assert outcomes(found.exchanges) == [status for status, _, _ in expected]
+    assert list(found.exchanges.body_bytes) == [size for _, size, _ in expected]
+    assert found.sockets_opened == 1 + sum(not stays for _, _, stays in expected[:-1])
+
+
+# ---------------------------------------------------------------- an open loop that is punctual
+
+
+@pytest.mark.parametrize("arrivals", ["constant", "poisson"])
+def test_latency_is_service_time_and_lag(tmp_path, arrivals):
+    with stub(keep_answering) as (host, port):
+        arguments = ["--rate", "200", "-n", "100", "-k", "--arrivals", arrivals]
+        code, document = run_main(f"http://{host}:{port}/", *arguments, json_file=tmp_path / "x")
+    (run,) = document["runs"]
+    assert (code, run["due"], run["sent"]) == (0, 100, 100)
+    assert run["lag_s"]["min"] >= 0 and run["lag_s"]["median"] < 0.005
+    mean = {name: of["mean"] for name, of in (("latency", run["latency_s"]), ("lag", run["lag_s"]))}
+    assert mean["latency"] == pytest.approx(run["phases_s"]["total"]["mean"] + mean["lag"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "latency_s", "says"),
+    [(0.002, 0.1, None), (0.02, 0.1, "20%"), (0.0004, 0.001, None), (0.001, 0.002, "50%"), (0.02, 5.0, "0%")],
+)
+def test_a_late_client_is_measured_by_the_latency(lag_s, latency_s, says):
+    lag, latency = ({"p99": p99, "max": 9.9} for p99 in (lag_s, latency_s))
+    warnings = [
+        warned for warned in load.audit(plain_run(lag_s=lag, latency_s=latency)) if warned["id"] == "late-sends"
+    ]
+    assert [says in warned["symptom"] for warned in warnings] == ([] if says is None else [True])
+
+
+# ---------------------------------------------------------------- percentiles to be trusted
+
+
+@pytest.mark.parametrize("n", [1, 7, 10, 100, 367, 1000])
+@pytest.mark.parametrize("per_cent", [50.0, 90.0, 99.0, 99.9])
+def test_an_interval_covers_the_percentile_in_95_of_100_samples_and_no_narrower_one_does(n, per_cent):
+    chances = [math.comb(n, k) * (per_cent / 100) ** k * (1 - per_cent / 100) ** (n - k) for k in range(n + 1)]
+    low, high = load.interval_ranks(n, per_cent)
+    assert sum(chances[:low]) <= 0.025 < sum(chances[: low + 1])
+    assert sum(chances[high:]) <= 0.025 and (high == 1 or sum(chances[high - 1 :]) > 0.025)
+
+
+def test_the_interval_of_a_percentile_has_its_measured_values_for_ends():
+    found = load.statistics_of([i / 1000 for i in range(1, 1001)])
+    assert found["p999"] == 0.999 and load.statistics_of([0.1] * 999)["p999"] is None
+    assert found["intervals"]["median"] == [0.469, 0.532] or found["intervals"]["median"] == (0.469, 0.532)
+    assert found["intervals"]["p99"] == (0.983, 0.997)
+    assert found["intervals"]["p999"] == (0.997, None)  # a thousand values do not bound it
+
+
+def test_failed_requests_are_slower_than_any_answer_in_the_line_at_least():
+    rows = [(0.0, 0.1, 200)] * 80 + [(0.0, 0.001, 0)] * 10 + [(0.0, 2.0, 0)] * 10  # 10 refused at once, 10 timed out
+    run = load.summarise(traffic("-n", "100"), measured(rows))
+    assert (run["latency_s"]["p95"], run["latency_s"]["max"]) == (0.1, 0.1)
+    assert (run["at_least_s"]["median"], run["at_least_s"]["p95"], run["at_least_s"]["max"]) == (0.1, 2.0, 2.0)
+    assert re.search(r"^at least +100 ", load.render_phases(run), re.MULTILINE)
+    assert load.summarise(traffic("-n", "100"), measured(rows[:80]))["at_least_s"] is None
+
+
+# ---------------------------------------------------------------- several client processes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [("-n 101 -c 10 -k", 101), ("-n 7", 7), ("-n 2 -c 2 --processes 4", 2), ("--rate 100 -n 51 -k", 51),
+     ("--rate 100 -t 0.5 --arrivals poisson --seed 1", None), ("-c 5 -t 0.4 -k", None),
+     ("--ramp 0.2s:6,0.3s:6 -k", None)],
+)  # fmt: skip
+def test_a_load_dealt_to_processes_is_the_same_load(tmp_path, arguments, sent):
+    ids: Counter[bytes] = Counter()
+
+    def note(sock):
+        while data := sock.recv(65536):
+            ids.update(re.findall(rb"X-Request-Id: (\d+)", data))
+            time.sleep(0.002)
+            sock.sendall(OK)
+
+    options = parse(*["--processes", "3", *arguments.split()])
+    with stub(note) as address:
+        plan = load.traffic_of(options)
+        found = load.measure(plan, address, numbered=True)
+    run, columns = load.summarise(plan, found), found.exchanges
+    assert run["answered"] == run["sent"] == len(columns.status) == sum(ids.values())
+    assert sent is None or run["sent"] == sent
+    assert {int(number) for number in ids} == set(found.numbers or range(run["sent"])) and max(ids.values()) == 1
+    if run["mode"] in ("open", "burst") or sent:
+        assert list(found.numbers) == list(range(run["sent"]))
+    if run["mode"] == "open":
+        assert run["due"] == run["sent"]
+        assert all(start - found.begun_s >= plan.pace.due_s(i) - 1e-6 for i, start in enumerate(columns.started_s))
+    if run["concurrency"] and "-k" in arguments:
+        assert run["sockets_opened"] == run["concurrency"]
+    totals = [end - start for start, end in zip(columns.started_s, columns.answered_s, strict=True)]
+    assert run["phases_s"]["total"] == load.statistics_of(totals)
+
+
+def children_of(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(child) for child in found.split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ps --ppid")
+@pytest.mark.parametrize(("arguments", "asked"), [("-n 4000 -c 8 -k", 4000), ("-c 8 -t 2 -k", None)])
+def test_a_client_process_that_dies_is_reported_and_its_requests_are_failures(tmp_path, arguments, asked):
+    with stub(slowly_answering) as (host, port):
+        line = [*LOAD, f"http://{host}:{port}/", *arguments.split(), "--processes", "4", "--json", str(tmp_path / "x")]
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(1.2)
+        os.kill(children_of(process.pid)[1], signal.SIGKILL)
+        out, err = process.communicate(timeout=60)
+    (run,) = json.loads((tmp_path / "x").read_text())["runs"]
+    assert (process.returncode, err) == (1, "")
+    assert asked is None or run["sent"] == asked
+    assert run["sent"] == run["answered"] + run["failed"] == len(run["exchanges"]["status"])
+    assert run["errors"] == {"client died": run["failed"]}
+    assert run["failed"] == asked // 4 if asked else run["failed"] > 20
+    assert "client-died" in [warned["id"] for warned in run["warnings"]]
+    assert "a client process died" in " ".join(out.split())
+
+
+def test_a_signal_to_several_processes_ends_them_with_their_figures(tmp_path):
+    with stub(slowly_answering) as (host, port):
+        arguments = [
+            f"http://{host}:{port}/",
+            "-c",
+            "6",
+            "-t",
+            "60",
+            "-k",
+            "--processes",
+            "2",
+            "--json",
+            tmp_path / "x",
+        ]
+        code, _, err = interrupt("SIGINT", *map(str, arguments))
+    (run,) = json.loads((tmp_path / "x").read_text())["runs"]
+    assert (code, err, run["stopped"]) == (130, "", "SIGINT")
+    assert run["answered"] > 10 and run["sent"] == run["answered"] + run["failed"]
+
+
+# ---------------------------------------------------------------- ApacheBench's letters
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        (["-T", "text/plain", "--data", "x"], [b"POST / HTTP/1.1", b"Content-Type: text/plain"]),
+        (["-A", "user:pass"], [b"Authorization: Basic dXNlcjpwYXNz"]),
+        (["-C", "a=b", "-C", "c=d"], [b"Cookie: a=b; c=d"]),
+        (["-i"], [b"HEAD / HTTP/1.1"]),
+        (["-l", "-r"], [b"GET / HTTP/1.1"]),
+    ],
+)
+def test_the_letters_of_ab_do_what_they_do_there(arguments, lines):
+    message = next(traffic(*arguments).messages(False))
+    assert set(lines) <= set(message.split(b"\r\n"))
+
+
+@pytest.mark.parametrize("letter", load.NOT_HERE)
+@pytest.mark.parametrize("value", [[], ["x"]])
+def test_the_other_letters_of_ab_are_refused_with_what_to_use_instead(capsys, letter, value):
+    assert load.main([URL, letter, *value]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"load.py: argument {letter}: ab's, not here: {load.NOT_HERE[letter]}\n")
+
+
+def test_no_letter_of_ab_is_forgotten():
+    parser = load.Parser(prog="load.py")
+    load.add_options(parser)
+    known = {letter for action in parser._actions for letter in action.option_strings} | {"-e", "-g"}
+    assert {f"-{letter}" for letter in "nctsbBpuTvwixyzCAPXVkdSqlgerhHmIfZE"} <= known
+
+
+def test_percentiles_and_answers_go_into_files_as_ab_writes_them(tmp_path):
+    with stub(keep_answering, reset) as (host, port):
+        arguments = [
+            f"http://{host}:{port}/",
+            "-n",
+            "50",
+            "-c",
+            "1",
+            "-e",
+            str(tmp_path / "e"),
+            "-g",
+            str(tmp_path / "g"),
+        ]
+        _, document = run_main(*arguments, json_file=tmp_path / "x")
+    answered = document["runs"][0]["answered"]
+    head, *lines = (tmp_path / "e").read_text().splitlines()
+    assert head == "Percentage served,Time in ms" and [int(line.split(",")[0]) for line in lines] == list(range(100))
+    total = document["runs"][0]["phases_s"]["total"]
+    assert float(lines[90].split(",")[1]) == pytest.approx(total["p90"] * 1000, abs=0.002)
+    head, *lines = (tmp_path / "g").read_text().splitlines()
+    assert head == "starttime\tseconds\tctime\tdtime\tttime\twait" and len(lines) == answered == 25
+    times = [[float(cell) for cell in line.split("\t")[2:]] for line in lines]
+    assert [row[2] for row in times] == sorted(row[2] for row in times)
+    assert all(connect + wait == pytest.approx(whole, abs=0.01) for connect, wait, whole, _ in times)
+
+
+def test_the_progress_line_shows_rate_and_time_left(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    progress = load.Progress(load.Pace(1000, 10))
+    progress.show(time.perf_counter() - 2.0, 510, 10)
+    progress.clear()
+    line, end = sys.stderr.getvalue().split("\r\033[K")[1:]
+    assert re.fullmatch(r" +2\.0 s  510 sent, 10 under way, 250/s, 2 s left", line) and end == ""

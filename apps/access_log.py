@@ -4,17 +4,18 @@
 
 Status, duration, then what matches the line to a client's record: the request's X-Request-Id (or -) and the handler's
 start on the system's monotonic clock. Servers' own logs stamp the end of a request, which hides who had to wait.
-Each process writes `ready` once it can take requests, and `forks` if it forks before it had any: then it is a master
-that has preloaded the app. A `def` handler of FastAPI starts when AnyIO gives it a thread and ends when it returns
-it: both are caught where AnyIO enters the thread. Other handlers end with the last byte that they hand to the server.
+Each process writes `ready` once it can take requests, `forks` if it forks before it had any (then it is a master that
+has preloaded the app), and `failed` with the reason if the app cannot be loaded. A `def` handler of FastAPI starts
+when AnyIO gives it a thread and ends when it returns it: both are caught where AnyIO enters the thread. Other handlers
+end with the last byte that they hand to the server.
 
-Serve any app with it by hand; without ACCESS_LOG=FILE the lines go to stderr:
+Serve any app with it by hand; without BENCH_LOG=FILE the lines go to stderr:
 
-    APP=flask_sync:app gunicorn --workers 4 --chdir apps access_log:wsgi
-    APP=fastapi_sync:app uvicorn --app-dir apps access_log:asgi
-    APP=flask_sync:app flask --app apps/access_log:flask_app run
+    BENCH_APP=flask_sync:app gunicorn --workers 4 --chdir apps access_log:wsgi
+    BENCH_APP=fastapi_sync:app uvicorn --app-dir apps access_log:asgi
+    BENCH_APP=flask_sync:app flask --app apps/access_log:flask_app run
 
-APP may also be called or dotted: module:create_app(), module:create_app("production"), package.module:object.app.
+BENCH_APP may also be called or dotted: module:create_app(), module:create_app("production"), package.mod:object.app.
 """
 
 import ast
@@ -27,7 +28,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 # O_APPEND and one write a line: lines of many processes and threads never mix.
-LOG_FD = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if (path := os.environ.get("ACCESS_LOG")) else 2
+LOG_FD = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if (path := os.environ.get("BENCH_LOG")) else 2
 ZONE = datetime.now().astimezone().tzinfo  # as it is before the app is loaded: Django changes it
 request_call = contextvars.ContextVar("request_call")
 calls = 0  # of the app, in this process
@@ -44,6 +45,11 @@ def say_ready():
     os.register_at_fork(
         before=lambda: None if calls else write_line("forks"), after_in_child=lambda: calls or write_line("ready")
     )
+
+
+def say_failed(error):
+    """In one line, whatever it was: an import that raises, a sys.exit(), a startup that ends in a traceback."""
+    write_line(f"failed {' '.join(f'{type(error).__name__}: {error}'.split())[:500]}")
 
 
 class Call:
@@ -146,7 +152,14 @@ class ASGI:
             call.log(scope["method"], scope["path"], query, status[0], request_id)
 
     async def lifespan(self, scope, receive, send):
+        has_answered = False
+
         async def announce(message):
+            nonlocal has_answered
+            has_answered = True
+            if message["type"] == "lifespan.startup.failed":  # its message is the text of a traceback, or a sentence
+                said = (message.get("message") or "").strip() or "in its startup"
+                write_line(f"failed {said.splitlines()[-1][:500]}")
             await send(message)
             if message["type"] == "lifespan.startup.complete":
                 say_ready()
@@ -154,7 +167,8 @@ class ASGI:
         try:
             await self.app(scope, receive, announce)
         except Exception:  # an app need not speak lifespan; servers take the exception for that answer
-            say_ready()
+            if not has_answered:
+                say_ready()
             raise
 
 
@@ -196,7 +210,11 @@ def load_app(name):
 
 @functools.cache
 def wrapped(kind):
-    app = load_app(os.environ["APP"])
+    try:
+        app = load_app(os.environ["BENCH_APP"])
+    except BaseException as error:  # sys.exit() too; some servers would start such a worker again for ever
+        say_failed(error)
+        raise
     if kind == "asgi":
         stamp_in_thread()
         return ASGI(app)

@@ -4,7 +4,7 @@ This file says what a suite is, and has what their tables and pictures share: ho
 figures of several repeats are put in a line and compared. A new post is a file
 here that ends with its SUITE, and its name in SUITES of sweep.py, which does the
 rest: order, resume, run, report. Nothing here runs anything or opens a file
-(suite client excepted, whose variants are other programs).
+(suite client excepted, which compares programs).
 
 How a figure is shown: the median of the repeats, in brackets the least and the
 most. A ratio is the median of the ratios within each repeat. Where the spreads
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, cast
 
-import bench
+from explain import Run
 from load import Machine
 
 Figure = Any  # matplotlib.figure.Figure, of a package that need not be there; so are its panels and axes
@@ -30,7 +30,7 @@ Cell = tuple[str, int, int]  # variant, concurrency, repeat: one run
 
 
 class ToolRun(TypedDict):
-    """A run of another program than bench.py: what it reports, and the CPU time that it used."""
+    """A run of a program: what it reports, and the CPU time that it used."""
 
     throughput_rps: float
     requests: int
@@ -47,7 +47,7 @@ class Entry(TypedDict):
     concurrency: int
     repeat: int
     wall_s: float  # with the start and the stop of the server
-    run: bench.Run | ToolRun  # of bench.Run without the keys that sweep.py calls bulky
+    run: Run | ToolRun  # of a Run without the keys that sweep.py calls bulky
 
 
 class Document(TypedDict):
@@ -79,10 +79,11 @@ class Published(NamedTuple):
 
 class Variant(NamedTuple):
     name: str
-    arguments: str  # of bench.py (suite client: the tool); {n} {c} {t} are filled in
+    arguments: str  # of bench.py; {n} {c} {t} are filled in
     group: str = ""  # variants of one group are compared, so they run next to each other
     concurrency: tuple[int, ...] = (0,)
     published: tuple[Published, ...] = ()
+    program: str = ""  # what runs instead of bench.py
 
 
 class Picture(NamedTuple):
@@ -92,11 +93,15 @@ class Picture(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """How to run variants that are other programs than bench.py."""
+    """How to run the variants that name a program."""
 
-    is_there: Callable[[Variant], bool]
+    is_there: Callable[[str], bool]
     run: Callable[[Document, Variant, int, Path], ToolRun]  # at a concurrency, with a folder for temporary files
     versions: Callable[[], dict[str, str]]
+
+
+def task_time(_: Variant, __: int, values: Mapping[str, str]) -> float:
+    return float(values["t"])
 
 
 def nothing_to_say(_: Document) -> list[str]:
@@ -112,13 +117,13 @@ class Suite(NamedTuple):
     full: dict[str, str]  # what {n} and {t} stand for
     quick: dict[str, str]
     bodies: dict[str, dict[str, object]]  # what an app must answer, by path, before it is timed
-    seconds: Callable[[Variant, int, Mapping[str, str]], float]  # a run takes, about, where no prediction says it
     tables: Callable[[Document], str]
     pictures: tuple[Picture, ...] = ()
+    seconds: Callable[[Variant, int, Mapping[str, str]], float] = task_time  # of a run at c, if nothing predicts them
     foretell: Callable[[Document], list[str]] = nothing_to_say  # lines to print before the first run
     repeats: int = 3
     has_scale: bool = False  # {t} is a scale that the user may choose
-    programs: Programs | None = None  # None: bench.py runs the variants
+    programs: Programs | None = None
 
 
 def can_pin() -> bool:
@@ -143,9 +148,9 @@ def entries_of(document: Document, variant: str, concurrency: int = 0) -> list[E
     return sorted(found, key=lambda entry: entry["repeat"])
 
 
-def runs_of(document: Document, variant: str, concurrency: int = 0) -> dict[int, bench.Run]:
+def runs_of(document: Document, variant: str, concurrency: int = 0) -> dict[int, Run]:
     """The runs of bench.py by their repeats."""
-    return {entry["repeat"]: cast(bench.Run, entry["run"]) for entry in entries_of(document, variant, concurrency)}
+    return {entry["repeat"]: cast(Run, entry["run"]) for entry in entries_of(document, variant, concurrency)}
 
 
 def figures(document: Document, variant: str, key: str, concurrency: int = 0) -> dict[int, float]:
@@ -154,7 +159,7 @@ def figures(document: Document, variant: str, key: str, concurrency: int = 0) ->
     return {repeat: value for repeat, value in found.items() if value is not None}
 
 
-def median_run(runs: dict[int, bench.Run]) -> bench.Run | None:
+def median_run(runs: dict[int, Run]) -> Run | None:
     """The run whose time is the median of the repeats (of an even number, the lower)."""
     ordered = sorted(runs.values(), key=lambda run: run["measured_s"])
     return ordered[(len(ordered) - 1) // 2] if ordered else None
@@ -195,6 +200,13 @@ def spread_ms(values_s: Sequence[float]) -> str:
     return spread([value_s * 1000 for value_s in values_s])
 
 
+TOLERANCE, TOLERANCE_S = 0.05, 0.1  # a time fits its prediction within 5 % + 100 ms
+
+
+def fits(measured_s: float, predicted_s: float) -> bool:
+    return abs(measured_s - predicted_s) <= predicted_s * TOLERANCE + TOLERANCE_S
+
+
 def paired(a: dict[int, float], b: dict[int, float]) -> list[float]:
     """a / b within each repeat that has both: what changed between the repeats is in neither.
 
@@ -217,7 +229,7 @@ def compare(a: dict[int, float], b: dict[int, float]) -> str:
     ratios = paired(a, b)
     text = spread(ratios)
     if len(ratios) > 1 and min(a.values()) <= max(b.values()) and min(b.values()) <= max(a.values()):
-        same = all(abs(ratio - 1) <= bench.TOLERANCE for ratio in ratios)
+        same = all(abs(ratio - 1) <= TOLERANCE for ratio in ratios)
         text += ", the same" if same else ", too noisy to tell"
     return text
 

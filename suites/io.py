@@ -8,11 +8,11 @@ second round.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import bench
 import slots
+from explain import Run, unlimited
 from slots import ANYIO_THREADS, plural
 from suites import (
     BLUE,
@@ -27,6 +27,7 @@ from suites import (
     Variant,
     compare,
     figures,
+    fits,
     label_log,
     median_run,
     runs_of,
@@ -58,34 +59,30 @@ RATIOS = (  # of requests/s or of time; what the post says of it
 )
 
 
-def seconds(_: Variant, __: int, values: Mapping[str, str]) -> float:
-    return float(values["t"])
-
-
 # ---------------------------------------------------------------- tables
 
 
-def even(run: bench.Run) -> float:
+def even(run: Run) -> float:
     """What a burst should take if every worker took the same share."""
     return run["predicted_s"] or 0.0
 
 
-def by_split(run: bench.Run) -> float:
+def by_split(run: Run) -> float:
     """What it should take given the shares of the workers; without a log nobody knows them: an even split."""
     return run["split_predicted_s"] or even(run)
 
 
-def answers_of(run: bench.Run) -> int:
+def answers_of(run: Run) -> int:
     return run["requests"] or 0
 
 
-def shares_of(run: bench.Run) -> list[int]:
+def shares_of(run: Run) -> list[int]:
     return sorted(run["requests_of_workers"].values(), reverse=True)
 
 
 def endpoint_row(document: Document, variant: Variant) -> list[str]:
     runs = list(runs_of(document, variant.name).values())
-    fitting = sum(not run["failed"] and bench.fits(run["measured_s"], by_split(run)) for run in runs)
+    fitting = sum(not run["failed"] and fits(run["measured_s"], by_split(run)) for run in runs)
     return [
         variant.name,
         short(variant.published[0].rps),
@@ -111,7 +108,7 @@ def ratio_row(document: Document, a: str, b: str, key: str, says: str) -> list[s
     ]
 
 
-def split_row(repeat: int, run: bench.Run) -> list[str]:
+def split_row(repeat: int, run: Run) -> list[str]:
     shares = shares_of(run)
     rounds = slots.rounds(shares[0], ANYIO_THREADS) if shares else 0
     return [str(repeat), " + ".join(map(str, shares)), str(rounds), f"{short(run['measured_s'])} s"]
@@ -147,12 +144,12 @@ def burst_answers(shares: Sequence[int], slots_of_worker: float, wait_s: float) 
     return sorted(at_s for n in shares for at_s in slots.predict([0.0] * n, worker, wait_s).answered_s)
 
 
-def draw_staircase(panel: Any, run: bench.Run, path: str, look: tuple[str, str, float, str], place: int) -> None:
+def draw_staircase(panel: Any, run: Run, path: str, look: tuple[str, str, float, str], place: int) -> None:
     """One endpoint: predicted as a thin line, measured on it."""
     marker, colour, size, face = look
     n, wait_s, shares = answers_of(run), run["wait_s"] or 0.0, shares_of(run)
-    each = bench.unlimited(run["slots_per_worker"])
-    by_even = burst_answers([n], bench.unlimited(run["slots"]), wait_s)
+    each = unlimited(run["slots_per_worker"])
+    by_even = burst_answers([n], unlimited(run["slots"]), wait_s)
     by_shares = burst_answers(shares, each, wait_s)
     panel.plot(range(1, n + 1), by_even, drawstyle="steps-mid", color="black", linewidth=0.8, zorder=3)
     if by_shares and by_shares[-1] > 1.5 * by_even[-1]:
@@ -203,7 +200,8 @@ def split(document: Document, figure: Figure) -> None:
         ticks.append((group * (len(shares) + 1) + (len(shares) - 1) / 2, f"repeat {repeat}\n{run['measured_s']:.2f} s"))
     panel.axhline(limit, color="black", linestyle="--", linewidth=1)
     panel.text(1, limit + 1, f"{limit} threads", ha="right", va="bottom", transform=panel.get_yaxis_transform())
-    panel.set_xlim(-0.8, panel.dataLim.xmax * 1.12 + 0.3)  # with room for that label
+    if ticks:
+        panel.set_xlim(-0.8, panel.dataLim.xmax * 1.12 + 0.3)  # with room for that label
     panel.set_xticks([x for x, _ in ticks], [label for _, label in ticks])
     panel.grid(axis="x", visible=False)
     panel.set_ylim(0, 1.15 * max(50, panel.dataLim.ymax))
@@ -225,7 +223,6 @@ SUITE = Suite(
         "/async-io": {"task_time": 0.01},
         "/async-io-multi": {"task_time": 0.01, "subtasks": 2},
     },
-    seconds=seconds,
     tables=tables,
     pictures=(Picture("staircase", 4.0, staircase), Picture("split", 3.4, split)),
 )

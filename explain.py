@@ -1,0 +1,968 @@
+"""explain.py - one run, explained: its record, its prediction, and what may be said of it.
+
+bench.py runs; here stands what is computed before a run (from settings alone) and
+after it (from what was measured), and how a report says it. Nothing here starts,
+sends, reads or writes anything, so that every sentence can be tried without a
+server. Before: describe() and forecast_of(). After: summarise_log(), judge(),
+limits_of(), audit(). The rest is the report.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypedDict
+
+import load
+import serve
+import slots
+from load import Traffic, Warned, milliseconds, plural, seconds, section
+from serve import LogLine
+from slots import NO_LIMIT, Expected
+
+TOLERANCE = 0.05  # of a prediction, beside the band
+MOST_PREDICTED = 300_000  # requests that are predicted one by one: a second
+LONE_REQUESTS = 3  # sent one after the other before a run; one alone where a request takes long
+LONG_WAIT_S = 0.3
+
+# ---------------------------------------------------------------- records
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, before it: what to start, what to send, and how long a request waits."""
+
+    target: str  # the name to show
+    traffic: Traffic
+    launch: serve.Launch | None = None  # None: it runs already
+    task_time_s: float = 1.0
+    subtasks: int = 2
+    wait_s: float | None = None  # what one request waits: the task time, a subtask's share of it; None: not known
+    cpu_time_s: float = 0.0  # what it computes besides
+    distribution: str = "constant"  # of the waits
+    workload: str | None = None
+    cpus: int = 1  # that the server may use
+    client_on_server_cpus: bool = False  # and has to share with the client, as there are no others
+
+    @property
+    def slots_per_worker(self) -> float | None:
+        return self.launch.slots_per_worker if self.launch else None
+
+    @property
+    def workers(self) -> int:
+        return self.launch.workers if self.launch else 1
+
+    @property
+    def slots(self) -> float | None:
+        """Of all processes together; None: not known."""
+        each = self.slots_per_worker
+        return None if each is None else each * self.workers
+
+    @property
+    def why_slots(self) -> str:
+        return self.launch.why_slots if self.launch else "not known for a server that was not started here"
+
+
+class RunPlan(load.Described):
+    """What is known before the first request is sent: the plan and the prediction."""
+
+    target: str
+    server: str | None
+    server_command: str
+    handler: str | None
+    workers: int
+    threads: int
+    slots_known: bool
+    slots_per_worker: int | None  # null: no limit, or not known
+    slots: int | None
+    why_slots: str
+    shared_queue: bool  # one queue for all processes
+    notes: list[str]  # what overrules what in the server's settings
+    task_time_s: float
+    subtasks: int
+    distribution: str
+    cpu_time_s: float
+    cpus: int
+    client_on_server_cpus: bool
+    all_cpus: int  # of the machine
+    pool: int
+    workload: str | None
+    wait_s: float | None
+    warm_up: int  # requests before the run, at once
+    lone_requests: int  # and one after the other
+    predicted_s: float | None  # how long everything should take; null: not known
+    ceiling_rps: float | None  # what throughput cannot exceed: S / t
+    prediction: Expected | None
+    form: str  # the closed form with its numbers, or why there is no prediction
+
+
+class LogSummary(TypedDict):
+    """What only the server's side knows; null and empty without a log."""
+
+    log_lines: int | None
+    requests_of_workers: dict[str, int]
+    split_predicted_s: float | None  # as predicted_s, given who took how many
+    split_prediction: Expected | None  # the prediction once more, request by request, given who took which
+    slots_seen: int | None  # the most that one worker had in its handlers at a time
+    slots_held: int | None  # how many it had whenever a request began that had waited: its slots; null: nobody waited
+    handler_s: float | None  # the time that all handlers together were busy or waiting
+
+
+class Band(TypedDict):
+    """What this machine adds to a prediction, measured: a figure fits within 5 % and this."""
+
+    overhead_s: float  # of a lone request, or of the fastest: its latency less the wait
+    timer_s: float  # how late a sleeping process wakes
+    cpu_s: float  # CPU seconds a request, of server and client, and longer if others took the CPUs meanwhile
+    cpus: int  # to share them
+    makespan_s: float  # what all that can add to the time until the last answer
+    latency_s: float  # and to the latency of one request
+
+
+class Limit(TypedDict):
+    resource: str  # slots, cpu, pool, backlog, client, arrivals or none
+    busy: float  # the share of the time
+    ceiling_rps: float | None  # requests/s at which it would be full
+    evidence: str
+
+
+class RunColumns(load.Columns, total=False):
+    worker: Sequence[str | None]
+    handler_started_s: Sequence[float | None]
+    predicted_answered_s: Sequence[float | None]
+
+
+class BooksSeen(TypedDict, total=False):
+    """What Postgres counted in the run, or why it cannot say."""
+
+    rows: int
+    statements: int | None
+    connections: int
+    version: str
+    error: str
+
+
+class Finding(RunPlan, load.Summary, LogSummary):
+    """All that every run has; all times in seconds, those of events since the run began."""
+
+    when: str
+    access_log: str | None
+    server_log: str | None
+    server_said: str | None  # the line of the server's log that tells most, where requests failed
+    server_ended: bool  # by itself, in the run
+    lone_s: float | None  # the least latency of a request alone, before the run
+    other_cpu_s: float | None  # CPU seconds that neither server nor client used: of other programs
+    band: Band | None
+    limits: list[Limit]  # most binding first
+    explained_by: str | None  # prediction, split, cpu, a warning's id, or nothing; null: nothing was predicted
+    warnings: list[Warned]
+
+
+class Run(Finding, total=False):
+    """One run, as JSON has it."""
+
+    database: BooksSeen
+    exchanges: RunColumns  # every request's raw times; of a burst, and where JSON is asked for
+    answered_s: list[float]  # what sweep.py keeps of them: the answers' times, sorted
+
+
+# ---------------------------------------------------------------- before the run
+
+
+def forecast_of(plan: Plan, process_of: Sequence[int] = ()) -> slots.Forecast | None:
+    """Start and answer of every request; None where slots or wait are not known, or there are too many to predict.
+
+    process_of: which process takes request i, where that is known afterwards; else each the next one in turn.
+    """
+    pace, launch, each, wait_s = plan.traffic.pace, plan.launch, plan.slots_per_worker, plan.wait_s
+    if each is None or not wait_s or not launch:
+        return None
+    held_s = held_for(plan, each, wait_s)
+    most = pace.due_in_all if pace.rate else pace.requests
+    if min(most, pace.time_limit_s / held_s * min(each * plan.workers, pace.most_under_way)) > MOST_PREDICTED:
+        return None
+    server = serve.SERVERS[launch.server]
+    service = slots.Service((each,) * plan.workers, server.shared_queue, slots.PASSES.get(launch.handler or "", (1.0,)))
+    held: slots.Wait = held_s
+    if plan.distribution != "constant":
+        held = lambda i: slots.drawn_wait_s(wait_s, plan.distribution, i) + held_s - wait_s  # noqa: E731
+    if pace.mode == "burst":
+        return slots.predict([0.0] * int(pace.requests), service, held, process_of)
+    if pace.rate:
+        return slots.predict([pace.due_s(i) for i in range(pace.due_in_all)], service, held, process_of)
+    users: int | slots.Stages = pace.stages or int(min(pace.concurrency, served_connections(plan)))
+    return slots.predict_users(
+        users, service, held, requests=pace.requests, time_limit_s=pace.time_limit_s, think_s=pace.think_s,
+        process_of=process_of,
+    )  # fmt: skip
+
+
+def held_for(plan: Plan, each: float, wait_s: float) -> float:
+    """How long a request holds its slot: t + s; but not less than its share of the CPUs allows, S s / P.
+
+    That is the second resource in one number: X = S / max(t + s, S s / P) = min(S / (t + s), P / s).
+    """
+    at_once = min(each * plan.workers, plan.traffic.pace.most_under_way)
+    processors = min(plan.workers, plan.cpus)  # a Python process computes on one at a time
+    return max(wait_s + plan.cpu_time_s, at_once * plan.cpu_time_s / processors if plan.cpu_time_s else 0.0)
+
+
+def served_connections(plan: Plan) -> float:
+    """How many kept connections a server serves; the others wait until one of them closes."""
+    limit = serve.SERVERS[plan.launch.server].open_connections if plan.launch else None
+    return limit if limit and plan.traffic.keep_alive else math.inf
+
+
+def describe(plan: Plan) -> RunPlan:
+    """The plan and its prediction, ready for JSON."""
+    pace, wait_s, launch = plan.traffic.pace, plan.wait_s, plan.launch
+    each, total = plan.slots_per_worker, plan.slots
+    predicted_s = ceiling_rps = None
+    if total is not None and wait_s:
+        busy, held_s = min(total, pace.most_under_way), held_for(plan, each or 1, wait_s)  # slots that this can fill
+        if pace.mode in ("burst", "closed") and pace.requests < math.inf:
+            predicted_s = slots.burst_s(int(pace.requests), busy if busy < pace.requests else total, held_s)
+        if busy < math.inf:
+            ceiling_rps = busy / held_s
+    forecast, spread_s = forecast_of(plan), None
+    if pace.mode == "closed" and total and wait_s:
+        spread_s = slots.closed_loop(int(pace.concurrency), total, wait_s + plan.cpu_time_s, pace.think_s)[1]
+    return {
+        **load.describe(plan.traffic),
+        "target": plan.target,
+        "server": launch.server if launch else None,
+        "server_command": " ".join(launch.command("PORT", launch.app)) if launch else "",
+        "handler": launch.handler if launch else None,
+        "workers": plan.workers,
+        "threads": launch.threads if launch else 1,
+        "slots_known": each is not None,
+        "slots_per_worker": load.finite(each),
+        "slots": load.finite(total),
+        "why_slots": plan.why_slots,
+        "shared_queue": bool(launch and serve.SERVERS[launch.server].shared_queue),
+        "notes": list(launch.notes) if launch else [],
+        "task_time_s": plan.task_time_s,
+        "subtasks": plan.subtasks,
+        "distribution": plan.distribution,
+        "cpu_time_s": plan.cpu_time_s,
+        "cpus": plan.cpus,
+        "client_on_server_cpus": plan.client_on_server_cpus,
+        "all_cpus": load.about_machine()["cpus"],
+        "pool": launch.pool if launch else 0,
+        "workload": plan.workload,
+        "wait_s": wait_s,
+        "warm_up": plan.traffic.warm_up,
+        "lone_requests": lone_requests(plan),
+        "predicted_s": predicted_s,
+        "ceiling_rps": ceiling_rps,
+        "prediction": slots.expected(forecast, pace.time_limit_s, spread_s) if forecast else None,
+        "form": form_of(plan),
+    }
+
+
+def lone_requests(plan: Plan) -> int:
+    """How many requests are sent alone, one after the other, to learn what a request costs here besides its wait."""
+    if not plan.launch or not plan.wait_s:
+        return 0
+    return LONE_REQUESTS if plan.wait_s + plan.cpu_time_s <= LONG_WAIT_S else 1
+
+
+def form_of(plan: Plan) -> str:
+    """The closed form with its numbers, or why there is no prediction."""
+    pace, total, wait_s = plan.traffic.pace, plan.slots, plan.wait_s
+    if wait_s == 0:
+        return "none: the handler waits for nothing, so that CPU time decides, not slots."
+    if total is None or not wait_s:
+        return "none: it needs the slots and the wait of a request."
+    held_s = held_for(plan, plan.slots_per_worker or 1, wait_s)
+    if pace.mode == "burst":
+        text = slots.burst_form(int(pace.requests), total, held_s)
+    elif pace.rate:
+        text = slots.open_form(pace.rate, pace.due_in_all, total, held_s, bool(pace.schedule))
+    elif pace.stages:
+        most = max(users for _, users in pace.stages)
+        text = f"at {most} users: {slots.closed_form(most, total, held_s, pace.think_s)}"
+    else:
+        text = slots.closed_form(int(pace.concurrency), total, held_s, pace.think_s)
+    if held_s > wait_s + plan.cpu_time_s:
+        text += f" CPU decides here: {seconds(plan.cpu_time_s)} of it a request."
+    if (served := served_connections(plan)) < pace.most_under_way:
+        text += (
+            f" But the server serves at most {served:g} kept connections at a time (its --connection-limit): the"
+            " others wait until one of them closes."
+        )
+    if plan.launch and plan.launch.handler == "blocking":
+        text += " But an answer leaves only when the event loop is free: any may come as late as the last."
+    if plan.launch and plan.launch.handler in slots.PASSES:
+        text += " But a request passes twice, in one queue: nobody is answered before all have run."
+    return text
+
+
+def predicted_answers(plan: Plan, process_of: Sequence[int]) -> list[float | None]:
+    """When each request should have been answered, given who took which where the log tells it."""
+    several = plan.workers > 1 and plan.launch and not serve.SERVERS[plan.launch.server].shared_queue
+    forecast = forecast_of(plan, process_of if several else ())
+    return [] if forecast is None else list(forecast.answered_s)
+
+
+def unlimited(number: int | None) -> float:
+    return NO_LIMIT if number is None else number
+
+
+# ---------------------------------------------------------------- after the run: log and batches
+
+
+def summarise_log(
+    plan: Plan, run: RunPlan, log: serve.AccessLog | None, sent_s: Sequence[float]
+) -> tuple[LogSummary, list[int]]:
+    """What the log tells; and which process took each request, in the order of sending."""
+    if log is None:
+        return {"log_lines": None, "requests_of_workers": {}, "split_predicted_s": None, "split_prediction": None,
+                "slots_seen": None, "slots_held": None, "handler_s": None}, []  # fmt: skip
+    workers, counts = serve.name_workers(log), Counter(line.pid for line in log.lines)
+    number_of = {pid: number for number, pid in enumerate(workers)}
+    by_request = {int(line.request): number_of[line.pid] for line in log.lines}
+    process_of = [by_request.get(i, 0) for i in range(max(by_request, default=-1) + 1)]
+    split_s, split_prediction = None, run["prediction"]
+    if run["predicted_s"] is not None and run["wait_s"]:
+        each = unlimited(run["slots_per_worker"])
+        split_s = slots.split_burst_s(list(counts.values()), each, run["wait_s"] + run["cpu_time_s"])
+        if run["mode"] != "burst":
+            split_s = run["predicted_s"]
+    several = run["workers"] > 1 and not run["shared_queue"]
+    if run["prediction"] and several and len(workers) <= run["workers"]:
+        forecast = forecast_of(plan, process_of)
+        if forecast:
+            spread_s = run["prediction"]["spread_s"]
+            split_prediction = slots.expected(forecast, run["time_limit_s"] or math.inf, spread_s)
+            split_s = split_prediction["makespan_s"] if run["mode"] in ("burst", "closed") else split_s
+    return {
+        "log_lines": len(log.lines),
+        "requests_of_workers": {worker: counts[pid] for pid, worker in workers.items()},
+        "split_predicted_s": split_s,
+        "split_prediction": split_prediction,
+        "slots_seen": slots_seen(log.lines),
+        "slots_held": slots_held(log.lines, sent_s),
+        "handler_s": sum(line.duration_s for line in log.lines),
+    }, process_of  # fmt: skip
+
+
+def slots_seen(lines: Sequence[LogLine]) -> int | None:
+    """The most requests that one worker had in its handlers at the same moment; None without any.
+
+    Counted at the middle of each request, where the few milliseconds in which one ends and the next begins do not
+    count both.
+    """
+    most = 0
+    under_way: Counter[int] = Counter()
+    events = []
+    for line in lines:
+        events.append((line.started_s, 0, line.pid))
+        events.append((line.started_s + line.duration_s / 2, 1, line.pid))
+        events.append((line.started_s + line.duration_s, 2, line.pid))
+    for _, kind, pid in sorted(events):
+        under_way[pid] += (1, 0, -1)[kind]
+        most = max(most, under_way[pid] if kind == 1 else 0)
+    return most or None
+
+
+def columns_of(
+    measured: load.Measured, log: serve.AccessLog | None, predicted_answered_s: Sequence[float | None]
+) -> RunColumns:
+    workers = serve.name_workers(log) if log else {}
+    by_request = {int(line.request): line for line in log.lines} if log else {}
+    sent = len(measured.exchanges.status)
+    logged = [by_request.get(i) for i in range(sent)]
+    predicted = [round(at, 6) if at is not None else None for at in predicted_answered_s[:sent]]
+    return {
+        **load.columns_of(measured),
+        "worker": [workers[line.pid] if line else None for line in logged],
+        "handler_started_s": [round(line.started_s - measured.begun_s, 6) if line else None for line in logged],
+        "predicted_answered_s": [*predicted, *[None] * (sent - len(predicted))],
+    }
+
+
+def slots_held(lines: Sequence[LogLine], sent_s: Sequence[float]) -> int | None:
+    """How many requests a worker had in its handlers whenever one began that had waited; None if that varies.
+
+    sent_s: when each request left, on the clock of the log. A request that waited for a slot begins as another one
+    ends, so that all slots are taken; one that waited for CPU time begins at any number of others.
+    """
+    starts: dict[int, list[float]] = {}
+    ends: dict[int, list[float]] = {}
+    for line in lines:
+        starts.setdefault(line.pid, []).append(line.started_s)
+        ends.setdefault(line.pid, []).append(line.started_s + line.duration_s)
+    for times in [*starts.values(), *ends.values()]:
+        times.sort()
+    held = Counter(
+        bisect.bisect_right(starts[line.pid], line.started_s) - bisect.bisect_right(ends[line.pid], line.started_s)
+        for line in lines
+        if int(line.request) < len(sent_s) and line.started_s - sent_s[int(line.request)] > line.duration_s / 2
+    )
+    ((most, count),) = held.most_common(1) or [(0, 0)]
+    return most if count >= 3 and count >= 0.8 * sum(held.values()) else None
+
+
+class Batch(NamedTuple):
+    """Requests answered together; times in seconds since the burst began; NaN: not known."""
+
+    requests: list[int]
+    started_s: float
+    answered_s: float
+    predicted_s: float
+
+
+def batches(run: Run) -> list[Batch]:
+    """Group a burst's answers: a gap of a quarter of the wait (or of the fastest answer) begins a new batch."""
+    columns = run["exchanges"]
+    answered = sorted(
+        (at, i)
+        for i, (at, error) in enumerate(zip(columns["answered_s"], columns["error"], strict=True))
+        if at is not None and not error
+    )
+    gap_s = (run["wait_s"] or (answered[0][0] if answered else 0.0)) / 4
+    groups: list[list[tuple[float, int]]] = []
+    for at, i in answered:
+        if not groups or at - groups[-1][-1][0] > gap_s:
+            groups.append([])
+        groups[-1].append((at, i))
+    predicted = [math.nan] * len(answered)
+    if run["predicted_s"] is not None and run["wait_s"]:
+        predicted = [(i // unlimited(run["slots"]) + 1) * run["wait_s"] for i in range(len(answered))]
+    found, position = [], 0
+    for group in groups:
+        position += len(group)
+        started = [columns["handler_started_s"][i] for _, i in group]
+        first_s = min((s for s in started if s is not None), default=math.nan)
+        found.append(Batch(sorted(i for _, i in group), first_s, group[-1][0], predicted[position - 1]))
+    return found
+
+
+def size_of_rounds(found: Sequence[Batch]) -> int | None:
+    """The slots that a burst's batches show: three full ones of one size, a smaller last one at most, one wait apart.
+
+    Fewer can be chance, and a server that is busy computing answers in batches too, neither of one size nor regular.
+    """
+    sizes, ends_s = [len(batch.requests) for batch in found], [batch.answered_s for batch in found]
+    full = sizes.count(sizes[0]) if sizes else 0
+    regular = full >= 3 and len(set(sizes[:-1])) == 1 and sizes[-1] <= sizes[0]
+    if regular and all(0.8 < ends_s[k] / ends_s[0] / (k + 1) < 1.25 for k in range(len(ends_s))):
+        return sizes[0]
+    return None
+
+
+SIZES_MEAN = {  # what answers in rounds of that size can mean, and on which server
+    1: ("a sync worker, or an event loop that a blocking call stops", tuple(serve.SERVERS)),
+    4: ("waitress's default of 4 threads", ("waitress",)),
+    slots.ANYIO_THREADS: (
+        "AnyIO's limit for `def` handlers and dependencies (FastAPI, Starlette)",
+        ("uvicorn", "gunicorn-uvicorn", "gunicorn-asgi"),
+    ),
+}
+
+
+def meaning_of(size: int, run: Run) -> str:
+    meaning, servers = SIZES_MEAN.get(size, ("", ()))
+    return f": {meaning}" if meaning and (run["server"] is None or run["server"] in servers) else ""
+
+
+# ---------------------------------------------------------------- after the run: does it fit, and what limited it
+
+
+def band_of(run: Finding, timer_s: float) -> Band | None:
+    """What this machine adds to a prediction: the overhead of each round, CPU time, the timer."""
+    wait_s, answered = run["wait_s"], run["answered"]
+    if not wait_s or not answered or not run["latency_s"]:
+        return None
+    alone_s = run["latency_s"]["min"] if run["lone_s"] is None else min(run["lone_s"], run["latency_s"]["min"])
+    least_s = wait_s + run["cpu_time_s"] if run["distribution"] == "constant" else alone_s
+    overhead_s = min(max(0.0, alone_s - least_s), 0.2 * wait_s + 0.005)  # more is a longer wait, not an overhead
+    processors = max(1, min(run["workers"], run["cpus"]))
+    cpu_all_s = ((run["server_cpu_s"] or 0.0) / processors + run["client_cpu_s"]) / (1 - min(0.9, taken_by_others(run)))
+    cpu_s = cpu_all_s / answered
+    at_once = min(unlimited(run["slots"]), run["concurrency"] or run["sent"], run["sent"])
+    in_a_row = max(1.0, (run["latency_s"]["mean"] - timer_s) / wait_s)  # rounds of an average request
+    count = slots.rounds(run["sent"], unlimited(run["slots"]))
+    return {
+        "overhead_s": round(overhead_s, 6),
+        "timer_s": round(timer_s, 6),
+        "cpu_s": round(cpu_s, 6),
+        "cpus": processors,
+        "makespan_s": round(timer_s + count * overhead_s + cpu_all_s, 6),
+        "latency_s": round(timer_s + in_a_row * overhead_s + at_once * cpu_s, 6),
+    }
+
+
+def taken_by_others(run: Finding) -> float:
+    """The share of all CPUs that other programs used during the run; 0 where nobody can tell."""
+    return (run["other_cpu_s"] or 0.0) / (run["all_cpus"] * run["measured_s"] or math.inf)
+
+
+class Compared(NamedTuple):
+    """One figure of a run beside its prediction; it fits between least and most."""
+
+    name: str
+    measured: float
+    predicted: float
+    least: float
+    most: float
+
+    @property
+    def fits(self) -> bool:
+        return self.least <= self.measured <= self.most
+
+
+def compared(run: Finding, prediction: Expected, band: Band, with_cpu: bool) -> list[Compared]:
+    """The figures that a load is judged by: a burst by its last answer, users by throughput, mean and p95, a schedule
+    by mean and p99. with_cpu: the band with the CPU time in it, or without."""
+    latency = run["latency_s"]
+    assert latency
+    cpu_s = 0.0 if with_cpu else band["cpu_s"]
+    last_s = band["makespan_s"] - cpu_s * run["answered"]
+    at_once = min(unlimited(run["slots"]), run["concurrency"] or run["sent"], run["sent"])
+    more_s = max(0.0, band["latency_s"] - cpu_s * at_once)
+
+    def figure(name: str, measured: float, predicted: float | None, room: float) -> list[Compared]:
+        if predicted is None:
+            return []
+        slack = TOLERANCE * predicted
+        least = predicted - slack - band["timer_s"]  # no cost makes anything faster
+        return [Compared(name, measured, predicted, least, predicted + slack + room)]
+
+    if run["mode"] == "burst":
+        return figure("last answer", run["measured_s"], prediction["makespan_s"], last_s)
+    found = figure("mean", latency["mean"], prediction["mean_s"], more_s)
+    if run["mode"] != "open" and prediction["throughput_rps"] and prediction["mean_s"]:
+        rps = prediction["throughput_rps"]
+        slower_rps = rps * (1 - TOLERANCE) * prediction["mean_s"] / (prediction["mean_s"] + more_s)
+        found.append(Compared("requests/s", run["throughput_rps"], rps, slower_rps, rps * (1 + TOLERANCE)))
+    spread_s, in_step_s = prediction["spread_s"], prediction["p95_s"]
+    if run["mode"] == "closed" and latency["p95"] and spread_s and in_step_s:  # users in step, or phases spread
+        low_s, high_s = sorted((spread_s * (1 - TOLERANCE), in_step_s * (1 + 2 * TOLERANCE)))
+        found.append(Compared("p95", latency["p95"], in_step_s, low_s - more_s, high_s + more_s))
+    if run["mode"] == "open" and latency["p99"]:
+        found += figure("p99", latency["p99"], prediction["p99_s"], more_s + 0.1 * (prediction["p99_s"] or 0.0))
+    return found
+
+
+def explained_by(run: Finding) -> str | None:
+    """What the measured figures agree with: the prediction; the same given the split; one of them with the CPU time
+    that was used; else a warning that names a reason; else nothing."""
+    band, prediction = run["band"], run["prediction"]
+    if not prediction or not band or run["failed"] or run["stopped"] or run["server_ended"]:
+        return None
+    if run["slots_held"] not in (None, run["slots_per_worker"]):
+        return "other-slots"
+    tries = {"prediction": prediction, "split": run["split_prediction"] or prediction}
+    for with_cpu in (False, True):
+        for name, figures in tries.items():
+            if all(figure.fits for figure in compared(run, figures, band, with_cpu)):
+                return "cpu" if with_cpu else name
+    if cpu_busy(run) >= 0.8:
+        return "cpu"
+    reasons = ("backlog-overflow", "delayed-ack", "client-limit", "late-sends")
+    named = next((warned["id"] for warned in load.audit(run) if warned["id"] in reasons), None)
+    waits_longer = run["lone_s"] and run["wait_s"] and run["lone_s"] > 1.1 * run["wait_s"] + run["cpu_time_s"] + 0.02
+    return named or ("longer-wait" if waits_longer else "nothing")
+
+
+def cpu_busy(run: Finding) -> float:
+    """The share of the CPUs that the server's processes could use and did."""
+    return (run["server_cpu_s"] or 0.0) / (max(1, min(run["workers"], run["cpus"])) * run["measured_s"] or math.nan)
+
+
+def limits_of(run: Finding) -> list[Limit]:
+    """What limited the run, and what would be next; each with its evidence. Most binding first."""
+    time_s, answered = run["measured_s"] or math.nan, run["answered"]
+    total, wait_s, binding = run["slots"], run["wait_s"], []
+    found: list[Limit] = []
+
+    def add(resource: str, busy: float, ceiling_rps: float | None, evidence: str, binds: bool) -> None:
+        found.append({"resource": resource, "busy": round(min(1.0, busy), 3), "evidence": evidence,
+                      "ceiling_rps": None if ceiling_rps is None else round(ceiling_rps, 1)})  # fmt: skip
+        if binds:
+            binding.append(resource)
+
+    if run["slow_connects"] or (run["kernel"].get("ListenOverflows") and run["slow_waits"]):
+        late = max(run["slow_connects"], run["slow_waits"])
+        add("backlog", 1.0, None, f"{plural(late, 'connection')} waited a second or more for TCP to try again", True)
+    if total and wait_s and answered:
+        pool = bool(run["pool"] and run["pool"] == run["slots_per_worker"] and run["pool"] != run["threads"])
+        held_s = answered * (wait_s + run["cpu_time_s"]) if pool or run["handler_s"] is None else run["handler_s"]
+        busy = held_s / (total * time_s)
+        shares = list(run["requests_of_workers"].values()) if not run["shared_queue"] else []
+        waited = run["sent"] > total or max(shares, default=0) > unlimited(run["slots_per_worker"])
+        evidence = f"{total} / {seconds(wait_s)}"
+        binds = waited if run["mode"] == "burst" else busy >= 0.85
+        add("pool" if pool else "slots", busy, total / wait_s, evidence, binds)
+    if run["server_cpu_s"] is not None and answered:
+        each_s = run["server_cpu_s"] / answered
+        processors = max(1, min(run["workers"], run["cpus"]))
+        evidence = f"{each_s * 1000:.3g} ms a request on {plural(processors, 'CPU')}"
+        add("cpu", cpu_busy(run), processors / each_s if each_s else None, evidence,
+            cpu_busy(run) >= 0.8 or run["explained_by"] == "cpu")  # fmt: skip
+    if answered:
+        busy = run["client_cpu_s"] / time_s
+        shares_cpu = run["client_on_server_cpus"] and busy + (run["server_cpu_s"] or 0.0) / time_s > 0.85 * run["cpus"]
+        evidence = f"{busy:.0%} of a CPU" + (", which it shares with the server" if shares_cpu else "")
+        ceiling = run["sent"] / run["client_cpu_s"] if run["client_cpu_s"] else None
+        if shares_cpu:
+            found.insert(0, {"resource": "client", "busy": 1.0, "ceiling_rps": None, "evidence": evidence})
+            binding.insert(0, "client")
+        else:
+            add("client", busy, ceiling, evidence, busy >= 0.8)
+    if not binding:
+        found.insert(0, offered(run))
+    return sorted(found, key=lambda limit: (limit is not found[0], limit["resource"] not in binding, -limit["busy"]))
+
+
+def offered(run: Finding) -> Limit:
+    """Where no resource was full: what was offered was the limit, or there was none."""
+    if run["mode"] == "open" and run["throughput_rps"] >= 0.9 * (run["rate_rps"] or 0.0):
+        evidence = f"{run['rate_rps']:g} requests/s were offered, and served"
+        return {"resource": "arrivals", "busy": 1.0, "ceiling_rps": run["rate_rps"], "evidence": evidence}
+    if run["mode"] in ("closed", "ramp") and run["wait_s"]:
+        evidence = f"{run['mean_in_flight']:.0f} requests under way on average fill no resource"
+        return {"resource": "arrivals", "busy": 1.0, "ceiling_rps": None, "evidence": evidence}
+    return {"resource": "none", "busy": 0.0, "ceiling_rps": None, "evidence": "no resource that we can see was full"}
+
+
+def audit(run: Finding) -> list[Warned]:
+    """What load.py's audit finds, and what only shows beside the prediction and the server's log."""
+    warnings = [] if run["server_ended"] else load.audit(run)
+
+    def warn(identifier: str, symptom: str, cause: str, next_step: str) -> None:
+        warnings.append({"id": identifier, "symptom": symptom, "cause": cause, "next": next_step})
+
+    sent, measured_s = run["sent"], run["measured_s"]
+    if run["server_ended"]:
+        warn("server-ended", f"the server ended in the run; {run['failed']} of {sent} requests failed",
+             run["server_said"] or "somebody stopped or killed it", f"read {run['server_log']}")  # fmt: skip
+    elif run["failed"]:
+        for warned in warnings:
+            if warned["id"] == "failed-requests" and run["server_log"]:
+                warned["next"] = f"read {run['server_log']}"
+                warned["cause"] = f"the server says: {run['server_said']}" if run["server_said"] else warned["cause"]
+    if run["log_lines"] is not None and run["log_lines"] != sent:
+        warn("log-lines", f"{run['log_lines']} access-log lines for {sent} requests",
+             "a handler that did not end, or a request that reached none, writes no line",
+             "look for a killed or restarted worker in the server log")  # fmt: skip
+    if run["explained_by"] == "split":
+        warn("uneven-split", f"{figures_off(run)}", f"the workers took uneven shares: {shares(run)}",
+             "for gunicorn threads, --worker-connections equal to --threads; else more slots in fewer processes",
+        )  # fmt: skip
+    elif run["explained_by"] == "nothing":
+        warn("unexplained", figures_off(run), "not known: neither slots, split nor CPU explain it",
+             "repeat it, and look at the requests that were answered late")  # fmt: skip
+    elif run["explained_by"] == "other-slots":
+        each = "no limit" if run["slots_per_worker"] is None else run["slots_per_worker"]
+        warn("other-slots", f"a worker had {run['slots_held']} requests in its handlers whenever one began that had"
+             f" waited; predicted with {each}", f"its slots are {run['slots_held']}, whatever the settings say",
+             "look for the setting that says so, and predict with that")  # fmt: skip
+    elif run["explained_by"] == "longer-wait":
+        warn("longer-wait", figures_off(run), f"a request alone takes {seconds(round(run['lone_s'] or 0.0, 3))}, not"
+             f" {seconds(run['wait_s'] or 0.0)}", "state the real wait (--task-time)")  # fmt: skip
+    if taken_by_others(run) > 0.15:
+        warn("busy-machine", f"other programs used {taken_by_others(run):.0%} of the CPUs during the run",
+             "whatever else runs here", "repeat it on an idle machine")  # fmt: skip
+    if run["ceiling_rps"] and run["throughput_rps"] > run["ceiling_rps"] * (1 + TOLERANCE) and measured_s > 1:
+        warn("above-ceiling", f"{run['throughput_rps']:.1f} requests/s, above S / t = {run['ceiling_rps']:.1f}",
+             "requests wait less than the task time says, or there are more slots than assumed",
+             "check --task-time against the minimum of the total time")  # fmt: skip
+    return warnings
+
+
+def audit_books(run: Run) -> list[Warned]:
+    """The requests against what Postgres counted."""
+    database, warnings, asked = run.get("database"), list[Warned](), run["sent"] + run["warmed_up"]
+    if not database or "error" in database or run["failed"]:
+        return []
+    if database["rows"] != serve.SEEDED_BOOKS + run["created"]:
+        symptom = f"{database['rows']} rows for {serve.SEEDED_BOOKS} seeded and {run['created']} created"
+        warnings.append({"id": "rows", "symptom": symptom, "cause": "a POST was answered 201 and not kept, or kept and"
+                         " not answered", "next": "read the server log"})  # fmt: skip
+    if not database["connections"] and database["statements"] not in (None, asked):
+        symptom = f"{database['statements']} SQL statements for {asked} requests"
+        warnings.append({"id": "statements", "symptom": symptom, "cause": "somebody else used the database, or a"
+                         " request was answered without it", "next": "use a database of its own"})  # fmt: skip
+    return warnings
+
+
+def shares(run: Finding) -> str:
+    return " + ".join(str(count) for count in run["requests_of_workers"].values())
+
+
+def time_of(value_s: float | None) -> str:
+    """1.0 -> "1.00 s", 0.0625 -> "62.5 ms" """
+    return "-" if value_s is None else f"{value_s:.2f} s" if value_s >= 0.9995 else f"{value_s * 1000:.3g} ms"
+
+
+def shown_figure(name: str, value: float) -> str:
+    return f"{value:.4g}/s" if name == "requests/s" else time_of(value)
+
+
+def figures_off(run: Finding) -> str:
+    """The figures that do not fit the prediction, as measured and as predicted."""
+    band, prediction = run["band"], run["prediction"]
+    if not band or not prediction:
+        return ""
+    off = [figure for figure in compared(run, prediction, band, False) if not figure.fits]
+    return ", ".join(
+        f"{'' if len(off) == 1 and f.name == 'last answer' else f.name + ' '}{shown_figure(f.name, f.measured)} instead"
+        f" of {shown_figure(f.name, f.predicted)}"
+        for f in off
+    )
+
+
+# ---------------------------------------------------------------- render
+
+LOG_SHOWN = 24  # lines of the access log, and batches, that a report shows at most
+
+
+def render_header(document: load.Document) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    machine = document["machine"]
+    return section("machine", f"{machine['system']}, {plural(machine['cpus'], 'CPU')}; {versions}")
+
+
+def render_load(run: RunPlan) -> str:
+    text = load.render_load(run)
+    if run["wait_s"]:
+        drawn = "" if run["distribution"] == "constant" else f" on average ({run['distribution']}, drawn by its number)"
+        text += f"; each waits {seconds(run['wait_s'])}{drawn}"
+        if run["cpu_time_s"]:
+            text += f" and computes {seconds(run['cpu_time_s'])}"
+        if run["subtasks"] > 1 and run["wait_s"] * run["subtasks"] == run["task_time_s"]:
+            text += f" ({run['subtasks']} subtasks of a {seconds(run['task_time_s'])} task, awaited together)"
+    return text
+
+
+def render_prediction(run: RunPlan) -> str:
+    """What is printed before the first request is sent."""
+    parts = [plural(run["warm_up"], "request") + " to warm up"] if run["warm_up"] else []
+    parts += [plural(run["lone_requests"], "request") + " alone"] if run["lone_requests"] else []
+    before = f"; before it {' and '.join(parts)}, not counted" if parts else ""
+    why = run["why_slots"]
+    if run["slots_known"]:
+        each = "no limit" if run["slots_per_worker"] is None else str(run["slots_per_worker"])
+        total = "no limit" if run["slots"] is None else str(run["slots"])
+        why = f"{plural(run['workers'], 'worker')} x {each} = {total}: {why}"
+    what = f"workload {run['workload']}" if run["workload"] else f"{run['method']} {run['path']}"
+    parts = [f"{run['target']}  {what}", "", section("load", render_load(run) + before)]
+    if run["server"]:
+        parts.append(section("server", run["server_command"]))
+    parts += [section("note", note) for note in run["notes"]]
+    parts += [section("slots", why), section("prediction", run["form"])]
+    if run["prediction"]:
+        parts.append(section("expected", slots.render_figures(run["prediction"])))
+    return "\n".join(parts)
+
+
+def render_log(log: serve.AccessLog, wait_s: float) -> str:
+    """The access log as a reader wants it: in the order of starting, workers by name, a blank line between batches."""
+    workers = serve.name_workers(log)
+    shown_lines, previous_s = [], None
+    for line in log.lines:
+        if previous_s is not None and line.started_s - previous_s > wait_s / 4:
+            shown_lines.append("")
+        previous_s = line.started_s
+        shown_lines.append(f"  [{line.stamp}] [pid-{workers[line.pid]}] {line.method} {line.path}")
+    if len(shown_lines) > LOG_SHOWN:
+        left_out = sum(map(bool, shown_lines[LOG_SHOWN - 6 : -4]))
+        shown_lines[LOG_SHOWN - 6 : -4] = [f"  ... {plural(left_out, 'more line')}"]
+    return "\n".join(shown_lines)
+
+
+def ranges(numbers: Sequence[int], width: int) -> str:
+    """[0, 1, 2, 5] -> "0-2,5", cut at width."""
+    parts = []
+    for _, group in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        members = [number for _, number in group]
+        parts.append(str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}")
+    text = ",".join(parts)
+    return text if len(text) <= width else text[: width - 2] + ".."
+
+
+def render_batches(run: Run) -> str:
+    found = batches(run)
+    end_s = max([run["measured_s"], *(batch.predicted_s for batch in found if batch.predicted_s == batch.predicted_s)])
+    width = 21
+
+    def column(at_s: float) -> int:
+        return round(at_s / end_s * width) if at_s == at_s else 0
+
+    def cell(at_s: float) -> str:
+        return f"{at_s:8.2f} s" if at_s == at_s else f"{'-':>10}"
+
+    rows = [
+        f"{'batches':12}{'requests':13}{'started':>10}{'answered':>10}{'predicted':>10}  0 s{end_s:>{width - 5}.2f} s"
+    ]
+    for batch in found:
+        start = column(batch.started_s)
+        bar = ("." * start + "#" * (column(batch.answered_s) - start)).ljust(width)
+        cells = cell(batch.started_s) + cell(batch.answered_s) + cell(batch.predicted_s)
+        rows.append(f"{len(batch.requests):10}  {ranges(batch.requests, 13):13}{cells} |{bar}|")
+    if len(rows) > LOG_SHOWN:
+        rows[LOG_SHOWN - 6 : -4] = [f"{'':12}... {len(rows) - LOG_SHOWN + 2} more batches"]
+    return "\n".join(rows)
+
+
+def render_figures(run: Finding) -> str:
+    """Predicted and measured, a line each."""
+    latency, prediction, split = run["latency_s"], run["prediction"], run["split_prediction"]
+    if not latency or not prediction:
+        return ""
+
+    def row(name: str, rps: float | None, *times_s: float | None) -> str:
+        last = "-" if times_s[-1] is None else f"{times_s[-1]:.2f} s"
+        return f"{name:18}{rps or 0.0:9.4g}{''.join(milliseconds(time_s, 9) for time_s in times_s[:-1])}{last:>13}"
+
+    def of(name: str, found: Expected) -> str:
+        return row(name, found["throughput_rps"], found["mean_s"], found["median_s"], found["p95_s"], found["p99_s"],
+                   found["makespan_s"])  # fmt: skip
+
+    rows = [f"{'ms':18}{'req/s':>9}{'mean':>9}{'median':>9}{'p95':>9}{'p99':>9}{'last answer':>13}"]
+    rows.append(of("predicted", prediction))
+    if split and split != prediction:
+        rows.append(of("given the split", split))
+    rows.append(row("measured", run["throughput_rps"], latency["mean"], latency["median"], latency["p95"],
+                    latency["p99"], run["measured_s"]))  # fmt: skip
+    if spread_s := prediction["spread_s"]:
+        rows.append(f"predicted for users in step; as noise spreads them, all tend to {milliseconds(spread_s, 1)} ms")
+    return "\n".join(rows)
+
+
+def difference(measured: float, predicted: float | None) -> str:
+    return f"{(measured / predicted - 1) * 100:+.1f} %" if predicted else "?"
+
+
+def render_verdict(run: Run) -> str:
+    """The run in a sentence or two: as predicted or not, and why."""
+    band, prediction, because = run["band"], run["prediction"], run["explained_by"]
+    if run["failed"] or run["stopped"] or run["server_ended"] or not prediction or not band:
+        return load.render_verdict(run) + ("" if run["failed"] or run["prediction"] else seen_in_the_answers(run))
+    split = run["split_prediction"] or prediction
+    if run["mode"] == "burst":
+        text = verdict_figure("", run["measured_s"], prediction["makespan_s"])
+    else:
+        latency = run["latency_s"]
+        text = verdict_figure("mean ", latency["mean"] if latency else 0.0, prediction["mean_s"])
+        text += f"; {run['throughput_rps']:.4g} requests/s of {prediction['throughput_rps'] or 0.0:.4g}"
+    if because == "prediction":
+        return f"{text}: as predicted, within {render_band(run, band, False)}"
+    if because == "split":
+        last_s = split["makespan_s"] or 0.0
+        return (
+            f"{text}: the split explains it. The workers took {shares(run)}; given who took which, the last answer is"
+            f" due at {time_of(last_s)} ({difference(run['measured_s'], last_s)})"
+        )
+    if because == "cpu":
+        return f"{text}: CPU explains it. {figures_off(run)}; {render_band(run, band, True)}"
+    if because == "nothing":
+        return f"{text}: NOT explained. {figures_off(run)}; beyond {render_band(run, band, True)}"
+    return f"{text}: {figures_off(run)}; see the warning ({because})"
+
+
+def verdict_figure(name: str, measured: float, predicted: float | None) -> str:
+    return f"predicted {name}{time_of(predicted)}, measured {time_of(measured)} ({difference(measured, predicted)})"
+
+
+def render_band(run: Finding, band: Band, with_cpu: bool) -> str:
+    """The room that this machine's own costs leave, with what makes it up."""
+    more = band["makespan_s"] if run["mode"] == "burst" else band["latency_s"]
+    at_once = run["answered"] if run["mode"] == "burst" else min(
+        unlimited(run["slots"]), run["concurrency"] or run["sent"], run["sent"])  # fmt: skip
+    cpu_s = band["cpu_s"] * at_once
+    room = max(0.0, more - (0.0 if with_cpu else cpu_s))
+    text = f"5 % + {room * 1000:.3g} ms ({band['overhead_s'] * 1000:.2g} ms of overhead a round"
+    if with_cpu:
+        text += f", {cpu_s * 1000:.3g} ms of CPU for {at_once:g} requests at {band['cpu_s'] * 1000:.2g} ms"
+    return f"{text}, timer {band['timer_s'] * 1000:.2g} ms)"
+
+
+def seen_in_the_answers(run: Run) -> str:
+    """What the answers alone show of a burst, where nothing was predicted."""
+    if run["mode"] != "burst" or run["wait_s"] == 0 or "exchanges" not in run:
+        return ""
+    found = batches(run)
+    if size := size_of_rounds(found):
+        return f"; they came in rounds of {size}{meaning_of(size, run)}"
+    return "; they came all at once: no limit was met" if len(found) == 1 and run["answered"] > 1 else ""
+
+
+def render_limits(run: Finding) -> str:
+    """What limited the run, and what would be next."""
+    words = []
+    for limit in run["limits"][:3]:
+        resource, ceiling_rps = limit["resource"], limit["ceiling_rps"]
+        text = resource + ("" if resource in ("none", "arrivals") else f", {limit['busy'] * 100:.0f} % busy")
+        if ceiling_rps is not None and resource != "arrivals":
+            text += f", full at {ceiling_rps:.4g}/s"
+        words.append(f"{text} ({limit['evidence']})")
+    return "; next: ".join(words[:2]) + (f"; then: {words[2]}" if len(words) > 2 else "")
+
+
+def render_result(run: Run, log: serve.AccessLog | None) -> str:
+    """What is printed after the last answer: the verdict first, then the evidence."""
+    parts = [section("verdict", render_verdict(run)), *load.render_warnings(run["warnings"])]
+    if run["limits"]:
+        parts.append(section("limit", render_limits(run)))
+    parts.append("")
+    if run["mode"] == "burst" and run["answered"]:
+        if log and log.lines:
+            parts += [section("access log", f"{run['access_log']}  (stamped when the handler starts)"),
+                      render_log(log, run["wait_s"] or 0.1), ""]  # fmt: skip
+        parts += [render_batches(run), ""]
+    if figures := render_figures(run):
+        parts += [figures, ""]
+    if run["mode"] != "burst" or not run["predicted_s"]:
+        parts += load.render_evidence(run)
+    if run["requests_of_workers"]:
+        took = ", ".join(f"{worker} {count}" for worker, count in run["requests_of_workers"].items())
+        seen = f" (at most {run['slots_seen']} at a time in one worker)" if run["slots_seen"] else ""
+        parts.append(section("workers", f"{took}{seen}"))
+    lines = "" if run["log_lines"] is None else f"; {run['log_lines']} log lines"
+    parts.append(section("counts", load.render_counts(run) + lines))
+    database = run.get("database")
+    if database and "error" in database:
+        parts.append(section("database", database["error"]))
+    elif database:
+        text = (
+            f"{database['rows']} rows = {serve.SEEDED_BOOKS} seeded + {database['rows'] - serve.SEEDED_BOOKS} created"
+        )
+        parts.append(
+            section("database", f"{text}; {database['statements']} SQL statements; Postgres {database['version']}")
+        )
+    if run["mode"] != "burst":
+        parts += load.render_audit(run)
+    return "\n".join(parts)
+
+
+def render_start_of_line(run: RunPlan) -> str:
+    """One run of many, before it."""
+    total = ("no limit" if run["slots"] is None else str(run["slots"])) if run["slots_known"] else "?"
+    return f"{run['target'][:30]:31}{run['path'][:15]:16}{total:>8}{time_of(run['predicted_s']):>10}"
+
+
+def render_end_of_line(run: Run) -> str:
+    """And after it."""
+    because = run["explained_by"] or ", ".join(warned["id"] for warned in run["warnings"])
+    said = {"prediction": "as predicted", "nothing": "NOT explained"}.get(because, because)
+    return f"{time_of(run['measured_s']):>9}  {said}".rstrip()
+
+
+def render_comparison(runs: Sequence[Run]) -> str:
+    """One line a run, for everything that was asked for in one command."""
+    rows = [f"{'target':31}{'path':16}{'slots':>8} predicted{'measured':>9}{'per s':>7}"]
+    for run in runs:
+        known = run if run["split_predicted_s"] is None else {**run, "predicted_s": run["split_predicted_s"]}
+        failed = f"  {run['failed']} failed" if run["failed"] else ""
+        rows.append(f"{render_start_of_line(known)}{time_of(run['measured_s']):>9}{run['throughput_rps']:7.0f}{failed}")
+    if any(run["split_predicted_s"] is not None for run in runs):
+        rows.append("predicted: given how the connections were split over the workers")
+    return "\n".join(rows)
