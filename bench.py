@@ -34,11 +34,15 @@ import functools
 import math
 import os
 import re
+import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import explain
 import load
@@ -200,8 +204,8 @@ def plan_target(name: str, route: serve.Route, path: str, options: argparse.Name
     if workload:
         wait_s = WORKLOADS[workload].wait_s
     return Plan(
-        name, traffic, launch, task_time_s, options.subtasks, wait_s, options.cpu_time or 0.0,
-        getattr(options.task_time, "distribution", "constant"), workload,
+        name, traffic, launch, task_time_s, options.subtasks, wait_s, cpu_time_s=options.cpu_time or 0.0,
+        distribution=getattr(options.task_time, "distribution", "constant"), workload=workload,
     )  # fmt: skip
 
 
@@ -217,102 +221,166 @@ def wait_of(route: serve.Route, path: str, task_time_s: float, subtasks: int) ->
 # ---------------------------------------------------------------- run
 
 
-Announce = Callable[[explain.RunPlan], None]  # shows the prediction
+Announce = Callable[[str], None]  # shows what is known, as soon as it is
+
+
+@dataclass
+class Site:
+    """Where the requests go: a server of ours that runs now, or somebody's."""
+
+    address: tuple[Any, ...]
+    server: serve.RunningServer | None = None
+    access_log: Path | None = None
+    output: Path | None = None  # the server's log
+    log_begins: int = 0  # where in the access log this run begins
+
+
+class Sent(NamedTuple):
+    """What one load left."""
+
+    measured: load.Measured
+    log: serve.AccessLog | None
+    other_cpu_s: float | None  # what other programs used meanwhile
+    server_ended: bool
+
+
+@contextmanager
+def site_for(plan: Plan, options: argparse.Namespace, database: serve.Database | None) -> Iterator[Site]:
+    """Start the server if it is ours, and stop it in the end. From there on signals are held back, until the caller
+    has brought home what there is to report."""
+    launch, traffic = plan.launch, plan.traffic
+    if not launch:
+        address = load.resolve(traffic.host, traffic.port)
+        load.signals.is_held = True
+        yield Site(address)
+        return
+    access_log, output = serve.new_log_files(options.logs, f"{plan.target}{traffic.path}", datetime.now())
+    url = ""
+    if launch.pool and database:
+        if "error" in (answer := database.ask("reset")):  # every run starts from the same rows
+            raise slots.Problem(f"the database: {answer['error']}")
+        url = database.about["database_url"]
+    server = serve.start_server(launch, access_log, output, options.server_cpus, url)
+    load.signals.is_held = True
+    try:
+        yield Site(("127.0.0.1", server.port), server, access_log if launch.wrap else None, output)
+    finally:
+        serve.stop_server(server)
+
+
+def send(plan: Plan, site: Site) -> Sent:
+    """One load, with the counters and the access log of it."""
+    traffic = dataclasses.replace(plan.traffic, port=site.address[1])
+    if site.access_log:
+        site.log_begins = site.access_log.stat().st_size
+    if not site.server:
+        return Sent(load.measure(traffic, site.address), None, None, False)
+    before_s = serve.machine_cpu_s()
+    cpu_s = functools.partial(serve.group_cpu_s, site.server.guard.pid)
+    measured = load.measure(traffic, site.address, bool(site.access_log), cpu_s)
+    other_s = None
+    if before_s is not None and measured.server_cpu_s is not None:
+        used_s = (serve.machine_cpu_s() or 0.0) - before_s
+        other_s = round(max(0.0, used_s - measured.server_cpu_s - measured.client_cpu_s), 2)
+    ended, log = site.server.ended, None
+    if site.access_log:
+        answered = sum(1 for status in measured.exchanges.status if status)
+        log = serve.wait_for_log(site.access_log, answered, site.log_begins)
+    return Sent(measured, log, other_s, ended)
+
+
+def send_before(plan: Plan, site: Site) -> tuple[Plan, list[float], int]:
+    """Warm-up and lone requests: the plan with the wait that they show, how long each lone one took, how many in all.
+
+    Lone requests end after half a second, and with the first that is not answered well.
+    """
+    traffic = dataclasses.replace(plan.traffic, warm_up=0, keep_alive=False, port=site.address[1])
+    sent, lone_s = 0, list[float]()
+    if plan.wait_s is None and plan.traffic.warm_up:
+        sent = plan.traffic.warm_up
+        load.measure(dataclasses.replace(traffic, pace=load.Pace(sent, sent)), site.address)
+        plan = dataclasses.replace(plan, traffic=dataclasses.replace(plan.traffic, warm_up=0))
+    for _ in range(explain.lone_requests(plan)):
+        found = load.measure(dataclasses.replace(traffic, pace=load.Pace(1, 1)), site.address).exchanges
+        sent += 1
+        if not 200 <= found.status[0] < 300:
+            break
+        lone_s.append(found.answered_s[0] - found.started_s[0])
+        if sum(lone_s) > 0.5 or load.signals.received:
+            break
+    if plan.wait_s is None and lone_s:
+        plan = dataclasses.replace(plan, wait_s=round(statistics.median(lone_s), 6), wait_is_measured=True)
+    return plan, lone_s, sent
 
 
 def execute(
     plan: Plan, options: argparse.Namespace, database: serve.Database | None = None, announce: Announce | None = None
 ) -> tuple[Run, serve.AccessLog | None]:
-    """Start the server if it is ours, predict, send, stop the server; the run's record and its access log.
-
-    Signals are held back from the first request on, until the caller has brought the run home.
-    """
-    when = datetime.now().isoformat(" ", "seconds")
-    launch, log, books, ended = plan.launch, None, None, False
-    lone_s = machine_s = None
-    access_log = output = said = None
+    """Start the server if it is ours, predict, send, stop the server; the run's record and its access log."""
+    when, show = datetime.now().isoformat(" ", "seconds"), announce or (lambda _: None)
+    known = plan.wait_s is not None
     described = explain.describe(plan)
-    if announce:
-        announce(described)
-    if not launch:
-        address = load.resolve(plan.traffic.host, plan.traffic.port)
-        load.signals.is_held = True  # from here on there is something to report
-        measured = load.measure(plan.traffic, address)
-    else:
-        access_log, output = serve.new_log_files(options.logs, f"{plan.target}{plan.traffic.path}", datetime.now())
-        url = ""
-        if launch.pool and database:
-            if "error" in (answer := database.ask("reset")):  # every run starts from the same rows
-                raise slots.Problem(f"the database: {answer['error']}")
-            url = database.about["database_url"]
-        server = serve.start_server(launch, access_log, output, options.server_cpus, url)
-        load.signals.is_held = True
-        try:
-            plan = dataclasses.replace(plan, traffic=dataclasses.replace(plan.traffic, port=server.port))
-            address = ("127.0.0.1", server.port)
-            lone_s = lone_request_s(plan, address)
-            cpu_s = functools.partial(serve.group_cpu_s, server.guard.pid)
-            machine_s = serve.machine_cpu_s()
-            measured = load.measure(plan.traffic, address, launch.wrap, cpu_s)
-            machine_s = None if machine_s is None else (serve.machine_cpu_s() or 0.0) - machine_s
-            ended = server.ended
-            if launch.wrap:
-                log = serve.wait_for_log(access_log, sum(1 for status in measured.exchanges.status if status))
-        finally:
-            serve.stop_server(server)
-        if launch.pool and database:  # only now, when the app has given back its connections, are counters exact
-            books = database.ask("stats")
-        if ended or any(measured.exchanges.error) or any(status >= 500 for status in measured.exchanges.status):
-            said = serve.telling_line(output)
-    from_log, process_of = explain.summarise_log(plan, described, log, measured.exchanges.sent_s)
+    show(explain.render_prediction(described) if known else explain.render_what_is_sent(described))
+    with site_for(plan, options, database) as site:
+        plan, lone_s, sent_before = send_before(plan, site)
+        if not known:
+            described = explain.describe(plan)
+            show(explain.render_what_is_predicted(described))
+        sent = send(plan, site)
+    books: explain.BooksSeen | None = None
+    if (
+        plan.launch and plan.launch.pool and database
+    ):  # only now, as the app has given back its connections, is it exact
+        books = books_seen(database)
+    return finished(plan, described, site, sent, lone_s, sent_before, when, options, books), sent.log
+
+
+def finished(
+    plan: Plan, described: explain.RunPlan, site: Site, sent: Sent, lone_s: list[float], sent_before: int, when: str,
+    options: argparse.Namespace, books: explain.BooksSeen | None = None,
+) -> Run:  # fmt: skip
+    """The record of a load, with all that can be said of it."""
+    measured, log, exchanges = sent.measured, sent.log, sent.measured.exchanges
+    failed = sent.server_ended or any(exchanges.error) or any(status >= 500 for status in exchanges.status)
+    from_log, process_of = explain.summarise_log(plan, described, log, exchanges.sent_s)
     finding: Finding = {
         **described,
         **load.summarise(plan.traffic, measured),
         **from_log,
         "when": when,
-        "access_log": load.shown(access_log) if access_log and launch and launch.wrap else None,
-        "server_log": load.shown(output) if output else None,
-        "server_said": said,
-        "server_ended": ended,
-        "lone_s": lone_s,
-        "other_cpu_s": other_cpu_s(measured, machine_s),
+        "access_log": load.shown(site.access_log) if site.access_log else None,
+        "server_log": load.shown(site.output) if site.output else None,
+        "server_said": serve.telling_line(site.output) if failed and site.output else None,
+        "server_ended": sent.server_ended,
+        "lone_s": min(lone_s, default=None),
+        "other_cpu_s": sent.other_cpu_s,
         "band": None,
         "limits": [],
         "explained_by": None,
         "warnings": [],
     }
-    finding["warmed_up"] += described["lone_requests"]
+    finding["warmed_up"] += sent_before
     finding["band"] = explain.band_of(finding, timer_s())
     finding["explained_by"] = explain.explained_by(finding)
     finding["limits"] = explain.limits_of(finding)
     finding["warnings"] = explain.audit(finding)
     run = cast(Run, finding)  # which may have more
-    if books is not None and database:
-        run["database"] = {"error": books["error"]} if "error" in books else {
-            "rows": books["rows"], "statements": books["statements"], "connections": books["connections"],
-            "version": database.about["version"],
-        }  # fmt: skip
+    if books:
+        run["database"] = books
         run["warnings"] += explain.audit_books(run)
     if plan.traffic.pace.mode == "burst" or options.json:
         run["exchanges"] = explain.columns_of(measured, log, explain.predicted_answers(plan, process_of))
-    return run, log
+    return run
 
 
-def other_cpu_s(measured: load.Measured, machine_s: float | None) -> float | None:
-    """What other programs used: all that the machine did, less server and client."""
-    if machine_s is None or measured.server_cpu_s is None:
-        return None
-    return round(max(0.0, machine_s - measured.server_cpu_s - measured.client_cpu_s), 2)
-
-
-def lone_request_s(plan: Plan, address: tuple[str, int]) -> float | None:
-    """The least latency of a request alone; None if none was answered."""
-    if not (count := explain.lone_requests(plan)):
-        return None
-    traffic = dataclasses.replace(plan.traffic, pace=load.Pace(count, 1), warm_up=0, keep_alive=False)
-    found = load.measure(traffic, address).exchanges
-    times = zip(found.started_s, found.answered_s, found.status, strict=True)
-    return min((answered_s - started_s for started_s, answered_s, status in times if 200 <= status < 300), default=None)
+def books_seen(database: serve.Database) -> explain.BooksSeen:
+    answer = database.ask("stats")
+    if "error" in answer:
+        return {"error": answer["error"]}
+    return {
+        "rows": answer["rows"], "statements": answer["statements"], "connections": answer["connections"],
+        "version": database.about["version"],
+    }  # fmt: skip
 
 
 def timer_s() -> float:
@@ -360,7 +428,10 @@ def bench(options: argparse.Namespace, command: list[str]) -> int:
         printer.show(explain.render_header(document))
         with serve.database_for(launches, options.database_url, options.logs, options.client_cpus) as database:
             for plan in plans:
-                run, log = execute(plan, options, database, functools.partial(show_before, options, printer, in_full))
+                if not (options.quiet or in_full):
+                    printer.show(explain.render_start_of_line(explain.describe(plan)))
+                show = printer.show if in_full and not options.quiet else None
+                run, log = execute(plan, options, database, show)
                 document["runs"].append(run)
                 output.write(document)
                 show_after(run, log, options, printer, in_full)
@@ -373,15 +444,6 @@ def bench(options: argparse.Namespace, command: list[str]) -> int:
         document["complete"] = not load.signals.received and len(document["runs"]) == len(plans)
         output.write(document)
     return load.signals.exit_code or (1 if any(run["failed"] for run in document["runs"]) else 0)
-
-
-def show_before(options: argparse.Namespace, printer: load.Printer, in_full: bool, described: explain.RunPlan) -> None:
-    if options.quiet:
-        return
-    if in_full:
-        printer.show("\n" + explain.render_prediction(described) + "\n")
-    else:
-        printer.show(explain.render_start_of_line(described))
 
 
 def show_after(

@@ -28,6 +28,7 @@ TOLERANCE = 0.05  # of a prediction, beside the band
 MOST_PREDICTED = 300_000  # requests that are predicted one by one: a second
 LONE_REQUESTS = 3  # sent one after the other before a run; one alone where a request takes long
 LONG_WAIT_S = 0.3
+LEARNING_REQUESTS = 5  # the same where the wait is not known: up to half a second
 
 # ---------------------------------------------------------------- records
 
@@ -42,6 +43,7 @@ class Plan:
     task_time_s: float = 1.0
     subtasks: int = 2
     wait_s: float | None = None  # what one request waits: the task time, a subtask's share of it; None: not known
+    wait_is_measured: bool = False  # by requests alone, before the run
     cpu_time_s: float = 0.0  # what it computes besides
     distribution: str = "constant"  # of the waits
     workload: str | None = None
@@ -92,6 +94,7 @@ class RunPlan(load.Described):
     pool: int
     workload: str | None
     wait_s: float | None
+    wait_is_measured: bool
     warm_up: int  # requests before the run, at once
     lone_requests: int  # and one after the other
     predicted_s: float | None  # how long everything should take; null: not known
@@ -255,6 +258,7 @@ def describe(plan: Plan) -> RunPlan:
         "pool": launch.pool if launch else 0,
         "workload": plan.workload,
         "wait_s": wait_s,
+        "wait_is_measured": plan.wait_is_measured,
         "warm_up": plan.traffic.warm_up,
         "lone_requests": lone_requests(plan),
         "predicted_s": predicted_s,
@@ -266,6 +270,8 @@ def describe(plan: Plan) -> RunPlan:
 
 def lone_requests(plan: Plan) -> int:
     """How many requests are sent alone, one after the other, to learn what a request costs here besides its wait."""
+    if plan.wait_s is None and not plan.workload:
+        return LEARNING_REQUESTS
     if not plan.launch or not plan.wait_s:
         return 0
     return LONE_REQUESTS if plan.wait_s + plan.cpu_time_s <= LONG_WAIT_S else 1
@@ -744,23 +750,34 @@ def render_load(run: RunPlan) -> str:
 
 def render_prediction(run: RunPlan) -> str:
     """What is printed before the first request is sent."""
-    parts = [plural(run["warm_up"], "request") + " to warm up"] if run["warm_up"] else []
-    parts += [plural(run["lone_requests"], "request") + " alone"] if run["lone_requests"] else []
-    before = f"; before it {' and '.join(parts)}, not counted" if parts else ""
-    why = run["why_slots"]
+    return f"{render_what_is_sent(run)}\n{render_what_is_predicted(run)}"
+
+
+def render_what_is_sent(run: RunPlan) -> str:
+    what = f"workload {run['workload']}" if run["workload"] else f"{run['method']} {run['path']}"
+    before = [plural(run["warm_up"], "request") + " to warm up"] if run["warm_up"] else []
+    if run["lone_requests"]:
+        learn = "" if run["wait_s"] is not None else ", to learn how long one takes"
+        before.append(f"{'up to ' if learn else ''}{plural(run['lone_requests'], 'request')} alone{learn}")
+    told = f"; before it {' and '.join(before)}, not counted" if before else ""
+    parts = ["", f"{run['target']}  {what}", "", section("load", render_load(run) + told)]
+    if run["server"]:
+        parts.append(section("server", run["server_command"]))
+    return "\n".join([*parts, *(section("note", note) for note in run["notes"])])
+
+
+def render_what_is_predicted(run: RunPlan) -> str:
+    why, parts = run["why_slots"], []
+    if run["wait_is_measured"]:
+        parts.append(section("alone", f"a request takes {seconds(run['wait_s'] or 0.0)}: taken for its wait"))
     if run["slots_known"]:
         each = "no limit" if run["slots_per_worker"] is None else str(run["slots_per_worker"])
         total = "no limit" if run["slots"] is None else str(run["slots"])
         why = f"{plural(run['workers'], 'worker')} x {each} = {total}: {why}"
-    what = f"workload {run['workload']}" if run["workload"] else f"{run['method']} {run['path']}"
-    parts = [f"{run['target']}  {what}", "", section("load", render_load(run) + before)]
-    if run["server"]:
-        parts.append(section("server", run["server_command"]))
-    parts += [section("note", note) for note in run["notes"]]
     parts += [section("slots", why), section("prediction", run["form"])]
     if run["prediction"]:
         parts.append(section("expected", slots.render_figures(run["prediction"])))
-    return "\n".join(parts)
+    return "\n".join([*parts, ""])
 
 
 def render_log(log: serve.AccessLog, wait_s: float) -> str:

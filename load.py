@@ -388,7 +388,7 @@ class ResponseParser:
         return False
 
     def eof(self) -> bool:
-        if not self.steps:
+        if not (self.steps and (self.data or self.status)):
             raise HTTPError("closed", "the connection was closed without an answer")
         if not self.until_close:
             raise HTTPError("truncated", "the connection was closed in the middle of the response")
@@ -514,38 +514,17 @@ class Load:
     equal, byte for byte, while the second in their Date lasts: one that equals the last whole one is not parsed again.
     """
 
-    __slots__ = (
-        *Exchanges.COLUMNS, "address", "begun_s", "capacity", "connections", "cpu_s", "ended", "exchanges", "failures",
-        "family", "fill_is_due", "finished", "idle", "in_flight", "keep_alive", "last_answer", "last_result", "loop",
-        "messages", "pace", "poller", "progress", "quiet_since_s", "released", "sent", "sockets_opened", "spare",
-        "spun_s", "stopped", "think_s", "thinking", "timeout_s", "total", "users", "wake_is_due",
-    )  # fmt: skip
-
-    started_s: array[float]
-    sent_s: array[float]
-    first_byte_s: array[float]
-    answered_s: array[float]
-    body_bytes: array[int]
-    status: array[int]
-    error: array[int]
-
-    def __init__(
-        self,
-        address: tuple[Any, ...],
-        messages: Iterator[bytes],
-        pace: Pace,
-        timeout_s: float,
-        keep_alive: bool = False,
-        progress: Callable[[Load], None] | None = None,
-        begun_s: float = 0.0,  # when to begin, if not at once
-    ) -> None:
+    def __init__(self, address: tuple[Any, ...], messages: Iterator[bytes], pace: Pace, timeout_s: float,
+                 keep_alive: bool = False, progress: Callable[[Load], None] = lambda load: None,
+                 begun_s: float = 0.0) -> None:  # fmt: skip
+        """begun_s: when to begin, if not at once."""
         self.address, self.messages, self.pace, self.timeout_s = address, messages, pace, timeout_s
         self.family = socket.AF_INET6 if len(address) == 4 else socket.AF_INET
         self.keep_alive, self.progress, self.begun_s = keep_alive, progress, begun_s
         self.think_s, self.total = pace.think_s, pace.dealt(pace.requests)
-        self.exchanges = Exchanges()
-        for column in Exchanges.COLUMNS:  # for short, and for speed: self.started_s and so on
-            setattr(self, column, getattr(self.exchanges, column))
+        self.exchanges = all_ = Exchanges()
+        self.started_s, self.sent_s, self.first_byte_s = all_.started_s, all_.sent_s, all_.first_byte_s
+        self.answered_s, self.body_bytes, self.status = all_.answered_s, all_.body_bytes, all_.status
         self.capacity = self.sent = self.in_flight = self.sockets_opened = self.failures = 0
         self.released = self.users = 0.0  # the pace's limits, as last asked for
         self.cpu_s = self.spun_s = 0.0
@@ -789,7 +768,7 @@ class Load:
 
     def _record_failure(self, index: int, kind: str) -> None:
         self.answered_s[index] = perf_counter()
-        self.error[index] = ERRORS.index(kind)
+        self.exchanges.error[index] = ERRORS.index(kind)
         self.in_flight -= 1
         self.failures += 1
         if self.think_s:
@@ -817,8 +796,7 @@ class Load:
                 self._fail(conn, "timed out")
         if self.failures and self.nothing_answered and now_s - self.begun_s >= self.timeout_s:
             self.stop(f"no answer at all within the time-out of {self.timeout_s:g} s (-s)", "given up")
-        if self.progress:
-            self.progress(self)
+        self.progress(self)
         if self.finished.done():
             return
         if self.in_flight and self.nothing_answered and now_s - self.quiet_since_s >= QUIET_S:
@@ -884,12 +862,8 @@ signals = Signals()  # as a process has only one set of them
 # ---------------------------------------------------------------- one run
 
 
-def measure(
-    traffic: Traffic,
-    address: tuple[Any, ...],
-    numbered: bool = False,
-    server_cpu_s: Callable[[], float | None] = lambda: None,
-) -> Measured:
+def measure(traffic: Traffic, address: tuple[Any, ...], numbered: bool = False,
+            server_cpu_s: Callable[[], float | None] = lambda: None) -> Measured:  # fmt: skip
     """Send the warm-up, then the load, and read every counter just before and after the load."""
     warm_up = Exchanges()
     if traffic.warm_up:
@@ -914,20 +888,16 @@ def run_load(load: Load) -> tuple[Exchanges, str]:
         load.loop.close()
 
 
-def run_one(
-    traffic: Traffic,
-    address: tuple[Any, ...],
-    numbered: bool,
-    progress: Callable[[Load], None] | None,
-    share: tuple[int, int] = (0, 1),
-    begun_s: float = 0.0,
-) -> Measured:
+def run_one(traffic: Traffic, address: tuple[Any, ...], numbered: bool, progress: Callable[[Load], None],
+            share: tuple[int, int] = (0, 1), begun_s: float = 0.0) -> Measured:  # fmt: skip
     """What one client process sends of the load."""
     messages = itertools.islice(traffic.messages(numbered), share[0], None, share[1])
     pace = traffic.pace._replace(share=share)
     load = Load(address, messages, pace, traffic.timeout_s, traffic.keep_alive, progress, begun_s)
     exchanges, stopped = run_load(load)
-    return Measured(exchanges, load.begun_s, load.cpu_s, load.sockets_opened, {}, Exchanges(), stopped, None, load.spun_s)
+    return Measured(
+        exchanges, load.begun_s, load.cpu_s, load.sockets_opened, {}, Exchanges(), stopped, None, load.spun_s
+    )
 
 
 def run_processes(traffic: Traffic, address: tuple[Any, ...], numbered: bool) -> Measured:
@@ -1099,7 +1069,9 @@ class Statistics(TypedDict):
     p99: float | None
     p999: float | None
     max: float
-    intervals: dict[str, tuple[float, float | None]]  # 95 % sure: [low, high] of median, p90, ..; null: above all values
+    intervals: dict[
+        str, tuple[float, float | None]
+    ]  # 95 % sure: [low, high] of median, p90, ..; null: above all values
 
 
 class Phases(TypedDict):
@@ -1267,7 +1239,9 @@ def summarise(traffic: Traffic, measured: Measured) -> Summary:
     window_s = window_of(pace, measured_s, bool(measured.stopped))
     in_window = sum(answered_s[i] - begun_s <= window_s for i in good)
     end_s = begun_s + window_s
-    under_way_s = sum(min(end, end_s) - start for start, end in zip(started_s, answered_s, strict=True) if start < end_s)
+    under_way_s = sum(
+        min(end, end_s) - start for start, end in zip(started_s, answered_s, strict=True) if start < end_s
+    )
 
     def spans(begin: Sequence[float], end: Sequence[float]) -> Statistics | None:
         return statistics_of([end[i] - begin[i] for i in good])
@@ -1314,7 +1288,9 @@ def at_least(columns: Exchanges, due_s: Sequence[float]) -> Statistics | None:
     spans_s = [end - due for due, end in zip(due_s, columns.answered_s, strict=True)]
     good = [is_success(status, error) for status, error in zip(columns.status, columns.error, strict=True)]
     slowest_s = max(itertools.compress(spans_s, good), default=0.0)
-    return statistics_of([span_s if fine else max(span_s, slowest_s) for span_s, fine in zip(spans_s, good, strict=True)])
+    return statistics_of(
+        [span_s if fine else max(span_s, slowest_s) for span_s, fine in zip(spans_s, good, strict=True)]
+    )
 
 
 def slow_waits(columns: Exchanges, good: Sequence[int]) -> int:

@@ -919,11 +919,13 @@ def ready_workers(text: str) -> list[int]:
     return [int(pid) for pid, word in said if word == "ready" and pid not in masters]
 
 
-def wait_for_log(path: Path, expected: int) -> AccessLog:
-    """Read the access log; a handler may write its line a moment after its client has the answer."""
+def wait_for_log(path: Path, expected: int, begins: int = 0) -> AccessLog:
+    """Read the access log, its requests from byte `begins` on; a line may come a moment after the answer."""
     deadline = perf_counter() + 1.0
     while True:
-        log = parse_access_log(path.read_text(errors="replace"))
+        text = path.read_bytes()
+        log = parse_access_log(text[begins:].decode(errors="replace"))
+        log = log._replace(ready=ready_workers(text.decode(errors="replace")))
         if len(log.lines) >= expected or perf_counter() > deadline:
             return log
         time.sleep(0.02)
@@ -985,9 +987,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("target", nargs="?", help="one of --list")
     add_options(parser).add_argument("--path", help="which of the target's apps, by a path that it has")
-    if not argv:
-        print(f"{__doc__}\nTargets: {', '.join(TARGETS)}")
-        return 0
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -997,15 +996,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(name, stop)
     try:
         options = parser.parse_args(join_values(argv))
-        if options.list:
-            print(render_targets())
+        if not argv or options.list:
+            print(render_targets() if argv else f"{__doc__}\nTargets: {', '.join(TARGETS)}", flush=True)
             return 0
         return serve(options)
     except Problem as problem:
         print(f"serve.py: {problem}", file=sys.stderr)
         return problem.exit_code
-    except (KeyboardInterrupt, BrokenPipeError):
+    except KeyboardInterrupt:
         return 0
+    except OSError as error:  # of what is printed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the interpreter's last flush
+        if not isinstance(error, BrokenPipeError):  # else whoever read it has seen enough
+            print(f"serve.py: cannot write the output: {error.strerror}", file=sys.stderr)
+        return 0 if isinstance(error, BrokenPipeError) else 2
 
 
 if __name__ == "__main__":

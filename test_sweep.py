@@ -253,6 +253,19 @@ def test_our_own_client_loads_the_server_of_suite_client(kind, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("log", ["no log", "access log"])
+def test_a_variant_with_and_without_its_access_log_leaves_no_file_and_no_pinning(log, tmp_path):
+    before = os.sched_getaffinity(0) if suites.can_pin() else None
+    document = sweep.new_document("client", True, 1, 1, "", scale="0.2")
+    variant = sweep.variant_named(document, f"FastAPI, uvicorn, {log}")
+    run = sweep.run_target(document, variant, 0, tmp_path, None)
+    load.signals.is_held = False
+    assert run["answered"] > 50 and run["failed"] == 0
+    assert run["log_lines"] == (run["sent"] if log == "access log" else None)
+    assert list(tmp_path.iterdir()) == []
+    assert before is None or os.sched_getaffinity(0) == before
+
+
 def test_a_client_that_leaves_no_result_is_named_with_its_last_words(tmp_path):
     with pytest.raises(bench.PROBLEMS, match=r"cannot read the output of `bench\.py x`; it ends with: no such host"):
         client.own_run(tmp_path / "missing.json", "trying\nno such host\n", "bench.py x")
@@ -356,7 +369,8 @@ def wait_for_runs(process: subprocess.Popen, logs: Path, count: int) -> Path:
     """The file of a sweep under way, once it holds so many runs."""
     deadline = time.monotonic() + 30
     while not (files := list(logs.glob("*.json"))) or len(json.loads(files[0].read_text())["runs"]) < count:
-        assert time.monotonic() < deadline and process.poll() is None
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     return files[0]
 
