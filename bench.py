@@ -318,7 +318,7 @@ def execute(
 ) -> tuple[Run, serve.AccessLog | None]:
     """Start the server if it is ours, predict, send, stop the server; the run's record and its access log."""
     when, show = datetime.now().isoformat(" ", "seconds"), announce or (lambda _: None)
-    known = plan.wait_s is not None
+    known = plan.wait_s is not None or not explain.lone_requests(plan)
     described = explain.describe(plan)
     show(explain.render_prediction(described) if known else explain.render_what_is_sent(described))
     with site_for(plan, options, database) as site:

@@ -270,7 +270,7 @@ def describe(plan: Plan) -> RunPlan:
 
 def lone_requests(plan: Plan) -> int:
     """How many requests are sent alone, one after the other, to learn what a request costs here besides its wait."""
-    if plan.wait_s is None and not plan.workload:
+    if plan.wait_s is None and not (plan.launch and plan.launch.is_target):
         return LEARNING_REQUESTS
     if not plan.launch or not plan.wait_s:
         return 0
