@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import importlib.metadata
 import math
 import os
 import re
@@ -45,12 +46,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import explain
+import limits
 import load
 import serve
 import slots
 from explain import Finding, Plan, Run
 from load import Kind, section
 
+PROBE_REQUESTS, PROBE_S = 2000, 60.0  # what a probe may spend, if nobody says otherwise
+PYTHON = sys.version_info[:2]
 PROBLEMS = (slots.Problem, load.Problem)  # load.py works alone, and so has its own
 
 # ---------------------------------------------------------------- workloads
@@ -90,6 +94,15 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--url", type=load.pattern(r"\S+", "a URL without white space"), help="a server that runs already, http only")
     add("--path", action="append", default=[], type=load.pattern(load.PATH, "a path: / and no white space"),
         help="several times")  # fmt: skip
+    add("--slots", type=load.number(int, 1, 100_000), metavar="N", help="of --app and --url: you know how many it has")
+    add(
+        "--wait",
+        type=load.number(float, 0.0001, 3600),
+        metavar="S",
+        help="of --app and --url: how long a request waits",
+    )
+    add("--probe", action="store_true", help="double the burst until the answers show how many at a time; -n and -t are"
+        f" then its budget ({PROBE_REQUESTS} requests, {PROBE_S:g} s)")  # fmt: skip
     add("--workload", choices=WORKLOADS, help="requests of the Books API that vary, with their ramp, kept connections")
     add("--scale", type=load.number(float, 0.001, 100), metavar="X", help="make the workload's stages X as long")
     load.add_options(parser)
@@ -100,6 +113,13 @@ def check_arguments(options: argparse.Namespace) -> argparse.Namespace:
     """What argparse cannot say: which options go together. Fills in the defaults that depend on others."""
     if sum(map(bool, (options.target, options.app, options.url))) > 1:
         raise slots.Problem("--target, --app and --url exclude each other")
+    if (options.slots or options.wait) and not (options.app or options.url):
+        raise slots.Problem("--slots and --wait go with --app and --url: what a target has is known")
+    if options.probe:
+        if options.concurrency or options.rate or options.ramp or options.workload:
+            raise slots.Problem("--probe sends bursts of its own: without -c, --rate, --ramp and --workload")
+        options.budget = options.requests or PROBE_REQUESTS, options.time_limit or PROBE_S
+        options.requests, options.time_limit = PROBE_REQUESTS, None
     if options.server and not options.app:
         raise slots.Problem("--server goes with --app; a target has its own")
     if options.url:
@@ -140,7 +160,7 @@ def make_plans(options: argparse.Namespace) -> list[Plan]:
         warm_up = min(32, 4 * launch.workers) if options.warmup is None else options.warmup
         plans = [
             Plan(options.app, dataclasses.replace(load.traffic_of(options, path=path), warm_up=warm_up), launch,
-                 wait_s=options.task_time and float(options.task_time))
+                 wait_s=stated_wait_s(options), stated_slots=options.slots)
             for path in paths
         ]  # fmt: skip
     else:
@@ -153,6 +173,11 @@ def make_plans(options: argparse.Namespace) -> list[Plan]:
         dataclasses.replace(plan, traffic=dataclasses.replace(plan.traffic, timeout_s=default_timeout_s(plan)))
         for plan in plans
     ]
+
+
+def stated_wait_s(options: argparse.Namespace) -> float | None:
+    given = options.wait or options.task_time
+    return None if given is None else float(given)
 
 
 def processors(options: argparse.Namespace) -> tuple[int, bool]:
@@ -282,7 +307,7 @@ def send(plan: Plan, site: Site) -> Sent:
     if before_s is not None and measured.server_cpu_s is not None:
         used_s = (serve.machine_cpu_s() or 0.0) - before_s
         other_s = round(max(0.0, used_s - measured.server_cpu_s - measured.client_cpu_s), 2)
-    ended, log = site.server.ended, None
+    ended, log = site.server.ends_within(0.2 if any(measured.exchanges.error) else 0.0), None
     if site.access_log:
         answered = sum(1 for status in measured.exchanges.status if status)
         log = serve.wait_for_log(site.access_log, answered, site.log_begins)
@@ -335,6 +360,37 @@ def execute(
     return finished(plan, described, site, sent, lone_s, sent_before, when, options, books), sent.log
 
 
+def probe(
+    plan: Plan, options: argparse.Namespace, database: serve.Database | None, bring_home: Callable[[Run], None],
+    show: Announce,
+) -> None:  # fmt: skip
+    """Bursts, each twice the one before, until the answers are unmistakable or the budget is spent."""
+    budget, budget_s = options.budget
+    timeout_s = options.timeout or min(plan.traffic.timeout_s, max(5.0, budget_s / 2))
+    plan = dataclasses.replace(plan, traffic=dataclasses.replace(plan.traffic, timeout_s=timeout_s))
+    done: list[limits.Burst] = []
+    show(explain.render_probe(explain.describe(plan), budget, budget_s))
+    with site_for(plan, options, database) as site:
+        began_s = time.perf_counter()
+        plan, lone_s, used = send_before(plan, site)
+        size, why = limits.next_burst(done, budget - used, budget_s)
+        while size and not load.signals.received:
+            plan = dataclasses.replace(plan, traffic=dataclasses.replace(plan.traffic, pace=load.Pace(size)))
+            described, when = explain.describe(plan), datetime.now().isoformat(" ", "seconds")
+            run = finished(plan, described, site, send(plan, site), lone_s, used, when, options)
+            if not (found := run["estimate"]):
+                break
+            done.append(limits.Burst(size, run["failed"], run["measured_s"], found))
+            left_s = budget_s - (time.perf_counter() - began_s) + sum(burst.took_s for burst in done)
+            size, why = limits.next_burst(done, budget - used, left_s)
+            if not size:
+                run["estimate"] = explain.with_suspects(limits.conclude(done), run, installed_packages(), PYTHON)
+            bring_home(run)
+            show(explain.render_burst(run, why))
+    if done:
+        show(explain.render_found(run, why))
+
+
 def finished(
     plan: Plan, described: explain.RunPlan, site: Site, sent: Sent, lone_s: list[float], sent_before: int, when: str,
     options: argparse.Namespace, books: explain.BooksSeen | None = None,
@@ -356,6 +412,7 @@ def finished(
         "other_cpu_s": sent.other_cpu_s,
         "band": None,
         "limits": [],
+        "estimate": None,
         "explained_by": None,
         "warnings": [],
     }
@@ -363,6 +420,8 @@ def finished(
     finding["band"] = explain.band_of(finding, timer_s())
     finding["explained_by"] = explain.explained_by(finding)
     finding["limits"] = explain.limits_of(finding)
+    here = installed_packages() if plan.launch else None
+    finding["estimate"] = explain.estimate_of(finding, exchanges, measured.begun_s, lone_s, here, PYTHON)
     finding["warnings"] = explain.audit(finding)
     run = cast(Run, finding)  # which may have more
     if books:
@@ -371,6 +430,13 @@ def finished(
     if plan.traffic.pace.mode == "burst" or options.json:
         run["exchanges"] = explain.columns_of(measured, log, explain.predicted_answers(plan, process_of))
     return run
+
+
+@functools.cache
+def installed_packages() -> frozenset[str]:
+    """The distributions of this Python, which is the server's too."""
+    names = (found.metadata["Name"] for found in importlib.metadata.distributions())
+    return frozenset(name.lower().replace("_", "-") for name in names if name)
 
 
 def books_seen(database: serve.Database) -> explain.BooksSeen:
@@ -428,22 +494,35 @@ def bench(options: argparse.Namespace, command: list[str]) -> int:
         printer.show(explain.render_header(document))
         with serve.database_for(launches, options.database_url, options.logs, options.client_cpus) as database:
             for plan in plans:
-                if not (options.quiet or in_full):
-                    printer.show(explain.render_start_of_line(explain.describe(plan)))
-                show = printer.show if in_full and not options.quiet else None
-                run, log = execute(plan, options, database, show)
-                document["runs"].append(run)
-                output.write(document)
-                show_after(run, log, options, printer, in_full)
+
+                def bring_home(run: Run) -> None:
+                    document["runs"].append(run)
+                    output.write(document)
+
+                if options.probe:
+                    probe(plan, options, database, bring_home, printer.show)
+                else:
+                    run_once(plan, options, database, bring_home, printer, in_full)
                 load.signals.is_held = False
                 if load.signals.received:
                     break
-        if len(plans) > 1 and not options.quiet:
+        if len(plans) > 1 and not (options.quiet or options.probe):
             printer.show("\n" + explain.render_comparison(document["runs"]))
     finally:
-        document["complete"] = not load.signals.received and len(document["runs"]) == len(plans)
+        document["complete"] = not load.signals.received and len(document["runs"]) >= len(plans)
         output.write(document)
     return load.signals.exit_code or (1 if any(run["failed"] for run in document["runs"]) else 0)
+
+
+def run_once(
+    plan: Plan, options: argparse.Namespace, database: serve.Database | None, bring_home: Callable[[Run], None],
+    printer: load.Printer, in_full: bool,
+) -> None:  # fmt: skip
+    if not (options.quiet or in_full):
+        printer.show(explain.render_start_of_line(explain.describe(plan)))
+    run, log = execute(plan, options, database, printer.show if in_full and not options.quiet else None)
+    bring_home(run)
+    show_after(run, log, options, printer, in_full)
 
 
 def show_after(

@@ -10,6 +10,7 @@ limits_of(), audit(). The rest is the report.
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import itertools
 import math
 from collections import Counter
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
+import limits
 import load
 import serve
 import slots
@@ -44,6 +46,7 @@ class Plan:
     subtasks: int = 2
     wait_s: float | None = None  # what one request waits: the task time, a subtask's share of it; None: not known
     wait_is_measured: bool = False  # by requests alone, before the run
+    stated_slots: int | None = None  # of all processes, by somebody who knows
     cpu_time_s: float = 0.0  # what it computes besides
     distribution: str = "constant"  # of the waits
     workload: str | None = None
@@ -52,10 +55,14 @@ class Plan:
 
     @property
     def slots_per_worker(self) -> float | None:
+        if self.stated_slots:
+            return self.stated_slots
         return self.launch.slots_per_worker if self.launch else None
 
     @property
     def workers(self) -> int:
+        if self.stated_slots:  # are taken for one queue
+            return 1
         return self.launch.workers if self.launch else 1
 
     @property
@@ -66,6 +73,8 @@ class Plan:
 
     @property
     def why_slots(self) -> str:
+        if self.stated_slots:
+            return "as you say (--slots)"
         return self.launch.why_slots if self.launch else "not known for a server that was not started here"
 
 
@@ -81,6 +90,7 @@ class RunPlan(load.Described):
     slots_known: bool
     slots_per_worker: int | None  # null: no limit, or not known
     slots: int | None
+    server_slots: int | None  # of one process, before a pool behind it
     why_slots: str
     shared_queue: bool  # one queue for all processes
     notes: list[str]  # what overrules what in the server's settings
@@ -100,6 +110,7 @@ class RunPlan(load.Described):
     predicted_s: float | None  # how long everything should take; null: not known
     ceiling_rps: float | None  # what throughput cannot exceed: S / t
     prediction: Expected | None
+    possibilities: dict[str, float]  # where the handler is not known: what it may be, and how long all would take then
     form: str  # the closed form with its numbers, or why there is no prediction
 
 
@@ -161,6 +172,7 @@ class Finding(RunPlan, load.Summary, LogSummary):
     other_cpu_s: float | None  # CPU seconds that neither server nor client used: of other programs
     band: Band | None
     limits: list[Limit]  # most binding first
+    estimate: limits.Estimate | None  # the slots from the answers alone, of a burst or a closed loop
     explained_by: str | None  # prediction, split, cpu, a warning's id, or nothing; null: nothing was predicted
     warnings: list[Warned]
 
@@ -182,14 +194,15 @@ def forecast_of(plan: Plan, process_of: Sequence[int] = ()) -> slots.Forecast | 
     process_of: which process takes request i, where that is known afterwards; else each the next one in turn.
     """
     pace, launch, each, wait_s = plan.traffic.pace, plan.launch, plan.slots_per_worker, plan.wait_s
-    if each is None or not wait_s or not launch:
+    if each is None or not wait_s:
         return None
     held_s = held_for(plan, each, wait_s)
     most = pace.due_in_all if pace.rate else pace.requests
     if min(most, pace.time_limit_s / held_s * min(each * plan.workers, pace.most_under_way)) > MOST_PREDICTED:
         return None
-    server = serve.SERVERS[launch.server]
-    service = slots.Service((each,) * plan.workers, server.shared_queue, slots.PASSES.get(launch.handler or "", (1.0,)))
+    shared = bool(launch and serve.SERVERS[launch.server].shared_queue)
+    passes = slots.PASSES.get((launch and launch.handler) or "", (1.0,))
+    service = slots.Service((each,) * plan.workers, shared, passes)
     held: slots.Wait = held_s
     if plan.distribution != "constant":
         held = lambda i: slots.drawn_wait_s(wait_s, plan.distribution, i) + held_s - wait_s  # noqa: E731
@@ -245,6 +258,7 @@ def describe(plan: Plan) -> RunPlan:
         "slots_known": each is not None,
         "slots_per_worker": load.finite(each),
         "slots": load.finite(total),
+        "server_slots": load.finite(launch.server_slots if launch and not plan.stated_slots else each),
         "why_slots": plan.why_slots,
         "shared_queue": bool(launch and serve.SERVERS[launch.server].shared_queue),
         "notes": list(launch.notes) if launch else [],
@@ -264,8 +278,31 @@ def describe(plan: Plan) -> RunPlan:
         "predicted_s": predicted_s,
         "ceiling_rps": ceiling_rps,
         "prediction": slots.expected(forecast, pace.time_limit_s, spread_s) if forecast else None,
+        "possibilities": possibilities(plan),
         "form": form_of(plan),
     }
+
+
+HANDLERS_MAY_BE = {  # of an ASGI app that does not say
+    "a `def` handler": "def",
+    "an `async def` that awaits": "async",
+    "one that blocks": "blocking",
+}
+
+
+def possibilities(plan: Plan) -> dict[str, float]:
+    """How long everything would take, for each kind of handler that it can be; empty where that is known."""
+    launch, pace = plan.launch, plan.traffic.pace
+    if not launch or plan.slots is not None or not plan.wait_s or pace.mode not in ("burst", "closed"):
+        return {}
+    found = {}
+    for words, handler in HANDLERS_MAY_BE.items():
+        if launch.handlers and handler not in launch.handlers:
+            continue
+        forecast = forecast_of(dataclasses.replace(plan, launch=dataclasses.replace(launch, handler=handler)))
+        if forecast and forecast.answered_s:
+            found[words] = round(max(forecast.answered_s), 6)
+    return found
 
 
 def lone_requests(plan: Plan) -> int:
@@ -282,6 +319,9 @@ def form_of(plan: Plan) -> str:
     pace, total, wait_s = plan.traffic.pace, plan.slots, plan.wait_s
     if wait_s == 0:
         return "none: the handler waits for nothing, so that CPU time decides, not slots."
+    if may_be := possibilities(plan):
+        each = ", ".join(f"{words}: {time_of(found_s)}" for words, found_s in may_be.items())
+        return f"what the handler is decides; the run will tell. {each[0].upper()}{each[1:]}."
     if total is None or not wait_s:
         return "none: it needs the slots and the wait of a request."
     held_s = held_for(plan, plan.slots_per_worker or 1, wait_s)
@@ -449,34 +489,6 @@ def batches(run: Run) -> list[Batch]:
     return found
 
 
-def size_of_rounds(found: Sequence[Batch]) -> int | None:
-    """The slots that a burst's batches show: three full ones of one size, a smaller last one at most, one wait apart.
-
-    Fewer can be chance, and a server that is busy computing answers in batches too, neither of one size nor regular.
-    """
-    sizes, ends_s = [len(batch.requests) for batch in found], [batch.answered_s for batch in found]
-    full = sizes.count(sizes[0]) if sizes else 0
-    regular = full >= 3 and len(set(sizes[:-1])) == 1 and sizes[-1] <= sizes[0]
-    if regular and all(0.8 < ends_s[k] / ends_s[0] / (k + 1) < 1.25 for k in range(len(ends_s))):
-        return sizes[0]
-    return None
-
-
-SIZES_MEAN = {  # what answers in rounds of that size can mean, and on which server
-    1: ("a sync worker, or an event loop that a blocking call stops", tuple(serve.SERVERS)),
-    4: ("waitress's default of 4 threads", ("waitress",)),
-    slots.ANYIO_THREADS: (
-        "AnyIO's limit for `def` handlers and dependencies (FastAPI, Starlette)",
-        ("uvicorn", "gunicorn-uvicorn", "gunicorn-asgi"),
-    ),
-}
-
-
-def meaning_of(size: int, run: Run) -> str:
-    meaning, servers = SIZES_MEAN.get(size, ("", ()))
-    return f": {meaning}" if meaning and (run["server"] is None or run["server"] in servers) else ""
-
-
 # ---------------------------------------------------------------- after the run: does it fit, and what limited it
 
 
@@ -489,10 +501,11 @@ def band_of(run: Finding, timer_s: float) -> Band | None:
     least_s = wait_s + run["cpu_time_s"] if run["distribution"] == "constant" else alone_s
     overhead_s = min(max(0.0, alone_s - least_s), 0.2 * wait_s + 0.005)  # more is a longer wait, not an overhead
     processors = max(1, min(run["workers"], run["cpus"]))
-    cpu_all_s = ((run["server_cpu_s"] or 0.0) / processors + run["client_cpu_s"]) / (1 - min(0.9, taken_by_others(run)))
+    cpu_all_s = ((run["server_cpu_s"] or 0.0) / processors + run["client_cpu_s"]) / (1 - min(0.5, taken_by_others(run)))
     cpu_s = cpu_all_s / answered
     at_once = min(unlimited(run["slots"]), run["concurrency"] or run["sent"], run["sent"])
-    in_a_row = max(1.0, (run["latency_s"]["mean"] - timer_s) / wait_s)  # rounds of an average request
+    due_s = (run["prediction"] or {"mean_s": None})["mean_s"] or wait_s
+    in_a_row = max(1.0, due_s / (wait_s + run["cpu_time_s"]))  # rounds of an average request
     count = slots.rounds(run["sent"], unlimited(run["slots"]))
     return {
         "overhead_s": round(overhead_s, 6),
@@ -562,7 +575,7 @@ def explained_by(run: Finding) -> str | None:
     band, prediction = run["band"], run["prediction"]
     if not prediction or not band or run["failed"] or run["stopped"] or run["server_ended"]:
         return None
-    if run["slots_held"] not in (None, run["slots_per_worker"]):
+    if run["slots_held"] not in (None, run["server_slots"]):
         return "other-slots"
     tries = {"prediction": prediction, "split": run["split_prediction"] or prediction}
     for with_cpu in (False, True):
@@ -571,10 +584,55 @@ def explained_by(run: Finding) -> str | None:
                 return "cpu" if with_cpu else name
     if cpu_busy(run) >= 0.8:
         return "cpu"
+    if taken_by_others(run) > 0.3:
+        return "busy-machine"
     reasons = ("backlog-overflow", "delayed-ack", "client-limit", "late-sends")
     named = next((warned["id"] for warned in load.audit(run) if warned["id"] in reasons), None)
     waits_longer = run["lone_s"] and run["wait_s"] and run["lone_s"] > 1.1 * run["wait_s"] + run["cpu_time_s"] + 0.02
     return named or ("longer-wait" if waits_longer else "nothing")
+
+
+MOST_ESTIMATED = 20_000  # answers that are looked at: some seconds
+
+
+def estimate_of(run: Finding, exchanges: load.Exchanges, begun_s: float, lone_s: Sequence[float],
+                installed: frozenset[str] | None, python: tuple[int, int]) -> limits.Estimate | None:  # fmt: skip
+    """The slots from the answers alone, and what may be behind them; None for other loads than bursts and users."""
+    count = run["sent"] if run["mode"] == "burst" else run["concurrency"]
+    if run["mode"] not in ("burst", "closed") or not count or run["sent"] > MOST_ESTIMATED or run["stopped"]:
+        return None
+    good = [i for i in range(run["sent"]) if load.is_success(exchanges.status[i], exchanges.error[i])]
+    failed_after_s = sorted(
+        exchanges.answered_s[i] - exchanges.started_s[i] for i in set(range(run["sent"])) - set(good)
+    )
+    found = limits.estimate(
+        "burst" if run["mode"] == "burst" else "closed", count,
+        [exchanges.started_s[i] - begun_s for i in good], [exchanges.answered_s[i] - begun_s for i in good],
+        lone_s=lone_s, failed_after_s=failed_after_s,
+        processes=run["workers"] if run["server"] else None,
+        cpu_s=None if run["server_cpu_s"] is None else run["server_cpu_s"] / max(1, run["answered"]),
+    )  # fmt: skip
+    if (others := taken_by_others(run)) > 0.3:
+        why = f"other programs used {others:.0%} of the CPUs: these times say little"
+        found = {**found, "low": 1, "high": None, "evidence": [*found["evidence"], why]}
+    return with_suspects(found, run, installed, python, failed_after_s)
+
+
+def with_suspects(
+    found: limits.Estimate, run: Finding, installed: frozenset[str] | None, python: tuple[int, int],
+    failed_after_s: Sequence[float] = (),
+) -> limits.Estimate:  # fmt: skip
+    """The estimate with the limits that may be behind it."""
+    server = {"gunicorn-uvicorn": "uvicorn", "gunicorn-asgi": "uvicorn"}.get(run["server"] or "", run["server"] or "")
+    likely = limits.suspects(
+        found, run["sent"], run["lone_s"] or run["wait_s"] or 0.0, run["all_cpus"], python,
+        installed if run["server"] else None, server, (run["handler"] or "").partition(" ")[0], failed_after_s,
+    )  # fmt: skip
+    return {**found, "suspects": likely}
+
+
+def is_certain(found: limits.Estimate | None) -> bool:
+    return bool(found and found["slots"] and found["low"] == found["slots"] == found["high"])
 
 
 def cpu_busy(run: Finding) -> float:
@@ -603,9 +661,10 @@ def limits_of(run: Finding) -> list[Limit]:
         busy = held_s / (total * time_s)
         shares = list(run["requests_of_workers"].values()) if not run["shared_queue"] else []
         waited = run["sent"] > total or max(shares, default=0) > unlimited(run["slots_per_worker"])
-        evidence = f"{total} / {seconds(wait_s)}"
-        binds = waited if run["mode"] == "burst" else busy >= 0.85
-        add("pool" if pool else "slots", busy, total / wait_s, evidence, binds)
+        each_s = wait_s + run["cpu_time_s"]
+        evidence = f"{total} / {time_of(each_s)}"
+        binds = waited if run["mode"] == "burst" else busy >= 0.85 or run["mean_in_flight"] > 1.05 * total
+        add("pool" if pool else "slots", busy, total / each_s, evidence, binds)
     if run["server_cpu_s"] is not None and answered:
         each_s = run["server_cpu_s"] / answered
         processors = max(1, min(run["workers"], run["cpus"]))
@@ -613,18 +672,23 @@ def limits_of(run: Finding) -> list[Limit]:
         add("cpu", cpu_busy(run), processors / each_s if each_s else None, evidence,
             cpu_busy(run) >= 0.8 or run["explained_by"] == "cpu")  # fmt: skip
     if answered:
-        busy = run["client_cpu_s"] / time_s
-        shares_cpu = run["client_on_server_cpus"] and busy + (run["server_cpu_s"] or 0.0) / time_s > 0.85 * run["cpus"]
-        evidence = f"{busy:.0%} of a CPU" + (", which it shares with the server" if shares_cpu else "")
-        ceiling = run["sent"] / run["client_cpu_s"] if run["client_cpu_s"] else None
-        if shares_cpu:
-            found.insert(0, {"resource": "client", "busy": 1.0, "ceiling_rps": None, "evidence": evidence})
-            binding.insert(0, "client")
-        else:
-            add("client", busy, ceiling, evidence, busy >= 0.8)
+        busy, ceiling_rps = run["client_cpu_s"] / time_s, run["sent"] / (run["client_cpu_s"] or math.inf) or None
+        evidence, full = f"{busy:.0%} of a CPU", 0.85 * (1 - taken_by_others(run))
+        if run["client_on_server_cpus"] and busy + (run["server_cpu_s"] or 0.0) / time_s > full:
+            busy, ceiling_rps, evidence = 1.0, None, f"{evidence}, which it shares with the server"
+        add("client", busy, ceiling_rps, evidence, busy >= 0.8)
     if not binding:
-        found.insert(0, offered(run))
-    return sorted(found, key=lambda limit: (limit is not found[0], limit["resource"] not in binding, -limit["busy"]))
+        found.append(offered(run))
+        binding.append(found[-1]["resource"])
+
+    def rank(limit: Limit) -> tuple[int, float]:
+        if limit["resource"] not in binding:
+            return 4, -limit["busy"]
+        # A backlog shows in the tail, whatever else is busy; and who waits for a CPU holds a slot meanwhile.
+        first = ("backlog", "client", "cpu" if cpu_busy(run) >= 0.8 else "")
+        return first.index(limit["resource"]) if limit["resource"] in first else 3, -limit["busy"]
+
+    return sorted(found, key=rank)
 
 
 def offered(run: Finding) -> Limit:
@@ -769,7 +833,7 @@ def render_what_is_sent(run: RunPlan) -> str:
 def render_what_is_predicted(run: RunPlan) -> str:
     why, parts = run["why_slots"], []
     if run["wait_is_measured"]:
-        parts.append(section("alone", f"a request takes {seconds(run['wait_s'] or 0.0)}: taken for its wait"))
+        parts.append(section("alone", f"a request takes {time_of(run['wait_s'])}: taken for its wait"))
     if run["slots_known"]:
         each = "no limit" if run["slots_per_worker"] is None else str(run["slots_per_worker"])
         total = "no limit" if run["slots"] is None else str(run["slots"])
@@ -903,13 +967,75 @@ def render_band(run: Finding, band: Band, with_cpu: bool) -> str:
 
 
 def seen_in_the_answers(run: Run) -> str:
-    """What the answers alone show of a burst, where nothing was predicted."""
-    if run["mode"] != "burst" or run["wait_s"] == 0 or "exchanges" not in run:
-        return ""
-    found = batches(run)
-    if size := size_of_rounds(found):
-        return f"; they came in rounds of {size}{meaning_of(size, run)}"
-    return "; they came all at once: no limit was met" if len(found) == 1 and run["answered"] > 1 else ""
+    """What the answers alone show, where nothing certain was predicted."""
+    text, found = "", run["estimate"]
+    if run["possibilities"]:
+        words, predicted_s = min(run["possibilities"].items(), key=lambda item: abs(item[1] - run["measured_s"]))
+        near = abs(predicted_s - run["measured_s"]) <= 0.15 * predicted_s + run["client_cpu_s"]
+        near = near or predicted_s <= run["measured_s"] <= predicted_s * 1.05 + (run["server_cpu_s"] or 0.0)
+        text = f"; as of {words}" if near else "; as of none of the possibilities"
+    return text + (f"; {words_of(found)}" if found and run["wait_s"] != 0 else "")
+
+
+def words_of(found: limits.Estimate) -> str:
+    """An estimate in a few words: the number, a range, or why there is none."""
+    many = f"{found['slots']}" if is_certain(found) else f"{found['low']} to {found['high'] or 'more'}"
+    return {
+        "none": f"no limit up to {found['low']} at a time",
+        "unknown": "how many at a time is not known",
+        "cpu": "what they share, CPU or the like, is the limit, not slots",
+        "two-pass": f"{many} at a time, in two passes: nobody is answered before all have run once",
+        "smeared": f"{many} at a time, not first come, first served",
+        "slots": f"{many} at a time",
+    }[found["kind"]]
+
+
+def render_estimate(run: Finding, always: bool = False) -> list[str]:
+    """The estimate with its evidence and the limits that it may be; of servers whose slots are known only if that is
+    not what the answers show."""
+    found = run["estimate"]
+    fine = run["explained_by"] in ("prediction", "split", "cpu") and run["slots_known"]
+    if not found or run["wait_s"] == 0 or (fine and not always):
+        return []
+    evidence = [words_of(found), *found["evidence"]]
+    rows = [section("estimate", " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in evidence))]
+    rows += [
+        section("suspect", f"{suspect['what']}. Setting: {suspect['setting']}. {suspect['predicted_effect'][0].upper()}"
+                f"{suspect['predicted_effect'][1:]}. To tell: {suspect['how_to_tell']}. Source: {suspect['source']}.")
+        for suspect in found["suspects"]
+    ]  # fmt: skip
+    return rows
+
+
+def render_probe(run: RunPlan, budget: int, budget_s: float) -> str:
+    load_text = (
+        f"a probe: bursts of 10, 20, 40, ... requests, until the answers show how many at a time; in all at most"
+        f" {budget} requests and {budget_s:g} s, and none after one that fails"
+    )
+    server = [section("server", run["server_command"])] if run["server"] else []
+    return "\n".join(
+        ["", f"{run['target']}  {run['method']} {run['path']}", "", section("load", load_text), *server, ""]
+    )
+
+
+def render_burst(run: Run, why: str) -> str:
+    """One burst of a probe, and why it is not the last, or is."""
+    found = run["estimate"]
+    words = words_of(found) if found and not run["failed"] else f"{run['failed']} failed"
+    return f"{run['sent']:6} at once{run['answered']:7} answered in {time_of(run['measured_s']):>8}  {words}"
+
+
+def render_found(run: Run, why: str) -> str:
+    """What a probe has found."""
+    found = run["estimate"]
+    verdict = f"{words_of(found) if found else 'nothing is known'}; ended as {why}"
+    if run["failed"]:
+        verdict = f"{load.render_verdict(run)}; ended as {why}"
+    if found and is_certain(found) and run["slots_known"]:
+        said = "no limit" if run["slots"] is None else run["slots"]
+        verdict += f"; the settings say {said}" + ("" if found["slots"] == run["slots"] else ": NOT the same")
+    rows = render_estimate(run, always=True)
+    return "\n".join(["", section("verdict", verdict), *load.render_warnings(run["warnings"]), *rows])
 
 
 def render_limits(run: Finding) -> str:
@@ -927,6 +1053,7 @@ def render_limits(run: Finding) -> str:
 def render_result(run: Run, log: serve.AccessLog | None) -> str:
     """What is printed after the last answer: the verdict first, then the evidence."""
     parts = [section("verdict", render_verdict(run)), *load.render_warnings(run["warnings"])]
+    parts += render_estimate(run)
     if run["limits"]:
         parts.append(section("limit", render_limits(run)))
     parts.append("")

@@ -74,7 +74,7 @@ FIRST_READ_BYTES, READ_BYTES = 4096, 65536  # Python allocates the whole buffer 
 SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s later (TCP_TIMEOUT_INIT)
 DELAYED_ACK_S = (0.035, 0.1)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
 SOCK_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux: one system call less for each connection
-SPIN_S = 0.0001  # how long before a request is due to stop sleeping: Linux wakes a sleeper some 60 us late
+SPIN_S = 0.0002  # stop sleeping so long before a request is due: sleepers wake up some 0.1 ms late; costs CPU, stated
 TIMEOUT_S = 30.0
 QUIET_S = 5.0  # without any answer for so long, say a word
 
@@ -278,8 +278,8 @@ class Measured(NamedTuple):
     begun_s: float
     client_cpu_s: float  # of all client processes
     sockets_opened: int
-    kernel: dict[str, int]  # counters during the run
-    warm_up: Exchanges
+    kernel: dict[str, int] = {}  # noqa: RUF012  counters during the run
+    warm_up: Exchanges = Exchanges()
     stopped: str = ""  # why the sending ended early: a signal's name, or what happened
     server_cpu_s: float | None = None  # known to whoever started the server
     spun_s: float = 0.0  # of client_cpu_s: spent in waiting for the next due moment
@@ -461,35 +461,25 @@ class ResponseParser:
 # ---------------------------------------------------------------- send
 
 
-class EpollPoller:
-    """One private epoll for all sockets of a run: the asyncio loop watches only the epoll's own descriptor."""
-
-    CLOSED = getattr(select, "EPOLLRDHUP", 0)  # the server has closed: known with the answer, without another recv
-    READ, WRITE = 1 | CLOSED, 4  # EPOLLIN, EPOLLOUT
+class Poller:
+    """One private epoll for all sockets of a run; where there is none (macOS), what the selectors module finds."""
 
     def __init__(self) -> None:
-        epoll = select.epoll()
-        self.fileno, self.register, self.modify, self.close = epoll.fileno, epoll.register, epoll.modify, epoll.close
-        self.poll = functools.partial(epoll.poll, 0, 256)
-
-    def forget(self, fd: int) -> None:
-        """Nothing to do: closing a socket takes it out of its epoll."""
-
-
-class SelectorPoller:
-    """The same for systems without epoll (macOS), on what the selectors module finds there."""
-
-    CLOSED = 0
-    READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-
-    def __init__(self) -> None:
-        self.selector = selectors.DefaultSelector()
-        self.fileno: Callable[[], int] = self.selector.fileno
-        self.register, self.modify = self.selector.register, self.selector.modify
-        self.close, self.forget = self.selector.close, self.selector.unregister
-
-    def poll(self) -> list[tuple[int, int]]:
-        return [(key.fd, events) for key, events in self.selector.select(0)]
+        if hasattr(select, "epoll"):
+            epoll = select.epoll()
+            # EPOLLRDHUP: the server has closed, which is known with its answer, without another recv
+            self.closed, self.read, self.write = select.EPOLLRDHUP, select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
+            self.fileno, self.register, self.modify = epoll.fileno, epoll.register, epoll.modify
+            self.poll: Callable[[], list[tuple[int, int]]] = functools.partial(epoll.poll, 0, 256)
+            self.forget: Callable[[int], object] = lambda fd: None  # closing a socket takes it out of its epoll
+            self.close: Callable[[], None] = epoll.close
+        else:
+            selector = selectors.DefaultSelector()
+            self.closed, self.read, self.write = 0, selectors.EVENT_READ, selectors.EVENT_WRITE
+            self.fileno = selector.fileno
+            self.register, self.modify = selector.register, selector.modify  # type: ignore[assignment]
+            self.poll = lambda: [(key.fd, events) for key, events in selector.select(0)]
+            self.forget, self.close = selector.unregister, selector.close
 
 
 class Connection:
@@ -535,7 +525,7 @@ class Load:
         self.idle: dict[Connection, None] = {}  # kept connections with nothing to do, the last used at the end
         self.spare: list[Connection] = []  # without a socket
         self.last_answer, self.last_result = b"none yet", (0, 0, False)  # status, bytes of body, connection stays
-        self.poller = EpollPoller() if hasattr(select, "epoll") else SelectorPoller()
+        self.poller = Poller()
         # select counts in microseconds, where asyncio's usual epoll rounds up to the next millisecond
         self.loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
         self.finished: asyncio.Future[None] = self.loop.create_future()
@@ -670,8 +660,8 @@ class Load:
         self._record_failure(index, ERRNO_NAMES.get(code, "connect failed"))
         return None
 
-    def _send(self, conn: Connection, unsent: bytes) -> None:
-        """Hand the kernel what it takes, and have the poller report what comes next."""
+    def _send(self, conn: Connection, unsent: bytes) -> bool:
+        """Hand the kernel what it takes, have the poller report what comes next. False: the connection is lost."""
         try:
             taken = conn.sock.send(unsent)
         except (BlockingIOError, InterruptedError):
@@ -679,21 +669,20 @@ class Load:
         except OSError as error:
             if error.errno != errno.ENOTCONN:  # macOS: still connecting
                 self._fail(conn, ERRNO_NAMES.get(error.errno or 0, "connect failed"))
-                return
+                return False
             taken = 0
         poller = self.poller
-        events = poller.READ
-        if taken < len(unsent):
-            events |= poller.WRITE
-            conn.unsent = unsent[taken:]
-        elif conn.unsent:
-            conn.unsent = b""
+        if taken == len(unsent) and conn.watched == poller.read:  # nearly all of a run on kept connections
+            return True
+        conn.unsent = unsent[taken:]
+        events = poller.read | poller.write if conn.unsent else poller.read
         if events != conn.watched:
             if taken and not self.sent_s[conn.index]:
                 self.sent_s[conn.index] = perf_counter()
             watch = poller.modify if conn.watched else poller.register
             watch(conn.fd, events)
             conn.watched = events
+        return True
 
     def _drain(self) -> None:
         """Handle all that is ready; back to the loop after 20 ms at most, for its timers and for Ctrl-C."""
@@ -704,61 +693,63 @@ class Load:
                 break
 
     def _handle(self, ready: list[tuple[int, int]]) -> None:
-        connections, read = self.connections, self._read
+        """Take what has come; where an answer is whole, send the next request in its place."""
+        connections, answered_s, statuses, sizes = self.connections, self.answered_s, self.status, self.body_bytes
         for fd, events in ready:
             # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.
-            if conn := connections.get(fd):
-                if conn.unsent:
-                    self._send(conn, conn.unsent)
-                    if not conn.watched:
-                        continue
-                read(conn, events)
-
-    def _read(self, conn: Connection, events: int) -> None:
-        index, parser = conn.index, conn.parser
-        if index < 0:  # answered already: the server closes, or says more than it was asked
-            self.idle.pop(conn, None)
-            self._close(conn)
-            return
-        try:
-            data = conn.sock.recv(FIRST_READ_BYTES if parser.fresh else READ_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._fail(conn, ERRNO_NAMES.get(error.errno or 0, "reset"))
-            return
-        now_s = perf_counter()
-        if data == self.last_answer and parser.fresh:
-            status, size, stays = self.last_result
-        else:
+            conn = connections.get(fd)
+            if not conn or (conn.unsent and not self._send(conn, conn.unsent)):
+                continue
+            index = conn.index
+            if index < 0:  # answered already: the server closes, or says more than it was asked
+                self.idle.pop(conn, None)
+                self._close(conn)
+                continue
+            fresh = conn.parser.fresh
             try:
-                is_whole = parser.fresh
-                complete = parser.feed(data) if data else parser.eof()
-            except HTTPError as error:
-                self._fail(conn, error.kind)
-                return
-            if not complete:
-                self.first_byte_s[index] = self.first_byte_s[index] or now_s
-                return
-            status, size, stays = result = parser.status, parser.body_bytes, parser.keep_alive
-            if is_whole:
-                self.last_answer, self.last_result = data, result
-        self.answered_s[index] = now_s
-        self.status[index] = status
-        self.body_bytes[index] = size
-        conn.index = -1
-        self.in_flight -= 1
-        if self.think_s:
-            self.thinking.append(now_s + self.think_s)
-        if self.keep_alive and stays and not conn.unsent:
-            if self.sent < self.released and self.in_flight + len(self.thinking) < self.users:
-                self._start(conn, now_s)
-                return
-            self.idle[conn] = None
-        elif events & self.poller.CLOSED:
-            self._close(conn)
-        # else: let the server close first, which will be this connection's next event: the port is then free again
-        self._fill()
+                data = conn.sock.recv(FIRST_READ_BYTES if fresh else READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                continue
+            except OSError as error:
+                self._fail(conn, ERRNO_NAMES.get(error.errno or 0, "reset"))
+                continue
+            now_s = perf_counter()
+            if fresh and data == self.last_answer:
+                statuses[index], sizes[index], stays = self.last_result
+            elif result := self._parse(conn, data, now_s):
+                statuses[index], sizes[index], stays = result
+            else:
+                continue
+            answered_s[index] = now_s
+            conn.index = -1
+            self.in_flight -= 1
+            if self.think_s:
+                self.thinking.append(now_s + self.think_s)
+            if stays and self.keep_alive and not conn.unsent:
+                if self.sent < self.released and self.in_flight + len(self.thinking) < self.users:
+                    self._start(conn, now_s)
+                    continue
+                self.idle[conn] = None
+            elif events & self.poller.closed:
+                self._close(conn)
+            # else: let the server close first, which is this connection's next event: the port is then free again
+            self._fill()
+
+    def _parse(self, conn: Connection, data: bytes, now_s: float) -> tuple[int, int, bool] | None:
+        """Status, bytes of the body and whether the connection stays, once the answer is whole."""
+        parser, fresh = conn.parser, conn.parser.fresh
+        try:
+            complete = parser.feed(data) if data else parser.eof()
+        except HTTPError as error:
+            self._fail(conn, error.kind)
+            return None
+        if not complete:
+            self.first_byte_s[conn.index] = self.first_byte_s[conn.index] or now_s
+            return None
+        result = parser.status, parser.body_bytes, parser.keep_alive
+        if fresh:
+            self.last_answer, self.last_result = data, result
+        return result
 
     def _fail(self, conn: Connection, kind: str) -> None:
         index = conn.index
@@ -799,7 +790,8 @@ class Load:
         self.progress(self)
         if self.finished.done():
             return
-        if self.in_flight and self.nothing_answered and now_s - self.quiet_since_s >= QUIET_S:
+        is_quiet = self.in_flight and self.nothing_answered and now_s - self.quiet_since_s >= QUIET_S
+        if is_quiet and not self.pace.share[0]:  # one word is enough of several processes
             say(f"{self.sent} sent, no answer for {now_s - self.begun_s:.0f} s; each has {self.timeout_s:g} s (-s)")
             self.quiet_since_s = math.inf
         self.loop.call_later(min(0.1, self.timeout_s / 4), self._watch_deadlines)
@@ -891,13 +883,12 @@ def run_load(load: Load) -> tuple[Exchanges, str]:
 def run_one(traffic: Traffic, address: tuple[Any, ...], numbered: bool, progress: Callable[[Load], None],
             share: tuple[int, int] = (0, 1), begun_s: float = 0.0) -> Measured:  # fmt: skip
     """What one client process sends of the load."""
-    messages = itertools.islice(traffic.messages(numbered), share[0], None, share[1])
+    messages = traffic.messages(numbered)
+    messages = messages if share[1] == 1 else itertools.islice(messages, share[0], None, share[1])
     pace = traffic.pace._replace(share=share)
     load = Load(address, messages, pace, traffic.timeout_s, traffic.keep_alive, progress, begun_s)
     exchanges, stopped = run_load(load)
-    return Measured(
-        exchanges, load.begun_s, load.cpu_s, load.sockets_opened, {}, Exchanges(), stopped, None, load.spun_s
-    )
+    return Measured(exchanges, load.begun_s, load.cpu_s, load.sockets_opened, stopped=stopped, spun_s=load.spun_s)
 
 
 def run_processes(traffic: Traffic, address: tuple[Any, ...], numbered: bool) -> Measured:
@@ -909,7 +900,7 @@ def run_processes(traffic: Traffic, address: tuple[Any, ...], numbered: bool) ->
             return ClientProcesses(traffic, address, numbered, processes).results(progress)
         return run_one(traffic, address, numbered, lambda load: progress.show(load.begun_s, load.sent, load.in_flight))
     finally:
-        progress.clear()
+        progress.write("")
 
 
 class ClientProcesses:
@@ -941,7 +932,7 @@ class ClientProcesses:
                 os.kill(pid, signal.SIGUSR1)
 
     def child(self, number: int, writer: int) -> int:
-        """Exit code 0 once the result is in the pipe. Ctrl-C reaches the children, too: that is their parent's to say."""
+        """Exit code 0 once the result is in the pipe. Ctrl-C reaches children, too: their parent tells them to stop."""
         try:
             for name in Signals.NAMES:
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -961,7 +952,7 @@ class ClientProcesses:
                 for column in vars(measured.exchanges).values():
                     pipe.write(column)
             return 0
-        except Exception as error:
+        except BaseException as error:  # whatever it is, the child must not run on into its parent's code
             say(f"client process {number}: {error!r}")
             return 1
 
@@ -978,7 +969,7 @@ class ClientProcesses:
             progress.show(self.begun_s, sum(self.counts[::2]), sum(self.counts[1::2]))
         signals.stop_load = None
         codes = [os.waitpid(pid, 0)[1] for pid in self.pids]
-        parts = [self.result(number, code, data) for number, (code, data) in enumerate(zip(codes, self.pipes.values()))]
+        parts = list(map(self.result, range(self.processes), codes, self.pipes.values()))
         self.pipes.clear()
         return merged(parts, self.begun_s, self.stopped)
 
@@ -993,15 +984,14 @@ class ClientProcesses:
             for column in vars(exchanges).values():
                 column.frombytes(rest[: rows * column.itemsize])
                 rest = rest[rows * column.itemsize :]
-            return Measured(exchanges, self.begun_s, cpu_s, sockets, {}, Exchanges(), stopped, None, spun_s)
+            return Measured(exchanges, self.begun_s, cpu_s, sockets, stopped=stopped, spun_s=spun_s)
         asked = pace.dealt(pace.due_in_all if pace.rate else pace.requests)
         rows = int(max(self.counts[2 * number], 0 if self.stopped or asked == math.inf else asked))
-        for _ in range(rows):
-            for column in vars(exchanges).values():
-                column.append(0)
+        for column in vars(exchanges).values():
+            column.frombytes(bytes(column.itemsize * rows))
         exchanges.started_s = exchanges.answered_s = array("d", [perf_counter()]) * rows
         exchanges.error = array("B", [ERRORS.index("client died")]) * rows
-        return Measured(exchanges, self.begun_s, 0.0, 0, {}, Exchanges())
+        return Measured(exchanges, self.begun_s, 0.0, 0)
 
 
 def merged(parts: Sequence[Measured], begun_s: float, stopped: str) -> Measured:
@@ -1012,11 +1002,9 @@ def merged(parts: Sequence[Measured], begun_s: float, stopped: str) -> Measured:
     for name in Exchanges.COLUMNS:
         columns = [getattr(part.exchanges, name) for part in parts]
         setattr(exchanges, name, array(columns[0].typecode, (columns[i % n][i // n] for i in numbers)))
-    stopped = stopped or next((part.stopped for part in parts if part.stopped), "")
-    return Measured(
-        exchanges, begun_s, sum(part.client_cpu_s for part in parts), sum(part.sockets_opened for part in parts), {},
-        Exchanges(), stopped, None, sum(part.spun_s for part in parts), numbers,
-    )  # fmt: skip
+    cpu_s, spun_s = sum(part.client_cpu_s for part in parts), sum(part.spun_s for part in parts)
+    sockets, why = sum(part.sockets_opened for part in parts), stopped or max(part.stopped for part in parts)
+    return Measured(exchanges, begun_s, cpu_s, sockets, stopped=why, spun_s=spun_s, numbers=numbers)
 
 
 class Progress:
@@ -1035,13 +1023,9 @@ class Progress:
         left = f", {max(0.0, elapsed_s / share - elapsed_s):.0f} s left" if share > 0.01 else ""
         self.write(f"{elapsed_s:6.1f} s  {sent} sent, {in_flight} under way, {done / elapsed_s:.0f}/s{left}")
 
-    def clear(self) -> None:
-        if self.is_shown:
-            self.write("")
-
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K{text}" * self.is_shown, end="", file=sys.stderr, flush=True)
 
 
 def kernel_counters() -> dict[str, int]:
@@ -1069,9 +1053,7 @@ class Statistics(TypedDict):
     p99: float | None
     p999: float | None
     max: float
-    intervals: dict[
-        str, tuple[float, float | None]
-    ]  # 95 % sure: [low, high] of median, p90, ..; null: above all values
+    intervals: dict[str, tuple[float, float | None]]  # of median, p90, ...: 95 % sure; null: above all values
 
 
 class Phases(TypedDict):
@@ -1182,6 +1164,8 @@ class LoadRun(Summary):
 class Machine(TypedDict):
     system: str
     cpus: int
+    cpu: str  # the model, as far as the system tells
+    kernel: str
 
 
 class Document(TypedDict):
@@ -1239,24 +1223,18 @@ def summarise(traffic: Traffic, measured: Measured) -> Summary:
     window_s = window_of(pace, measured_s, bool(measured.stopped))
     in_window = sum(answered_s[i] - begun_s <= window_s for i in good)
     end_s = begun_s + window_s
-    under_way_s = sum(
-        min(end, end_s) - start for start, end in zip(started_s, answered_s, strict=True) if start < end_s
-    )
+    lives = zip(started_s, answered_s, strict=True)
+    under_way_s = sum(min(end, end_s) - start for start, end in lives if start < end_s)
 
     def spans(begin: Sequence[float], end: Sequence[float]) -> Statistics | None:
         return statistics_of([end[i] - begin[i] for i in good])
 
     total = spans(started_s, answered_s)
     return {
-        **describe(traffic),
-        "stopped": measured.stopped or None,
-        "sent": sent,
-        "answered": len(good),
-        "failed": sent - len(good),
-        "errors": dict(errors),
+        **describe(traffic), "stopped": measured.stopped or None,
+        "sent": sent, "answered": len(good), "failed": sent - len(good), "errors": dict(errors),
         "due": None if not pace.rate else sent if measured.stopped else pace.due_in_all,
-        "measured_s": round(measured_s, 6),
-        "window_s": round(window_s, 6),
+        "measured_s": round(measured_s, 6), "window_s": round(window_s, 6),
         "finished_after_limit": len(good) - in_window,
         "throughput_rps": in_window / window_s if good and window_s else 0.0,
         "latency_s": spans(due_s, answered_s) if pace.rate else total,
@@ -1265,20 +1243,15 @@ def summarise(traffic: Traffic, measured: Measured) -> Summary:
                      "processing": spans(sent_s, answered_s), "total": total},
         "lag_s": spans(due_s, started_s) if pace.rate else None,
         "histogram": histogram([answered_s[i] - due_s[i] for i in good]),
-        "per_second": per_second(columns, begun_s, due_s),
-        "levels": levels(columns, begun_s, pace.stages),
-        "warmed_up": len(warm_up.status),
-        "created": columns.status.count(201) + warm_up.status.count(201),
+        "per_second": per_second(columns, begun_s, due_s), "levels": levels(columns, begun_s, pace.stages),
+        "warmed_up": len(warm_up.status), "created": columns.status.count(201) + warm_up.status.count(201),
         "mean_in_flight": under_way_s / (window_s or math.nan),
         "slow_connects": sum(sent_s[i] - started_s[i] > SYN_RETRY_S for i in good),
         "slow_waits": slow_waits(columns, good),
         "late_bodies": sum(DELAYED_ACK_S[0] < answered_s[i] - first_byte_s[i] < DELAYED_ACK_S[1] for i in good),
-        "body_bytes": sum(columns.body_bytes[i] for i in good),
-        "sockets_opened": measured.sockets_opened,
-        "client_cpu_s": round(measured.client_cpu_s, 6),
-        "client_spun_s": round(measured.spun_s, 6),
-        "server_cpu_s": measured.server_cpu_s,
-        "kernel": measured.kernel,
+        "body_bytes": sum(columns.body_bytes[i] for i in good), "sockets_opened": measured.sockets_opened,
+        "client_cpu_s": round(measured.client_cpu_s, 6), "client_spun_s": round(measured.spun_s, 6),
+        "server_cpu_s": measured.server_cpu_s, "kernel": measured.kernel,
     }  # fmt: skip
 
 
@@ -1286,11 +1259,11 @@ def at_least(columns: Exchanges, due_s: Sequence[float]) -> Statistics | None:
     """Latency with the failed requests in it: each took at least as long as it was waited for, and is slower than any
     that was answered. To leave them out flatters an overloaded server: the slowest are those that timed out."""
     spans_s = [end - due for due, end in zip(due_s, columns.answered_s, strict=True)]
-    good = [is_success(status, error) for status, error in zip(columns.status, columns.error, strict=True)]
+    good = bytes(map(is_success, columns.status, columns.error))
     slowest_s = max(itertools.compress(spans_s, good), default=0.0)
-    return statistics_of(
-        [span_s if fine else max(span_s, slowest_s) for span_s, fine in zip(spans_s, good, strict=True)]
-    )
+    for i, span_s in enumerate(spans_s):
+        spans_s[i] = span_s if good[i] else max(span_s, slowest_s)
+    return statistics_of(spans_s)
 
 
 def slow_waits(columns: Exchanges, good: Sequence[int]) -> int:
@@ -1316,21 +1289,17 @@ class Since(Sequence[float | None]):
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return [round(at - self.begun_s, 6) if at else None for at in self.times_s[i]]
-        at = self.times_s[i]
-        return round(at - self.begun_s, 6) if at else None
+        return self[i : i + 1][0] if i >= 0 else self[len(self) + i]
 
 
 def columns_of(measured: Measured) -> Columns:
     exchanges, begun_s = measured.exchanges, measured.begun_s
     return {
-        "started_s": Since(exchanges.started_s, begun_s),
-        "sent_s": Since(exchanges.sent_s, begun_s),
-        "first_byte_s": Since(exchanges.first_byte_s, begun_s),
-        "answered_s": Since(exchanges.answered_s, begun_s),
-        "status": [status or None for status in exchanges.status],
+        "started_s": Since(exchanges.started_s, begun_s), "sent_s": Since(exchanges.sent_s, begun_s),
+        "first_byte_s": Since(exchanges.first_byte_s, begun_s), "answered_s": Since(exchanges.answered_s, begun_s),
+        "status": [status or None for status in exchanges.status], "body_bytes": exchanges.body_bytes,
         "error": [ERRORS[code] or None for code in exchanges.error],
-        "body_bytes": exchanges.body_bytes,
-    }
+    }  # fmt: skip
 
 
 def nearest_rank(ordered: Sequence[float], per_cent: float) -> float | None:
@@ -1473,7 +1442,7 @@ def audit(run: Summary) -> list[Warned]:
              *CAUSES["client died"])  # fmt: skip
     if run["due"] is not None and run["due"] > sent:
         warn("never-left", f"{run['due']} requests were due, {sent} left: {run['due'] - sent} never did",
-             "this client cannot send as fast as that: overloaded", f"lower --rate, or {more_processes(run)}")  # fmt: skip
+             "this client cannot send as fast as that: overloaded", f"lower --rate, {more_processes(run)}")  # fmt: skip
     overflows = kernel.get("ListenOverflows", 0)
     if run["slow_connects"] or (overflows and run["slow_waits"]):
         warn("backlog-overflow",
@@ -1485,12 +1454,12 @@ def audit(run: Summary) -> list[Warned]:
     if (busy_s := (run["client_cpu_s"] - run["client_spun_s"]) / run["processes"]) > 0.8 * measured_s > 0.4:
         warn("client-limit", f"the client used {busy_s / measured_s:.0%} of a CPU{' each' * (run['processes'] > 1)}",
              "this client, not the server, may be what limits the throughput",
-             f"read the throughput as a lower bound; {more_processes(run)}, on CPUs of their own (--client-cpus)")  # fmt: skip
+             f"read the throughput as a lower bound; {more_processes(run)}, with CPUs of their own")  # fmt: skip
     if run["lag_s"] and run["latency_s"]:
         lag_s, latency_s = (of["p99"] or of["max"] for of in (run["lag_s"], run["latency_s"]))
         if lag_s > 0.01 or lag_s > max(0.0005, 0.1 * latency_s):
             warn("late-sends", f"requests left up to {milliseconds(lag_s, 1)} ms after they were due (p99):"
-                 f" {lag_s / latency_s:.0%} of the latency's p99 of {milliseconds(latency_s, 1)} ms may be this client's",
+                 f" {lag_s / latency_s:.0%} of the latency's {milliseconds(latency_s, 1)} ms may be this client's",
                  "the client had no CPU time for its schedule", "lower --rate, or --client-cpus")  # fmt: skip
     expected = sockets_expected(run)
     if run["keep_alive"] and expected and run["sockets_opened"] > 1.1 * expected + 1:
@@ -1689,8 +1658,20 @@ def render_result(run: LoadRun) -> str:
 # ---------------------------------------------------------------- JSON and other output
 
 
+@functools.cache
 def about_machine() -> Machine:
-    return {"system": f"{platform.system()} {platform.machine()}", "cpus": os.cpu_count() or 1}
+    cpu = platform.processor()
+    with contextlib.suppress(OSError):  # Linux
+        models = re.findall(r"(?m)^model name\s*:\s*(\S.*)$", Path("/proc/cpuinfo").read_text())
+        cpu = models[0] if models else cpu
+    system = f"{platform.system()} {platform.machine()}"
+    return {"system": system, "cpus": os.cpu_count() or 1, "cpu": cpu, "kernel": platform.release()}
+
+
+def render_machine(machine: Machine) -> str:
+    """Older documents have neither the CPU's model nor the kernel."""
+    more = ", ".join(filter(None, (machine.get("cpu"), machine.get("kernel"))))
+    return f"{machine['system']}, {plural(machine['cpus'], 'CPU')}{f' ({more})' if more else ''}"
 
 
 def new_document(command: Sequence[str], versions: dict[str, str] | None = None) -> Document:
@@ -1713,10 +1694,9 @@ def json_pieces(value: object) -> Iterator[str]:
             yield from json_pieces(inner)
         yield "}"
     elif isinstance(value, (Since, array)) or (isinstance(value, list) and len(value) > 1000):
-        yield "["
         for i in range(0, len(value), 1000):
-            yield (", " if i else "") + json.dumps(list(value[i : i + 1000]))[1:-1]
-        yield "]"
+            yield (", " if i else "[") + json.dumps(list(value[i : i + 1000]))[1:-1]
+        yield "]" if len(value) else "[]"
     elif isinstance(value, (list, tuple)):
         yield "["
         for i, inner in enumerate(value):
@@ -1950,17 +1930,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def check_options(options: argparse.Namespace) -> None:
     """What argparse cannot say: which options go together. Fills in the defaults that depend on others."""
-    if sum(map(bool, (options.concurrency, options.rate, options.ramp))) > 1:
-        raise Problem("-c, --rate and --ramp exclude each other")
-    if (options.arrivals or options.seed is not None) and not options.rate:
-        raise Problem("--arrivals and --seed go with --rate")
-    if options.think and not (options.concurrency or options.ramp):
-        raise Problem("--think goes with -c or --ramp: its users think")
-    if options.body_file and options.data is not None:
-        raise Problem("-p and --data exclude each other")
-    for header in options.header:
-        if header.partition(":")[0].lower() in ("content-length", "transfer-encoding", "connection"):
-            raise Problem(f"-H {header!r}: set by this client itself (-k keeps connections)")
+    own_headers = ("content-length", "transfer-encoding", "connection")
+    wrong = {  # where true
+        "-c, --rate and --ramp exclude each other":
+            bool(options.concurrency) + bool(options.rate) + bool(options.ramp) > 1,
+        "--arrivals and --seed go with --rate": (options.arrivals or options.seed is not None) and not options.rate,
+        "--think goes with -c or --ramp: its users think": options.think and not (options.concurrency or options.ramp),
+        "-p and --data exclude each other": options.body_file and options.data is not None,
+        "-i is -m HEAD: without another method": options.head and options.method,
+        "-t needs -n, -c, --rate or --ramp: a burst without a number never ends": options.time_limit
+            and not (options.requests or options.concurrency or options.rate or options.ramp),
+    } | {
+        f"-H {header!r}: set by this client itself (-k keeps connections)": header.split(":")[0].lower() in own_headers
+        for header in options.header
+    }  # fmt: skip
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            raise Problem(message)
     options.header += [f"Content-Type: {options.content_type}"] if options.content_type else []
     options.header += [f"Cookie: {'; '.join(options.cookie)}"] if options.cookie else []
     if options.auth:
@@ -1969,16 +1955,12 @@ def check_options(options: argparse.Namespace) -> None:
         options.body = options.body_file.read_bytes() if options.body_file else os.fsencode(options.data or "")
     except OSError as error:
         raise Problem(f"cannot read {options.body_file}: {error.strerror}") from None
-    if options.head and (options.body or options.method):
-        raise Problem("-i is -m HEAD: without another method, and without a body")
     options.method = "HEAD" if options.head else options.method or ("POST" if options.body else "GET")
     if options.ramp:
         ramp_s = sum(stage_s for stage_s, _ in options.ramp)
         options.time_limit = min(ramp_s, options.time_limit or math.inf)
     elif not options.requests and (options.concurrency or options.rate):
         options.time_limit = options.time_limit or 10.0
-    if not (options.requests or options.concurrency or options.rate or options.ramp) and options.time_limit:
-        raise Problem("-t needs -n, -c, --rate or --ramp: a burst without a number never ends")
     if options.arrivals == "poisson" and options.seed is None:
         options.seed = random.randrange(10_000)
 
@@ -2082,9 +2064,8 @@ def prepare(options: argparse.Namespace, paces: Sequence[Pace]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(
-        prog="load.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="load.py", description=__doc__, formatter_class=raw, allow_abbrev=False)
     parser.add_argument("url", type=pattern(r"\S+", "a URL without white space"), help="http only")
     add_options(parser)
     parser.add_argument("-e", metavar="FILE", help="percentiles as CSV, as ab writes them")

@@ -134,6 +134,14 @@ class Target(NamedTuple):
     pool: int = 0  # database connections of each process; 0: it uses no database
 
 
+HANDLERS = HANDLERS | {  # what depends on the machine, and on an app's own pool
+    "async in asyncio's threads": (
+        min(32, (getattr(os, "process_cpu_count", os.cpu_count)() or 1) + 4),  # Python 3.13 has the former
+        "asyncio.to_thread has a thread pool of its own, of min(32, CPUs + 4)",
+    ),
+    "async in AnyIO's threads": (ANYIO_THREADS, "run_in_threadpool takes one of AnyIO's 40 threads"),
+    "def with a connection": (15, "SQLAlchemy's pool has 5 + 10 connections, fewer than AnyIO has threads"),
+}
 FLASK_SYNC = Route("/io", "flask_sync:app", "def", draws=True)
 FLASK = (
     FLASK_SYNC,
@@ -150,6 +158,16 @@ FLASK_BOOKS = (Route("/v1/sleep", "flask_books:app", "def", "ms"), Route("/v1/bo
 FASTAPI_BOOKS = (
     Route("/v1/sleep", "fastapi_books:app", "async", "ms"),
     Route("/v1/books/1", "fastapi_books:app", "async", "?"),
+)
+LIMITS_HANDLERS = (
+    Route("/async", "limits_handlers:app", "async"),
+    Route("/def", "limits_handlers:app", "def"),
+    Route("/executor", "limits_handlers:app", "async in asyncio's threads"),
+    Route("/threadpool", "limits_handlers:app", "async in AnyIO's threads"),
+    Route("/blocking", "limits_handlers:app", "blocking"),
+)
+LIMITS_POOLS = tuple(
+    Route(path, "limits_pools:app", "def with a connection") for path in ("/depends", "/untyped", "/with")
 )
 FLASK_HELLO = (Route("/", "flask_hello:app", "def", "nothing"),)
 FASTAPI_HELLO = (Route("/", "fastapi_hello:app", "async", "nothing"),)
@@ -177,6 +195,8 @@ TARGETS = {
     "fastapi-hello-gunicorn-asgi": Target("gunicorn-asgi", FASTAPI_HELLO, 4),
     "flask-books": Target("gunicorn-threads", FLASK_BOOKS, 4, pool=4),
     "fastapi-books": Target("uvicorn", FASTAPI_BOOKS, 4, pool=15),
+    "limits-handlers": Target("uvicorn", LIMITS_HANDLERS, 1),
+    "limits-pools": Target("uvicorn", LIMITS_POOLS, 1),
 }
 
 
@@ -192,6 +212,7 @@ class Launch:
     app: str  # module:attribute
     is_target: bool = True  # the app is one of apps/, and runs there; else it is the user's, in the present folder
     handler: str | None = None  # a key of HANDLERS; None: not known
+    handlers: tuple[str, ...] = ()  # those that it may be, if something is known of it
     workers: int = 1
     threads: int = 1
     connections: int = 1000  # gunicorn: worker_connections
@@ -206,13 +227,18 @@ class Launch:
     @property
     def slots_per_worker(self) -> float | None:
         """min(server, handler, database pool) of one process; None: not known."""
+        return None if self.server_slots is None else min(self.server_slots, self.pool or NO_LIMIT)
+
+    @property
+    def server_slots(self) -> float | None:
+        """min(server, handler)"""
         slots = SERVERS[self.server].slots
         if slots == BY_HANDLER:
             if not self.handler:
                 return None
             slots = HANDLERS[self.handler][0]
         by_setting = {THREADS: min(self.threads, self.connections), CONNECTIONS: self.connections}
-        return min(by_setting.get(int(slots), slots) if slots < 0 else slots, self.pool or NO_LIMIT)
+        return by_setting.get(int(slots), slots) if slots < 0 else slots
 
     @property
     def why_slots(self) -> str:
@@ -238,7 +264,8 @@ class Launch:
     @property
     def packages(self) -> list[str]:
         """Distributions that it needs, as far as we know: of a user's app only the server's."""
-        ours = {"fastapi": "fastapi", "flask": "flask asgiref"}.get(self.app.partition("_")[0], "")
+        known = {"fastapi": "fastapi", "flask": "flask asgiref", "limits": "fastapi sqlalchemy"}
+        ours = known.get(self.app.partition("_")[0], "")
         own = f"{ours} " if self.is_target else ""
         return (own + SERVERS[self.server].packages + (" psycopg psycopg-pool" if self.pool else "")).split()
 
@@ -546,6 +573,12 @@ class RunningServer:
     def ended(self) -> bool:
         """Whether it is gone, though nobody stopped it."""
         return self.guard.poll() is not None
+
+    def ends_within(self, patience_s: float) -> bool:
+        """The same a moment later: its connections break before its guard has noticed."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.guard.wait(patience_s)
+        return self.ended
 
 
 def guarded(command: list[str], output: Path, env: dict[str, str], cwd: Path | None = None) -> subprocess.Popen[bytes]:

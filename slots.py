@@ -78,7 +78,7 @@ class Problem(Exception):
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, as for every other mistake."""
-        raise Problem(message)
+        raise Problem(" ".join(message.split()))
 
 
 def number(kind: type, least: float, most: float) -> Callable[[str], Any]:

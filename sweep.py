@@ -6,13 +6,14 @@
     python sweep.py why           counter-experiments: one changed setting each, the prediction first
     python sweep.py books         "Async FastAPI, Measured": a Books API on Postgres, and what its 3.7 x is
     python sweep.py client        what bench.py's own client costs, beside ab, wrk, hey and Locust
+    python sweep.py limits        limits that nobody set: published figures, and the setting that each of them is
     python sweep.py io --quick    a first look: short task times, one repeat, within 90 s
     python sweep.py --list        the suites with the time that they take
 
     python sweep.py io --resume logs/20261121-101500-sweep-io.json      go on where it was interrupted
     python sweep.py report FILE [FILE ...]                              the Markdown again, nothing is run
     python sweep.py report FILE --csv runs.csv --pictures logs/         a line a run; SVG and PNG
-    python sweep.py picture logs/example/run.json                       the waterfall of one run of bench.py --json
+    python sweep.py picture RUN.json      one run of bench.py --json: the waterfall of a burst, else every latency
 
 How it works: each repeat runs every variant once, those that are compared next
 to each other, in an order shuffled with the printed seed, each on a freshly
@@ -64,8 +65,6 @@ from explain import Plan, Run, describe
 from load import say, shown
 from slots import Problem, plural
 from suites import (
-    BLUE,
-    PALE,
     Cell,
     Document,
     Entry,
@@ -78,7 +77,9 @@ from suites import (
     can_pin,
     client,
     io,
+    limits,
     look_up,
+    pictures_of_runs,
     why,
 )
 
@@ -88,6 +89,7 @@ SUITES: dict[str, Suite] = {
     "why": why.SUITE,
     "books": books.SUITE,
     "client": client.SUITE,
+    "limits": limits.SUITE,
 }
 COOL_DOWN_S = 0.5  # between two servers: closed sockets and dying workers are gone by then
 START_STOP_S = 1.5  # of a server, for the first estimate of the time left
@@ -233,6 +235,15 @@ def read(path: Path) -> Document:
     if not (order and complete and fits):
         raise Problem(f"{path} does not fit suite {document['suite']} of this sweep.py")
     return cast(Document, document | {"order": order})
+
+
+@contextlib.contextmanager
+def readable(path: Path, what: str) -> Iterator[None]:
+    """A file may have all that read() asks for and still lack, deeper down, what its report needs: one line says so."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        raise Problem(f"{path} is not {what}, or was changed by hand: {type(error).__name__} {error}") from None
 
 
 def save(document: Document, path: Path) -> None:
@@ -384,10 +395,10 @@ def render(document: Document) -> str:
         + ("no spread is known." if repeats == 1 else "median (least-most)."),
     ]
     if document["quick"]:
-        changed = {name: value for name, value in document["values"].items() if value != suite.full[name]}
+        changed = {name: value for name, value in document["values"].items() if value != suite.full.get(name, value)}
         values = ", ".join(f"{name} = {value} instead of {suite.full[name]}" for name, value in changed.items())
         notes.append(f"**A quick look** (--quick): {values}. Not for quoting: only ratios can be compared.")
-    elif document["values"] != suite.full:
+    elif suite.has_scale and document["values"] != suite.full:
         notes.append(f"Stages shortened: --scale {document['values']['t']}.")
     if done < len(document["order"]):
         notes.append(f"**Unfinished**: {done} of {len(document['order'])} runs.")
@@ -395,7 +406,9 @@ def render(document: Document) -> str:
         notes.append("**Failed requests** in: " + ", ".join(
             f"{entry['variant']} (c = {entry['concurrency']}, repeat {entry['repeat']}: {entry['run']['failed']})"
             for entry in failed) + ".")  # fmt: skip
-    return "\n\n".join([f"## Suite {document['suite']}: {suite.title}", *notes, suite.tables(document)])
+    headline = [" ".join(suite.headline(document))] if document["runs"] else []
+    title = f"## Suite {document['suite']}: {suite.title}"
+    return "\n\n".join([title, *filter(None, headline), *notes, suite.tables(document)])
 
 
 CSV_COLUMNS = (
@@ -453,7 +466,7 @@ def draw(height_in: float, how: Callable[[Figure], None], stem: Path) -> None:
         how(figure)
         try:
             stem.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(svg, metadata={"Date": None})
+            figure.savefig(svg, dpi=200, metadata={"Date": None})
             figure.savefig(png, dpi=200)
         except OSError as error:
             raise Problem(f"cannot write {error.filename}: {error.strerror}") from None
@@ -466,50 +479,22 @@ def draw_all(document: Document, path: Path, directory: Path) -> None:
         draw(picture.height_in, functools.partial(picture.draw, document), directory / f"{path.stem}-{picture.name}")
 
 
-def waterfall(run: Run, figure: Figure) -> None:
-    """One row a worker, one bar a request: waiting for a slot pale, in its handler solid."""
-    panel, columns = figure.subplots(), run["exchanges"]
-    by_worker: dict[str, list[tuple[float, float, float]]] = {}
-    for worker, sent_s, started_s, answered_s in zip(
-        columns["worker"], columns["started_s"], columns["handler_started_s"], columns["answered_s"], strict=True
-    ):
-        if worker is not None and sent_s is not None and started_s is not None and answered_s is not None:
-            by_worker.setdefault(worker, []).append((started_s, sent_s, answered_s))
-    y, ticks = 0.0, []
-    gap = max(1.5, 0.02 * len(columns["worker"]))  # no lane is lower than its label
-    for worker, bars in sorted(by_worker.items(), key=lambda item: (len(item[0]), item[0])):
-        ticks.append((y + (len(bars) - 1) / 2, f"{worker}: {len(bars)}"))
-        for started_s, sent_s, answered_s in sorted(bars):
-            panel.barh(y, started_s - sent_s, left=sent_s, color=PALE, height=0.8, linewidth=0)
-            panel.barh(y, answered_s - started_s, left=started_s, color=BLUE, height=0.8, linewidth=0)
-            y += 1
-        y += gap
-    panel.set_ylim(y - gap, -1)
-    panel.set_xlim(0, run["measured_s"] * 1.02)
-    panel.set_yticks([at for at, _ in ticks], [label for _, label in ticks])
-    panel.grid(axis="y", visible=False)
-    panel.set_xlabel("time since the burst was sent, s; beside each worker: how many requests it took")
-    panel.set_title(f"{run['target']} {run['path']}: {run['requests']} requests at once", fontsize=9, loc="left")
-    panel.barh(0, 0, color=PALE, label="waiting for a slot")
-    panel.barh(0, 0, color=BLUE, label="in its handler")
-    figure.legend(loc="outside lower center", ncols=2)
-
-
-def draw_waterfalls(path: Path, directory: Path) -> None:
-    """A picture of each burst in a document of bench.py --json."""
+def draw_runs(path: Path, directory: Path) -> None:
+    """A picture of each run in a document of bench.py --json."""
+    wrong = Problem(f"{path} holds no run of bench.py --json with its raw times (of a burst, with its access log too)")
     try:
-        runs = [run for run in json.loads(path.read_text())["runs"] if any(run["exchanges"]["worker"])]
+        runs = json.loads(path.read_text())["runs"]
+        pictures = [(run, found) for run in runs if (found := pictures_of_runs.picture_of(run))]
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        runs = []
-    if not runs:
-        raise Problem(f"{path} holds no burst of bench.py --json with its access log")
-    for run in runs:
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise wrong from None
+    if not pictures:
+        raise wrong
+    for run, (kind, height_in, how) in pictures:
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{run['target']}{run['path']}").strip("-")
-        workers = run["exchanges"]["worker"]
-        height_in = min(12.0, 1.5 + 0.09 * len(workers) + 0.15 * len(set(workers)))
-        draw(height_in, functools.partial(waterfall, run), directory / f"{path.stem}-{name}-waterfall")
+        with readable(path, "a file of bench.py --json"):
+            draw(height_in, functools.partial(how, run), directory / f"{path.stem}-{name}-{kind}")
 
 
 # ---------------------------------------------------------------- main
@@ -538,7 +523,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("files", type=Path, nargs="+", metavar="FILE")
     add("--csv", type=Path, metavar="FILE", help="write a line a run")
     add("--pictures", type=Path, metavar="DIR", help="write SVG and PNG there")
-    add = commands.add_parser("picture", help="waterfall of a run of bench.py --json", allow_abbrev=False).add_argument
+    add = commands.add_parser("picture", help="of a run of bench.py --json", allow_abbrev=False).add_argument
     add("file", type=Path, metavar="RUN.json")
     add("--pictures", type=Path, default=logs, metavar="DIR", help="write SVG and PNG there (logs/)")
     options = parser.parse_args(argv)
@@ -586,8 +571,12 @@ def run_suite(options: argparse.Namespace, command: str) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    documents = [read(file) for file in options.files]
-    print("\n\n".join(render(document) for document in documents))
+    documents, texts = [read(file) for file in options.files], []
+    for document, file in zip(documents, options.files, strict=True):
+        with readable(file, "a file of this sweep.py"):
+            texts.append(render(document))
+            render_csv([document])
+    print("\n\n".join(texts))
     if options.csv:
         try:
             options.csv.write_text(render_csv(documents))
@@ -595,7 +584,8 @@ def report(options: argparse.Namespace) -> int:
             raise Problem(f"cannot write {options.csv}: {error.strerror}") from None
     if options.pictures:
         for document, file in zip(documents, options.files, strict=True):
-            draw_all(document, file, options.pictures)
+            with readable(file, "a file of this sweep.py"):
+                draw_all(document, file, options.pictures)
     return 0
 
 
@@ -607,7 +597,7 @@ def run(argv: Sequence[str]) -> int:
     if options.what == "report":
         return report(options)
     if options.what == "picture":
-        draw_waterfalls(options.file, options.pictures)
+        draw_runs(options.file, options.pictures)
         return 0
     return run_suite(options, shlex.join(["sweep.py", *argv]))
 

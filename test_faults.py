@@ -121,7 +121,7 @@ class Outcome:
             return bool(self.find())
         if self.case.moment == "in the run":
             logs = "".join(path.read_text() for path in self.folder.glob("logs/*.access.log"))
-            return len(re.findall(r" #\d+ @", logs)) >= 2
+            return len(re.findall(r" #\d+ @", logs)) >= 3  # two at a time: then two have had their answers
         return (self.folder / "measured").exists()
 
     def find(self) -> int | None:
@@ -231,7 +231,7 @@ def test_nothing_is_lost_and_nothing_is_left(outcomes, case):
         assert case.moment != "in the run" or run["stopped"] == case.name
     elif run["failed"]:
         assert warned & {"failed-requests", "server-ended"}
-    if (case.who, case.name) == ("guard", "SIGKILL"):
+    if case.name == "SIGKILL" and case.who in ("guard", "master"):
         assert "server-ended" in warned and run["server_ended"]
 
 

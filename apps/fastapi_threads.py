@@ -11,11 +11,12 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 TASK_TIME = float(os.environ.get("TASK_TIME", "1"))  # seconds
+THREADS = int(os.environ.get("THREADS", "100"))
 
 
 @asynccontextmanager
 async def lifespan(app):
-    to_thread.current_default_thread_limiter().total_tokens = 100
+    to_thread.current_default_thread_limiter().total_tokens = THREADS
     yield
 
 

@@ -4,7 +4,7 @@ This file says what a suite is, and has what their tables and pictures share: ho
 figures of several repeats are put in a line and compared. A new post is a file
 here that ends with its SUITE, and its name in SUITES of sweep.py, which does the
 rest: order, resume, run, report. Nothing here runs anything or opens a file
-(suite client excepted, which compares programs).
+(client excepted, which compares programs, and proxy, which puts one in between).
 
 How a figure is shown: the median of the repeats, in brackets the least and the
 most. A ratio is the median of the ratios within each repeat. Where the spreads
@@ -50,9 +50,7 @@ class Entry(TypedDict):
     run: Run | ToolRun  # of a Run without the keys that sweep.py calls bulky
 
 
-class Document(TypedDict):
-    """What the JSON file of a sweep holds."""
-
+class Always(TypedDict):
     suite: str
     when: str
     command: str
@@ -64,6 +62,12 @@ class Document(TypedDict):
     order: list[Cell]
     predictions: dict[str, float | None]  # made before anything is run: seconds of each variant; null: not known
     runs: list[Entry]  # in the order in which they ended
+
+
+class Document(Always, total=False):
+    """What the JSON file of a sweep holds."""
+
+    asked: Any  # what the suite is made of, where the user says it: size.Asked, own.Asked
 
 
 # ---------------------------------------------------------------- what a suite is
@@ -79,11 +83,12 @@ class Published(NamedTuple):
 
 class Variant(NamedTuple):
     name: str
-    arguments: str  # of bench.py; {n} {c} {t} are filled in
+    arguments: str  # of bench.py; {n} {c} {t} {repeat} are filled in
     group: str = ""  # variants of one group are compared, so they run next to each other
     concurrency: tuple[int, ...] = (0,)
     published: tuple[Published, ...] = ()
     program: str = ""  # what runs instead of bench.py
+    env: tuple[tuple[str, str], ...] = ()  # what the app reads besides
 
 
 class Picture(NamedTuple):
@@ -121,6 +126,7 @@ class Suite(NamedTuple):
     pictures: tuple[Picture, ...] = ()
     seconds: Callable[[Variant, int, Mapping[str, str]], float] = task_time  # of a run at c, if nothing predicts them
     foretell: Callable[[Document], list[str]] = nothing_to_say  # lines to print before the first run
+    headline: Callable[[Document], list[str]] = nothing_to_say  # what it comes to: a sentence or two, figures of tables
     repeats: int = 3
     has_scale: bool = False  # {t} is a scale that the user may choose
     programs: Programs | None = None
@@ -232,6 +238,15 @@ def compare(a: dict[int, float], b: dict[int, float]) -> str:
         same = all(abs(ratio - 1) <= TOLERANCE for ratio in ratios)
         text += ", the same" if same else ", too noisy to tell"
     return text
+
+
+def typical(text: str) -> str:
+    """The median out of what spread() or compare() say.
+
+    >>> typical("2.03 s (2.02-2.04)"), typical("0.868 (0.867-0.880), the same")
+    ('2.03 s', '0.868')
+    """
+    return text.partition(" (")[0].partition(",")[0]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

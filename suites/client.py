@@ -125,21 +125,25 @@ class User(FastHttpUser):
 
 
 def start_stub(directory: Path) -> serve.RunningServer:
-    """nginx with one worker, else a stub in Python, under serve.py's guard: it dies with this process."""
+    """nginx with one worker, else a stub in Python."""
     port = serve.free_port()
     (directory / "nginx.conf").write_text(NGINX.format(port=port))
     (directory / "stub.py").write_text(STUB.format(port=port))
     nginx = shutil.which("nginx")
     command = [nginx, "-p", f"{directory}/", "-c", "nginx.conf"] if nginx else [sys.executable, f"{directory}/stub.py"]
-    process = serve.guarded(command, directory / "server.log", dict(os.environ))
-    server = serve.RunningServer(process, port, directory / "server.log", None)
+    return started(command, port, directory / "server.log", {0} if can_pin() else set())
+
+
+def started(command: list[str], port: int, output: Path, cpus: set[int]) -> serve.RunningServer:
+    """Any server, under serve.py's guard: it dies with this process."""
+    server = serve.RunningServer(serve.guarded(command, output, dict(os.environ)), port, output, None)
     try:
-        if can_pin():
-            serve.pin(process.pid, {0})
+        if cpus:
+            serve.pin(server.guard.pid, cpus)
         deadline = time.monotonic() + 10
         while not serve.accepts(port):
             if server.ended or time.monotonic() > deadline:
-                raise Problem(f"the server did not start: {server.output.read_text()[-500:]}", 3)
+                raise Problem(f"the server did not start: {output.read_text()[-500:]}", 3)
             time.sleep(0.02)
     except BaseException:
         serve.stop_server(server)
