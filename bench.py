@@ -156,13 +156,7 @@ def make_plans(options: argparse.Namespace) -> list[Plan]:
             )
         ]
     elif options.app:
-        launch, paths = serve.launch_app(options), options.path or ["/"]
-        warm_up = min(32, 4 * launch.workers) if options.warmup is None else options.warmup
-        plans = [
-            Plan(options.app, dataclasses.replace(load.traffic_of(options, path=path), warm_up=warm_up), launch,
-                 wait_s=stated_wait_s(options), stated_slots=options.slots)
-            for path in paths
-        ]  # fmt: skip
+        plans = [plan_app(options, path) for path in options.path or ["/"]]
     else:
         plans = plan_targets(options)
     cpus, shared = processors(options)
@@ -193,6 +187,13 @@ def default_timeout_s(plan: Plan) -> float:
     if each is None or not plan.wait_s or waiting == math.inf:
         return load.TIMEOUT_S
     return max(load.TIMEOUT_S, 10 + 2 * slots.rounds(int(waiting), each) * plan.wait_s)
+
+
+def plan_app(options: argparse.Namespace, path: str) -> Plan:
+    launch, traffic = serve.launch_app(options, options.method, path), load.traffic_of(options, path=path)
+    warm_up = min(32, 4 * launch.workers) if options.warmup is None else options.warmup
+    traffic = dataclasses.replace(traffic, warm_up=warm_up)
+    return Plan(launch.app, traffic, launch, wait_s=stated_wait_s(options), stated_slots=options.slots)
 
 
 def plan_targets(options: argparse.Namespace) -> list[Plan]:
@@ -314,6 +315,14 @@ def send(plan: Plan, site: Site) -> Sent:
     return Sent(measured, log, other_s, ended)
 
 
+def as_started(plan: Plan, site: Site) -> Plan:
+    """With AnyIO's limit as it stands in the process of a user's app."""
+    if not plan.launch or plan.launch.is_target or not site.access_log:
+        return plan
+    threads = serve.anyio_threads(site.access_log)
+    return dataclasses.replace(plan, launch=dataclasses.replace(plan.launch, anyio_threads=threads))
+
+
 def send_before(plan: Plan, site: Site) -> tuple[Plan, list[float], int]:
     """Warm-up and lone requests: the plan with the wait that they show, how long each lone one took, how many in all.
 
@@ -343,11 +352,12 @@ def execute(
 ) -> tuple[Run, serve.AccessLog | None]:
     """Start the server if it is ours, predict, send, stop the server; the run's record and its access log."""
     when, show = datetime.now().isoformat(" ", "seconds"), announce or (lambda _: None)
-    known = plan.wait_s is not None or not explain.lone_requests(plan)
+    own_app = plan.launch is not None and not plan.launch.is_target  # what it is shows once it has started
+    known = not own_app and (plan.wait_s is not None or not explain.lone_requests(plan))
     described = explain.describe(plan)
     show(explain.render_prediction(described) if known else explain.render_what_is_sent(described))
     with site_for(plan, options, database) as site:
-        plan, lone_s, sent_before = send_before(plan, site)
+        plan, lone_s, sent_before = send_before(as_started(plan, site), site)
         if not known:
             described = explain.describe(plan)
             show(explain.render_what_is_predicted(described))
@@ -372,7 +382,7 @@ def probe(
     show(explain.render_probe(explain.describe(plan), budget, budget_s))
     with site_for(plan, options, database) as site:
         began_s = time.perf_counter()
-        plan, lone_s, used = send_before(plan, site)
+        plan, lone_s, used = send_before(as_started(plan, site), site)
         size, why = limits.next_burst(done, budget - used, budget_s)
         while size and not load.signals.received:
             plan = dataclasses.replace(plan, traffic=dataclasses.replace(plan.traffic, pace=load.Pace(size)))

@@ -201,7 +201,7 @@ def forecast_of(plan: Plan, process_of: Sequence[int] = ()) -> slots.Forecast | 
     if min(most, pace.time_limit_s / held_s * min(each * plan.workers, pace.most_under_way)) > MOST_PREDICTED:
         return None
     shared = bool(launch and serve.SERVERS[launch.server].shared_queue)
-    passes = slots.PASSES.get((launch and launch.handler) or "", (1.0,))
+    passes = passes_of(launch) if launch else (1.0,)
     service = slots.Service((each,) * plan.workers, shared, passes)
     held: slots.Wait = held_s
     if plan.distribution != "constant":
@@ -215,6 +215,10 @@ def forecast_of(plan: Plan, process_of: Sequence[int] = ()) -> slots.Forecast | 
         users, service, held, requests=pace.requests, time_limit_s=pace.time_limit_s, think_s=pace.think_s,
         process_of=process_of,
     )  # fmt: skip
+
+
+def passes_of(launch: serve.Launch) -> tuple[float, ...]:
+    return launch.passes or slots.PASSES.get(launch.handler or "", (1.0,))
 
 
 def held_for(plan: Plan, each: float, wait_s: float) -> float:
@@ -343,7 +347,7 @@ def form_of(plan: Plan) -> str:
         )
     if plan.launch and plan.launch.handler == "blocking":
         text += " But an answer leaves only when the event loop is free: any may come as late as the last."
-    if plan.launch and plan.launch.handler in slots.PASSES:
+    if plan.launch and passes_of(plan.launch)[-1] < max(passes_of(plan.launch)):
         text += " But a request passes twice, in one queue: nobody is answered before all have run."
     return text
 
@@ -636,8 +640,9 @@ def is_certain(found: limits.Estimate | None) -> bool:
 
 
 def cpu_busy(run: Finding) -> float:
-    """The share of the CPUs that the server's processes could use and did."""
-    return (run["server_cpu_s"] or 0.0) / (max(1, min(run["workers"], run["cpus"])) * run["measured_s"] or math.nan)
+    """The share of the CPU time that the server's processes could have, less what other programs took, and used."""
+    processors = max(1, min(run["workers"], run["cpus"])) * (1 - min(0.8, taken_by_others(run)))
+    return (run["server_cpu_s"] or 0.0) / (processors * run["measured_s"] or math.nan)
 
 
 def limits_of(run: Finding) -> list[Limit]:

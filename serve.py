@@ -213,6 +213,8 @@ class Launch:
     is_target: bool = True  # the app is one of apps/, and runs there; else it is the user's, in the present folder
     handler: str | None = None  # a key of HANDLERS; None: not known
     handlers: tuple[str, ...] = ()  # those that it may be, if something is known of it
+    passes: tuple[float, ...] = ()  # of a request through the slots, as the app says; (): as the handler has them
+    anyio_threads: int = ANYIO_THREADS  # AnyIO's limit, as it stands in the app's process
     workers: int = 1
     threads: int = 1
     connections: int = 1000  # gunicorn: worker_connections
@@ -237,6 +239,7 @@ class Launch:
             if not self.handler:
                 return None
             slots = HANDLERS[self.handler][0]
+            slots = self.anyio_threads if slots == ANYIO_THREADS else slots
         by_setting = {THREADS: min(self.threads, self.connections), CONNECTIONS: self.connections}
         return by_setting.get(int(slots), slots) if slots < 0 else slots
 
@@ -276,7 +279,8 @@ def add_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     add = group.add_argument
     add("--list", action="store_true", help="show the targets with their slots and command lines")
     add("--app", metavar="MODULE:APP", help="your own app; also module:create_app(), and dotted names")
-    add("--server", choices=SERVERS, help="what serves --app")
+    add("--factory", action="store_true", help="--app names a function that makes the app")
+    add("--server", choices=SERVERS, help="what serves --app (WSGI: gunicorn, ASGI: uvicorn)")
     add("--workers", type=number(int, 1, 256), metavar="N", help="server processes")
     add("--threads", type=number(int, 1, 1000), metavar="N", help="threads of each process")
     add("--server-args", default="", metavar="ARGS", help="more options for the server's command line")
@@ -367,16 +371,63 @@ def launch_target(name: str, route: Route, options: argparse.Namespace, strict: 
     )  # fmt: skip
 
 
-def launch_app(options: argparse.Namespace) -> Launch:
+class AppSays(TypedDict):
+    """What apps/about_app.py finds out; null: not known. There is more, which nobody needs here."""
+
+    kind: str | None  # wsgi or asgi
+    framework: str | None
+    factory: bool
+    versions: dict[str, str]
+    handler: str | None  # def or async
+    response_model: bool | None
+    thread_passes: list[str] | None  # before, handler, after
+    packages: list[str]
+    error: str | None
+
+
+def ask_app(app: str, method: str, path: str) -> AppSays:
+    """Load the app in a process of its own, as a server would, and hear what it says of itself at that path.
+
+    Raises Problem (3) with the app's own error if it does not load.
+    """
+    command = [sys.executable, str(APPS / "about_app.py"), app, method, path]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+        says: AppSays = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        raise Problem(f"{app} did not load within 60 s", 3) from None
+    except (ValueError, IndexError):
+        said = done.stderr.strip().splitlines()
+        raise Problem(f"{app} does not load: {said[-1] if said else 'it ends without a word'}", 3) from None
+    if says["error"]:
+        raise Problem(f"{app} does not load: {says['error']}", 3)
+    return says
+
+
+def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/") -> Launch:
     """The user's own app: nothing of it is set, in its environment or on its command line, that was not asked for."""
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\([^()]*\))?", options.app):
         raise Problem(f"--app {options.app!r} is not of the form module:app, module:ns.app or module:create_app()")
-    if not options.server:
-        raise Problem(f"--app needs --server, one of: {', '.join(SERVERS)}")
-    settings, arguments = settings_for(options.server, {}, options, options.app), split_arguments(options.server_args)
-    return in_force(
-        Launch(options.app, options.server, options.app, False, settings=tuple(settings.items()), server_args=arguments)
-    )
+    app = options.app + ("()" if options.factory and not options.app.endswith(")") else "")
+    says = ask_app(app, method, path)
+    app += "()" if says["factory"] and not app.endswith(")") else ""
+    server = options.server or {"wsgi": "gunicorn", "asgi": "uvicorn"}.get(says["kind"] or "", "")
+    if server == "gunicorn" and options.threads:
+        server = "gunicorn-threads"
+    if not server:
+        raise Problem(f"--app {app}: neither WSGI nor ASGI, as far as can be told; say --server, one of:"
+                      f" {', '.join(SERVERS)}")  # fmt: skip
+    settings, arguments = settings_for(server, {}, options, app), split_arguments(options.server_args)
+    launch = Launch(app, server, app, False, settings=tuple(settings.items()), server_args=arguments)
+    return in_force(as_it_says(launch, says))
+
+
+def as_it_says(launch: Launch, says: AppSays) -> Launch:
+    """With the kind of handler, and the passes of a request through AnyIO's threads, where the app knows them."""
+    if says["handler"] == "def":
+        passes = tuple({"handler": 1.0}.get(turn, 0.0) for turn in says["thread_passes"] or ())
+        return dataclasses.replace(launch, handler="def", passes=passes if 1.0 in passes else ())
+    return dataclasses.replace(launch, handlers=("async", "blocking")) if says["handler"] == "async" else launch
 
 
 # ---------------------------------------------------------------- the settings in force
@@ -950,6 +1001,12 @@ def ready_workers(text: str) -> list[int]:
     said = re.findall(r"\[pid-(\d+)\] (ready|forks)$", text, re.MULTILINE)
     masters = {pid for pid, word in said if word == "forks"}
     return [int(pid) for pid, word in said if word == "ready" and pid not in masters]
+
+
+def anyio_threads(path: Path) -> int:
+    """AnyIO's limit, as the first worker found it when it had started."""
+    match = re.search(r"\] threads (\d+)$", path.read_text(errors="replace"), re.MULTILINE)
+    return int(match[1]) if match else ANYIO_THREADS
 
 
 def wait_for_log(path: Path, expected: int, begins: int = 0) -> AccessLog:

@@ -7,12 +7,15 @@
     python sweep.py books         "Async FastAPI, Measured": a Books API on Postgres, and what its 3.7 x is
     python sweep.py client        what bench.py's own client costs, beside ab, wrk, hey and Locust
     python sweep.py limits        limits that nobody set: published figures, and the setting that each of them is
+    python sweep.py size --rate 256 --wait 0.05 --p99 0.1      the size that slots.py gives, proven on real servers
+    python sweep.py blog.toml     your own variants, of any app: examples/blog.toml is one
     python sweep.py io --quick    a first look: short task times, one repeat, within 90 s
     python sweep.py --list        the suites with the time that they take
 
     python sweep.py io --resume logs/20261121-101500-sweep-io.json      go on where it was interrupted
     python sweep.py report FILE [FILE ...]                              the Markdown again, nothing is run
     python sweep.py report FILE --csv runs.csv --pictures logs/         a line a run; SVG and PNG
+    python sweep.py compare A.json B.json [--fail-if-worse]             two files of sweep.py, or two of bench.py
     python sweep.py picture RUN.json      one run of bench.py --json: the waterfall of a burst, else every latency
 
 How it works: each repeat runs every variant once, those that are compared next
@@ -24,12 +27,13 @@ run under way. Tables and pictures are made from that file alone.
 
 How to read it: a figure is the median of the repeats, in brackets the least and
 the most. A ratio is the median of the ratios within each repeat. Where the
-spreads of the two overlap, it says "too noisy to tell".
+spreads of the two overlap, it says "too noisy to tell". `report` and `compare`
+take the files of bench.py --json, too.
 
 What belongs to one post (its figures, variants, tables, pictures) is its file in
 suites/. JSON, pictures, and the logs of runs that failed go under logs/. Pictures
 need matplotlib (pip install matplotlib), nothing else does. Exit code: 0 fine, 1
-some requests failed, 2 wrong usage or a missing package, 3 a server did not
+some requests failed (compare: worse), 2 wrong usage or a missing package, 3 a server did not
 start, 130 or 143 interrupted.
 """
 
@@ -76,10 +80,13 @@ from suites import (
     books,
     can_pin,
     client,
+    comparison,
     io,
     limits,
     look_up,
+    own,
     pictures_of_runs,
+    size,
     why,
 )
 
@@ -91,6 +98,7 @@ SUITES: dict[str, Suite] = {
     "client": client.SUITE,
     "limits": limits.SUITE,
 }
+MADE: dict[str, Callable[[Any], Suite]] = {"size": size.suite, "own": own.suite}  # of what the user asks
 COOL_DOWN_S = 0.5  # between two servers: closed sockets and dying workers are gone by then
 START_STOP_S = 1.5  # of a server, for the first estimate of the time left
 
@@ -124,17 +132,21 @@ def remaining(document: Document) -> list[Cell]:
 
 
 def suite_of(document: Document) -> Suite:
-    return SUITES[document["suite"]]
+    name = document["suite"]
+    return MADE[name](document["asked"]) if name in MADE else SUITES[name]
 
 
 def variant_named(document: Document, name: str) -> Variant:
     return next(variant for variant in suite_of(document).variants if variant.name == name)
 
 
-def plan_of(document: Document, variant: Variant, concurrency: int) -> tuple[Plan, argparse.Namespace]:
-    arguments = variant.arguments.format(c=concurrency, **document["values"])
+def plan_of(document: Document, variant: Variant, concurrency: int, repeat: int = 1) -> tuple[Plan, argparse.Namespace]:
+    arguments = variant.arguments.format(c=concurrency, repeat=repeat, **document["values"])
     options = bench.parse_arguments(shlex.split(arguments))
-    return bench.make_plans(options)[0], options
+    plan = bench.make_plans(options)[0]
+    if plan.launch:
+        plan = dataclasses.replace(plan, launch=dataclasses.replace(plan.launch, env=plan.launch.env + variant.env))
+    return plan, options
 
 
 def plans_of(document: Document) -> list[Plan]:
@@ -158,9 +170,9 @@ def versions_of(document: Document) -> dict[str, str]:
 
 
 def new_document(
-    name: str, quick: bool, repeats: int | None, seed: int, command: str, scale: str | None = None
+    name: str, quick: bool, repeats: int | None, seed: int, command: str, scale: str | None = None, asked: Any = None
 ) -> Document:
-    suite = SUITES[name]
+    suite = MADE[name](asked) if name in MADE else SUITES[name]
     is_there = suite.programs.is_there if suite.programs else bool
     variants = [variant for variant in suite.variants if not variant.program or is_there(variant.program)]
     document: Document = {
@@ -176,6 +188,8 @@ def new_document(
         "predictions": {},
         "runs": [],
     }
+    if asked is not None:
+        document["asked"] = asked
     document["versions"] = versions_of(document)
     for variant in variants:
         if not variant.program:
@@ -223,7 +237,7 @@ def read(path: Path) -> Document:
     """Read a sweep's file, or a Problem that says in a line why it is none."""
     try:
         document = json.loads(path.read_text())
-        known = {variant.name for variant in SUITES[document["suite"]].variants}
+        known = {variant.name for variant in suite_of(document).variants}
         order = [(name, c, repeat) for name, c, repeat in document["order"]]
         cells = [cell_of(entry) for entry in document["runs"]]
         complete = document.keys() >= NEEDED and all(entry["run"].keys() >= OF_A_RUN for entry in document["runs"])
@@ -231,7 +245,7 @@ def read(path: Path) -> Document:
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise Problem(f"{path} is not a file of sweep.py") from None
+        raise Problem(f"{path} is not a file of sweep.py, nor of bench.py") from None
     if not (order and complete and fits):
         raise Problem(f"{path} does not fit suite {document['suite']} of this sweep.py")
     return cast(Document, document | {"order": order})
@@ -286,11 +300,10 @@ def pinned(cpus: set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def run_target(
-    document: Document, variant: Variant, concurrency: int, logs: Path, database: serve.Database | None
-) -> Run:
+def run_target(document: Document, cell: Cell, logs: Path, database: serve.Database | None) -> Run:
     """One run of bench.py; its logs stay only if requests failed."""
-    plan, options = plan_of(document, variant, concurrency)
+    name, concurrency, repeat = cell
+    plan, options = plan_of(document, variant_named(document, name), concurrency, repeat)
     options.logs, before = logs, set(logs.glob("*.log"))
     with pinned(options.client_cpus):
         run, _ = bench.execute(plan, options, database)
@@ -303,17 +316,23 @@ def run_target(
 def check_contract(
     plan: Plan, bodies: dict[str, dict[str, object]], logs: Path, database: serve.Database | None
 ) -> None:
-    """One request to the app: status 200 and the expected JSON, or a Problem. A wrong answer's figures mean nothing."""
+    """One request to the app: status 200 and the expected JSON, or a Problem. A wrong answer's figures mean nothing.
+
+    Of an app whose answer nobody knows, somebody's own: any status from 200 to 299.
+    """
     assert plan.launch
-    path, settings = plan.traffic.path, {name: 1 if name == "workers" else n for name, n in plan.launch.settings}
-    environment = (("TASK_TIME", "0.01"), ("SUBTASKS", "2"))
-    launch = dataclasses.replace(plan.launch, workers=1, settings=tuple(settings.items()), env=environment)
+    launch, path, expected = plan.launch, plan.traffic.path, bodies.get(plan.traffic.path)
+    if launch.is_target:
+        settings = {name: 1 if name == "workers" else n for name, n in launch.settings}
+        environment = (("TASK_TIME", "0.01"), ("SUBTASKS", "2"))
+        launch = dataclasses.replace(launch, workers=1, settings=tuple(settings.items()), env=environment)
     access_log, output = serve.new_log_files(logs, f"contract {plan.target}{path}", datetime.now())
     url = database.about["database_url"] if database else ""
     server = serve.start_server(launch, access_log, output, set(), url)
     try:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-        connection.request("GET", path)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=plan.traffic.timeout_s)
+        headers = dict(header.split(": ", 1) for header in plan.traffic.headers)
+        connection.request(plan.traffic.method, path, plan.traffic.body or None, headers)
         answer = connection.getresponse()
         status, body = answer.status, answer.read()
         connection.close()
@@ -322,11 +341,12 @@ def check_contract(
     finally:
         serve.stop_server(server)
     with contextlib.suppress(ValueError):
-        if status == 200 and bodies[path].items() <= json.loads(body).items():
+        good = 200 <= status < 300 if expected is None else expected.items() <= json.loads(body).items()
+        if good and (status == 200 or expected is None):
             access_log.unlink()
             output.unlink()
             return
-    raise Problem(f"{plan.target} {path} answered {status} {body[:80]!r}, not 200 {bodies[path]}", 1)
+    raise Problem(f"{plan.target} {path} answered {status} {body[:80]!r}, not 200 {expected or ''}".rstrip(), 1)
 
 
 def run_cell(document: Document, cell: Cell, logs: Path, database: serve.Database | None) -> Entry:
@@ -337,7 +357,7 @@ def run_cell(document: Document, cell: Cell, logs: Path, database: serve.Databas
     if variant.program and programs:
         run = programs.run(document, variant, c, logs)
     else:
-        run = run_target(document, variant, c, logs, database)
+        run = run_target(document, cell, logs, database)
     wall_s = round(time.perf_counter() - begun_s, 2)
     return {"variant": name, "concurrency": c, "repeat": repeat, "wall_s": wall_s, "run": run}
 
@@ -386,12 +406,11 @@ def render(document: Document) -> str:
     suite, done = suite_of(document), len(document["runs"])
     repeats = max(repeat for _, _, repeat in document["order"])
     found = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-    machine = document["machine"]
     failed = [entry for entry in document["runs"] if entry["run"]["failed"]]
     notes = [
-        f"`{document['command']}`, {document['when']}, seed {document['seed']}; {machine['system']},"
-        f" {plural(machine['cpus'], 'CPU')}; {found}.",
-        f"{suite.source} {plural(repeats, 'repeat')}: "
+        f"`{document['command']}`, {document['when']}, seed {document['seed']};"
+        f" {load.render_machine(document['machine'])}; {found}.",
+        f"{suite.source} {plural(repeats, 'repeat')}: ".lstrip()
         + ("no spread is known." if repeats == 1 else "median (least-most)."),
     ]
     if document["quick"]:
@@ -505,14 +524,19 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         prog="sweep.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--list", action="store_true", help="name the suites and the time that they take")
-    commands = parser.add_subparsers(dest="what", metavar="SUITE|report|picture")
+    commands = parser.add_subparsers(dest="what", metavar="SUITE|FILE.toml|report|compare|picture")
     logs = serve.HERE / "logs"
-    for name, suite in SUITES.items():
-        add = commands.add_parser(name, help=suite.title, allow_abbrev=False).add_argument
-        add("--quick", action="store_true", help="short task times, one repeat")
-        repeats = f"of each variant ({suite.repeats}; quick: 1)"
-        add("--repeats", type=slots.number(int, 1, 100), metavar="N", help=repeats)
-        if suite.has_scale:
+    for name in (*SUITES, *MADE):
+        suite = SUITES.get(name)
+        add = commands.add_parser(name, help=suite.title if suite else MADES[name], allow_abbrev=False).add_argument
+        if name == "own":
+            add("file", type=Path, metavar="FILE", help="a TOML or JSON file of variants")
+        else:
+            add("--quick", action="store_true", help="short task times, one repeat")
+        if name == "size":
+            add_size_options(add)
+        add("--repeats", type=slots.number(int, 1, 100), metavar="N", help="of each variant (quick: 1)")
+        if suite and suite.has_scale:
             scale = load.pattern(r"0?\.\d+|[1-9]\d*(\.\d+)?", "a positive number")
             quick = f"make the stages X as long ({suite.full['t']}; quick: {suite.quick['t']})"
             add("--scale", type=scale, metavar="X", help=quick)
@@ -526,32 +550,68 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add = commands.add_parser("picture", help="of a run of bench.py --json", allow_abbrev=False).add_argument
     add("file", type=Path, metavar="RUN.json")
     add("--pictures", type=Path, default=logs, metavar="DIR", help="write SVG and PNG there (logs/)")
-    options = parser.parse_args(argv)
+    add = commands.add_parser("compare", help="two files, run by run", allow_abbrev=False).add_argument
+    add("files", type=Path, nargs=2, metavar="FILE")
+    add("--fail-if-worse", action="store_true", help="exit code 1 if B is worse, beyond all spread")
+    of_variants = argv and argv[0].endswith((".toml", ".json"))
+    options = parser.parse_args(["own", *argv] if of_variants else argv)
     if not options.what and not options.list:
-        parser.error("say which suite, report or picture; --list names the suites")
+        parser.error("say which suite, report, compare or picture; --list names the suites")
     return options
+
+
+MADES = {"size": "the size that slots.py gives, proven", "own": "your own variants; or: sweep.py FILE.toml"}
+
+
+def add_size_options(add: Callable[..., object]) -> None:
+    time_s = slots.number(float, 0.001, 3600)
+    add("--rate", type=slots.number(float, 0.01, 1e5), metavar="R", help="requests/s at random")
+    add("--wait", type=time_s, metavar="S", help="what a request waits")
+    for percentile in size.KEYS:
+        add(f"--p{percentile}", type=time_s, metavar="S", help="the objective: one of them")
+    add("--cpu", type=slots.number(float, 0, 60), default=0.0, metavar="S", help="what a request computes (0)")
+
+
+def asked_of(options: argparse.Namespace) -> size.Asked | own.Asked | None:
+    """What the suite is to be made of. Raises Problem."""
+    if options.what == "own":
+        return own.read(options.file)
+    if options.what != "size":
+        return None
+    objectives = [(p, value) for p in size.KEYS if (value := getattr(options, f"p{p}")) is not None]
+    if not options.rate or not options.wait or len(objectives) != 1:
+        raise Problem("size needs --rate, --wait and one of --p99, --p95, --p50")
+    ((percentile, objective_s),) = objectives
+    return {"rate": options.rate, "wait_s": options.wait, "objective_s": objective_s, "percentile": percentile,
+            "cpu_s": options.cpu}  # fmt: skip
 
 
 def begin(options: argparse.Namespace, command: str) -> tuple[Document, Path]:
     """A new document and where it goes, or the one to go on with."""
+    quick = getattr(options, "quick", False)
     if not options.resume:
         seed = random.randrange(10_000) if options.seed is None else options.seed
-        scale = getattr(options, "scale", None)
-        document = new_document(options.what, options.quick, options.repeats, seed, command, scale)
-        return document, options.logs.resolve() / f"{datetime.now():%Y%m%d-%H%M%S}-sweep-{options.what}.json"
-    if options.quick or options.repeats or options.seed is not None:
+        scale, asked = getattr(options, "scale", None), asked_of(options)
+        document = new_document(options.what, quick, options.repeats, seed, command, scale, asked)
+        name = re.sub(r"[^A-Za-z0-9]+", "-", options.file.stem) if options.what == "own" else options.what
+        return document, options.logs / f"{datetime.now():%Y%m%d-%H%M%S}-sweep-{name}.json"
+    if quick or options.repeats or options.seed is not None:
         raise Problem("--resume goes on as the sweep was begun: without --quick, --repeats and --seed")
     document = read(options.resume)
     if document["suite"] != options.what:
         raise Problem(f"{options.resume} is of suite {document['suite']}, not {options.what}")
-    if (document["machine"], document["versions"]) != (load.about_machine(), versions_of(document)):
+    if options.what == "own" and document["asked"] != own.read(options.file):
+        raise Problem(f"{options.file.name} is another than {options.resume} was begun with; begin a new sweep")
+    is_here = document["machine"].items() <= load.about_machine().items()
+    if not is_here or document["versions"] != versions_of(document):
         raise Problem(f"{options.resume} is from another machine or other versions; begin a new sweep")
-    return document, options.resume.resolve()
+    return document, options.resume
 
 
 def run_suite(options: argparse.Namespace, command: str) -> int:
     document, path = begin(options, command)
-    resume = f"python sweep.py {options.what} --resume {shlex.quote(shown(path))}"
+    file = f" {shlex.quote(shown(options.file))}" if options.what == "own" else f" {options.what}"
+    resume = f"python sweep.py{file} --resume {shlex.quote(shown(path))}"
     for line in suite_of(document).foretell(document):
         say(line)
     try:
@@ -571,11 +631,13 @@ def run_suite(options: argparse.Namespace, command: str) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    documents, texts = [read(file) for file in options.files], []
-    for document, file in zip(documents, options.files, strict=True):
-        with readable(file, "a file of this sweep.py"):
-            texts.append(render(document))
-            render_csv([document])
+    documents, texts = list[Document](), list[str]()
+    for file in options.files:
+        found = comparison.bench_document(file)
+        with readable(file, "a file of this sweep.py, or of this bench.py"):
+            documents.append(comparison.as_sweep(found) if found else read(file))
+            texts.append(comparison.render_bench(found, file.name) if found else render(documents[-1]))
+            render_csv(documents[-1:])
     print("\n\n".join(texts))
     if options.csv:
         try:
@@ -585,8 +647,22 @@ def report(options: argparse.Namespace) -> int:
     if options.pictures:
         for document, file in zip(documents, options.files, strict=True):
             with readable(file, "a file of this sweep.py"):
-                draw_all(document, file, options.pictures)
+                if document["suite"] == comparison.BENCH:
+                    draw_runs(file, options.pictures)
+                else:
+                    draw_all(document, file, options.pictures)
     return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    a, b = map(comparison.read, options.files)
+    with readable(options.files[0], "like the other"):
+        lines = comparison.compared(a, b)
+        print(comparison.render(a, b, lines))
+        worse = comparison.worse(lines) if options.fail_if_worse else []
+    for line in worse:
+        say(f"sweep.py: worse: {line}")
+    return 1 if worse else 0
 
 
 def run(argv: Sequence[str]) -> int:
@@ -596,10 +672,18 @@ def run(argv: Sequence[str]) -> int:
         return 0
     if options.what == "report":
         return report(options)
+    if options.what == "compare":
+        return compare(options)
     if options.what == "picture":
         draw_runs(options.file, options.pictures)
         return 0
-    return run_suite(options, shlex.join(["sweep.py", *argv]))
+    command = shlex.join(["sweep.py", *argv])
+    options.logs, options.resume = options.logs.resolve(), options.resume and options.resume.resolve()
+    if options.what != "own":
+        return run_suite(options, command)
+    options.file = options.file.resolve()
+    with own.working_in(options.file.parent):  # where its apps are
+        return run_suite(options, command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -97,7 +97,7 @@ class Outcome:
             self.out, self.err = self.process.communicate(timeout=45)
         finally:
             self.process.kill()
-        self.code = self.process.returncode
+        self.code, self.left_at_once = self.process.returncode, [*self.processes()]
         if (folder / "out.json").exists():
             self.document = json.loads((folder / "out.json").read_text())
         deadline = time.monotonic() + 3
@@ -211,6 +211,7 @@ def test_nothing_is_lost_and_nothing_is_left(outcomes, case):
     assert "Traceback" not in outcome.err
     assert outcome.code in codes_of(case), outcome.err
     assert outcome.left_after_3_s == []
+    assert outcome.left_at_once == [] or outcome.code == -9  # whoever can say goodbye waits until the others have gone
     document = outcome.document
     assert document["complete"] == (outcome.code in (0, 1))
     if outcome.code in (2, 3, -9) or (case.who == "bench" and case.moment == "before ready"):
@@ -223,6 +224,7 @@ def test_nothing_is_lost_and_nothing_is_left(outcomes, case):
         1 for status, error in zip(run["exchanges"]["status"], run["exchanges"]["error"], strict=True)
         if error or status != 200
     )  # fmt: skip
+    assert run["server_cpu_s"] is None or run["server_cpu_s"] >= 0
     assert run["answered"] >= 2  # those that had come before
     warned = {warning["id"] for warning in run["warnings"]}
     if case.moment == "before the summary":

@@ -6,6 +6,7 @@ What about_app.py says of FastAPI is compared with how often AnyIO's threads are
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ import pytest
 
 import bench
 import explain
+import load
+import serve
 import sweep
 from suites import limits
 from test_sweep import change, finished, rows_of
@@ -493,20 +497,36 @@ def test_each_kind_of_thread_has_a_limit_of_its_own(tmp_path, monkeypatch, path,
     assert rounds_of(run, 0.8) == sizes
 
 
+@pytest.fixture(scope="module")
+def small_pools(tmp_path_factory) -> Iterator[tuple[load.Traffic, serve.RunningServer]]:
+    """limits_pools.py with 4 threads and 3 connections."""
+    pytest.importorskip("sqlalchemy")
+    options = bench.parse_arguments(["--target", "limits-pools", "--path", "/depends", "--task-time", "0.2"])
+    plan = bench.make_plans(options)[0]
+    settings = {"THREADS": "4", "POOL_SIZE": "3", "MAX_OVERFLOW": "0", "POOL_TIMEOUT": "3"}
+    with limits.environment(settings):
+        files = serve.new_log_files(tmp_path_factory.mktemp("pools"), "pools", datetime.now())
+        server = serve.start_server(plan.launch, *files, set())
+    try:
+        yield dataclasses.replace(plan.traffic, port=server.port, warm_up=2), server
+    finally:
+        serve.stop_server(server)
+
+
 POOLS = [("/depends", 6, False), ("/depends", 7, True), ("/untyped", 14, False), ("/with", 14, False)]
 
 
 @pytest.mark.parametrize(("path", "n", "stalls"), POOLS)
-def test_two_pools_stall_at_threads_plus_connections_and_both_cures_help(tmp_path, monkeypatch, path, n, stalls):
-    pytest.importorskip("sqlalchemy")
-    for name, value in {"THREADS": "4", "POOL_SIZE": "3", "MAX_OVERFLOW": "0", "POOL_TIMEOUT": "3"}.items():
-        monkeypatch.setenv(name, value)
-    run = run_target(tmp_path, "limits-pools", path, n, "0.2")
+def test_two_pools_stall_at_threads_plus_connections_and_both_cures_help(small_pools, path, n, stalls):
+    traffic, server = small_pools
+    traffic = dataclasses.replace(traffic, path=path, pace=load.Pace(n))
+    found = load.measure(traffic, ("127.0.0.1", server.port)).exchanges
+    latency_s = max(end - begin for begin, end in zip(found.started_s, found.answered_s, strict=True))
     if stalls:
-        assert run["measured_s"] >= 3 and run["errors"].keys() == {"HTTP 500"}
-        assert "QueuePool limit of size 3 overflow 0 reached" in (run["server_said"] or "")
+        assert set(found.status) == {200, 500} and latency_s >= 3
+        assert "QueuePool limit of size 3 overflow 0 reached" in (serve.telling_line(server.output) or "")
     else:
-        assert run["failed"] == 0 and run["measured_s"] < 3
+        assert set(found.status) == {200} and latency_s < 3
 
 
 # ---------------------------------------------------------------- suite limits
@@ -553,6 +573,16 @@ def test_the_published_figures_are_what_the_slots_of_that_machine_give():
     assert rows["`async def` with time.sleep, 100 users"][:2] == ["-", "100 t"]
 
 
+def test_what_limits_is_named_from_the_answers_of_each_run():
+    document = json.loads(finished_once())
+    named = {"what": "6 at a time: asyncio.to_thread"}
+    found = {"slots": 6, "low": 6, "high": 6, "kind": "slots", "suspects": [named, {"what": "another"}]}
+    change(document, "A /executor", estimate=found)
+    row = rows_of(sweep.render(document))["A /executor"]
+    assert row == ["6 at a time", named["what"], "asyncio's own threads, min(32, CPUs + 4)"]
+    assert rows_of(sweep.render(document))["A /def"][:2] == ["-", "-"]
+
+
 def test_every_prediction_is_printed_before_the_first_run():
     document = json.loads(finished_once())
     lines = limits.SUITE.foretell(document | {"runs": []})
@@ -569,6 +599,6 @@ def test_a_run_with_settings_gives_them_to_the_server_and_leaves_none_behind(tmp
     small = variant._replace(arguments=variant.arguments.replace("-n 29", "-n 3"))
     before = dict(os.environ)
     run = limits.run_with_settings(document, small, 0, tmp_path)
-    bench.load.signals.is_held = False
+    load.signals.is_held = False
     assert (run["requests"], run["answered"], run["failed"], run["timed_out"]) == (3, 3, 0, 0)
     assert dict(os.environ) == before and list(tmp_path.iterdir()) == []

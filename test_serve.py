@@ -621,6 +621,7 @@ POOL = (
          ["gunicorn"], "QueuePool limit of size 5 overflow 10 reached"),
         (POOL + "psycopg_pool.PoolTimeout('couldn\\'t get a connection after 30.00 sec')", ["uvicorn"],
          "psycopg_pool.PoolTimeout: couldn't get a connection after 30.00 sec"),
+        (POOL + "ValueError('sold out')", ["gunicorn-asgi"], "ValueError: sold out"),
         (RAISES.replace("ACTION", "os.kill(os.getpid(), signal.SIGKILL)"), ["gunicorn"],
          "was sent SIGKILL! Perhaps out of memory?"),
         (RAISES.replace("ACTION", "time.sleep(20)"), ["gunicorn", "--server-args", "--timeout 1"], "WORKER TIMEOUT"),

@@ -19,11 +19,14 @@ BENCH_APP may also be called or dotted: module:create_app(), module:create_app("
 """
 
 import ast
+import contextlib
 import contextvars
 import functools
 import importlib
 import os
+import sys
 import time
+import traceback
 from datetime import datetime
 from urllib.parse import quote
 
@@ -146,6 +149,10 @@ class ASGI:
 
         try:
             await self.app(scope, receive, record_status)
+        except Exception:
+            if "gunicorn.workers.gasgi" in sys.modules:  # it says nothing of an app that raises after its answer
+                traceback.print_exc()
+            raise
         finally:
             request_id = dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1")
             query = scope["query_string"].decode("latin-1")
@@ -162,6 +169,7 @@ class ASGI:
                 write_line(f"failed {said.splitlines()[-1][:500]}")
             await send(message)
             if message["type"] == "lifespan.startup.complete":
+                say_threads()
                 say_ready()
 
         try:
@@ -170,6 +178,14 @@ class ASGI:
             if not has_answered:
                 say_ready()
             raise
+
+
+def say_threads():
+    """AnyIO's limit, as it stands when the app has started; nothing where no AnyIO is."""
+    with contextlib.suppress(ImportError, RuntimeError, LookupError):
+        from anyio import to_thread
+
+        write_line(f"threads {to_thread.current_default_thread_limiter().total_tokens:.0f}")
 
 
 def stamp_in_thread():

@@ -58,7 +58,7 @@ class Always(TypedDict):
     versions: dict[str, str]
     seed: int
     quick: bool
-    values: dict[str, str]  # what {n} and {t} of the variants stand for
+    values: dict[str, str]  # what {n}, {t} and others in the variants stand for
     order: list[Cell]
     predictions: dict[str, float | None]  # made before anything is run: seconds of each variant; null: not known
     runs: list[Entry]  # in the order in which they ended
@@ -119,7 +119,7 @@ class Suite(NamedTuple):
     title: str
     source: str
     variants: tuple[Variant, ...]
-    full: dict[str, str]  # what {n} and {t} stand for
+    full: dict[str, str]  # what {n}, {t} and others stand for
     quick: dict[str, str]
     bodies: dict[str, dict[str, object]]  # what an app must answer, by path, before it is timed
     tables: Callable[[Document], str]

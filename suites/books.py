@@ -34,6 +34,7 @@ from suites import (
     spread_ms,
     spread_of,
     table,
+    typical,
 )
 
 # ---------------------------------------------------------------- published, and run again
@@ -192,6 +193,19 @@ def tables(document: Document) -> str:
     ])  # fmt: skip
 
 
+def headline(document: Document) -> list[str]:
+    """What the ratio of the fan-out is: published, of the slots, measured; and with equal slots."""
+    if not all(runs_of(document, name) for a, b, _ in RATIOS[:3] for name in (a, b)):
+        return []
+    of_slots, of_16, of_60 = (ratio_row(document, *ratio) for ratio in RATIOS[:3])
+    _, _, published, due, measured = of_slots
+    return [
+        f"The fan-out, FastAPI against Flask: published {published} times the requests/s; their slots, 60 to 16, are"
+        f" {due} to 1; measured {typical(measured)}.",
+        f"With equal slots it is {typical(of_16[-1])} (16 each) and {typical(of_60[-1])} (60 each).",
+    ]
+
+
 # ---------------------------------------------------------------- pictures
 
 
@@ -225,6 +239,7 @@ SUITE = Suite(
         "/v1/books/1": {"id": 1, "title": "Book 1", "author": "Author 1", "year": 1901, "isbn": "seed-00000001"},
     },
     tables=tables,
+    headline=headline,
     pictures=(Picture("slots", 3.2, slots_picture),),
     seconds=seconds,
     has_scale=True,

@@ -35,6 +35,7 @@ from suites import (
     runs_of,
     spread,
     table,
+    typical,
 )
 
 # ---------------------------------------------------------------- the tools
@@ -229,6 +230,10 @@ def tool_runs(document: Document, variant: str, concurrency: int) -> list[ToolRu
     return [cast(ToolRun, entry["run"]) for entry in entries_of(document, variant, concurrency)]
 
 
+def variant_of(program: str, kind: str) -> Variant:
+    return next(variant for variant in CLIENTS if (variant.program, variant.group) == (program, kind))
+
+
 def tool_row(document: Document, variant: Variant, c: int) -> list[str]:
     runs, ab = tool_runs(document, variant.name, c), f"ab, {variant.group}"
     rps, ab_rps = (figures(document, name, "throughput_rps", c) for name in (variant.name, ab))
@@ -278,6 +283,22 @@ def tables(document: Document) -> str:
     return "\n\n".join(parts)
 
 
+def headline(document: Document) -> list[str]:
+    """bench.py's client beside ab: throughput and CPU time a request."""
+    found = {kind: tool_row(document, variant_of("bench.py", kind), 50) for kind in KINDS}
+    ab = {kind: tool_row(document, variant_of("ab", kind), 50) for kind in KINDS}
+    if any(row[2] == "-" for row in (*found.values(), *ab.values())):
+        return []
+    ratio, cpu_us, ab_us = (
+        {kind: typical(row[place]) for kind, row in rows.items()} for rows, place in ((found, 3), (found, 4), (ab, 4))
+    )
+    return [
+        f"One bench.py client sends {ratio['kept']} of ab's requests/s on 50 kept connections and {ratio['new']} on new"
+        f" ones: a request costs it {cpu_us['kept']} and {cpu_us['new']} us of CPU, ab {ab_us['kept']} and"
+        f" {ab_us['new']} us."
+    ]
+
+
 SUITE = Suite(
     title="what measuring costs, in load generators and in the access log",
     source="CPU a request: of the whole process, its start included; of bench.py while it sends, as its own JSON says.",
@@ -286,6 +307,7 @@ SUITE = Suite(
     quick={"t": "1"},
     bodies={"/": {"message": "hello"}},
     tables=tables,
+    headline=headline,
     repeats=5,
     programs=Programs(is_there, run_tool, versions),
 )

@@ -13,11 +13,11 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from load import Machine, render_machine
 from slots import Problem, plural
-from suites import TOLERANCE, look_up, short, spread, spread_ms, table
+from suites import TOLERANCE, Document, look_up, short, spread, spread_ms, table
 
 Run = Mapping[str, Any]  # of either: bench.py's Run, or what sweep.py keeps of it
 
@@ -78,6 +78,28 @@ def read(path: Path) -> Found:
         raise Problem(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
         raise Problem(f"{path} is neither of bench.py nor of sweep.py") from None
+
+
+BENCH = "bench"  # the suite that a document of bench.py counts as, in a table of runs
+
+
+def bench_document(path: Path) -> dict[str, Any] | None:
+    """A document of bench.py; None if it is something else, or nothing."""
+    try:
+        document = json.loads(path.read_text())
+        is_one = "suite" not in document and document["runs"] and document["machine"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return document if is_one else None
+
+
+def as_sweep(document: Mapping[str, Any]) -> Document:
+    """Its runs, as a table of runs wants them: each a variant."""
+    entries = [
+        {"variant": f"{run['target']} {run['path']}", "concurrency": run["concurrency"] or 0, "repeat": 1, "run": run}
+        for run in document["runs"]
+    ]
+    return cast(Document, {"suite": BENCH, "runs": entries})
 
 
 # ---------------------------------------------------------------- one figure of both
@@ -239,7 +261,7 @@ def render_bench(document: Mapping[str, Any], name: str) -> str:
     """A document of bench.py as Markdown: a line a run."""
     found = found_in(document, name)
     versions = ", ".join(f"{package} {version}" for package, version in found.versions.items())
-    header = "run, slots, predicted, last answer, requests/s, p50 ms, p99 ms, max ms, failed, explained by".split(", ")
+    header = ["run", "slots", "predicted", "last answer", "requests/s", "p50 ms", "p99 ms", "max ms", "failed"]
     rows = []
     for label, runs in found.runs.items():
         for run in runs:
@@ -253,4 +275,4 @@ def render_bench(document: Mapping[str, Any], name: str) -> str:
             ])  # fmt: skip
     unfinished = [] if document.get("complete", True) else ["**Unfinished**: it was interrupted."]
     about = f"`{found.command}`, {found.when}; {render_machine(found.machine)}; {versions}."
-    return "\n\n".join([f"## {name}", about, *unfinished, table(header, rows)])
+    return "\n\n".join([f"## {name}", about, *unfinished, table([*header, "explained by"], rows)])

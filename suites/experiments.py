@@ -25,7 +25,7 @@ class Experiment(NamedTuple):
 
 
 # A closed loop that fills every thread; a run with the same requests takes as long as its throughput is low.
-KNEE = "--target flask-gunicorn-threads --path /io -c 88 -n {m} --task-time 0.05 --cpu-time 0.005 --warmup 8"
+KNEE = "--target flask-gunicorn-threads --path /io -c 88 -n {k} --task-time 0.05 --cpu-time 0.005 --warmup 8"
 EXPERIMENTS = (
     Experiment(
         "AnyIO's limit",
@@ -132,9 +132,20 @@ EXPERIMENTS = (
 )
 
 
+NAMES: dict[str, str] = {}  # of the variants, by their arguments: what two experiments share is run once
+for each in EXPERIMENTS:
+    NAMES.setdefault(each.before, f"{each.name}, before")
+    NAMES.setdefault(each.after, f"{each.name}, after")
+
+
 def names_of(experiment: Experiment) -> tuple[str, str]:
     """Its two variants."""
-    return f"{experiment.name}, before", f"{experiment.name}, after"
+    return NAMES[experiment.before], NAMES[experiment.after]
+
+
+def group_of(name: str) -> str:
+    """Variants to run next to each other: those of one experiment; the two beyond the knee share one."""
+    return name.partition(",")[0].replace("processes", "threads")
 
 
 def asked(document: Document) -> list[Experiment]:

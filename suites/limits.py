@@ -20,6 +20,8 @@ from typing import NamedTuple, cast
 
 import bench
 import slots
+from explain import words_of
+from limits import Estimate
 from slots import ANYIO_THREADS, NO_LIMIT, plural
 from suites import (
     Document,
@@ -35,6 +37,7 @@ from suites import (
     runs_of,
     short,
     spread,
+    spread_of,
     table,
     typical,
 )
@@ -77,16 +80,6 @@ def predicted_a_s(document: Document, handler: Handler) -> float:
     return document["predictions"][handler.variant] or math.nan
 
 
-def first_round(document: Document, variant: str) -> str:
-    """How many answers came together first: the slots, from the answers alone, of a burst that met a limit."""
-    counts = []
-    for entry in entries_of(document, variant):
-        times = cast("Mapping[str, list[float]]", entry["run"]).get("answered_s") or []
-        wait_s = float(document["values"]["t"])
-        counts.append(sum(at_s <= times[0] + wait_s / 2 for at_s in times))
-    return "all" if set(counts) == {BURST} else spread([count for count in counts if count])
-
-
 def row_a(document: Document, handler: Handler) -> list[str]:
     there, measured = "-", list(figures(document, handler.variant, "measured_s").values())
     if handler.slots_there and handler.published_s:
@@ -98,9 +91,7 @@ def row_a(document: Document, handler: Handler) -> list[str]:
         there,
         f"{short(predicted_s)} s",
         spread(measured, " s"),
-        first_round(document, handler.variant),
         f"{sum(fits(measured_s, predicted_s) for measured_s in measured)} of {len(measured)}",
-        handler.limit,
     ]
 
 
@@ -147,7 +138,7 @@ class PoolRun(ToolRun, total=False):
 
     answered: int
     timed_out: int  # answered 500
-    answered_s: list[float]
+    estimate: Estimate | None
     said: str | None  # the line of the server's log that tells most
 
 
@@ -257,6 +248,26 @@ def row_d(document: Document, path: str, users: int) -> list[str]:
     ]
 
 
+# ---------------------------------------------------------------- named from the answers alone
+
+
+def row_named(document: Document, variant: str, limit: str) -> list[str]:
+    """What the answers of each repeat say of the slots, the name that comes first, and what it is."""
+    estimates = [cast(PoolRun, entry["run"]).get("estimate") for entry in entries_of(document, variant)]
+    found = [estimate for estimate in estimates if estimate]
+    words = dict.fromkeys(words_of(estimate) for estimate in found)
+    first = dict.fromkeys(suspect["what"] for estimate in found for suspect in estimate["suspects"][:1])
+    return [variant, "; ".join(words) or "-", "; ".join(first) or "-", limit]
+
+
+def rows_named(document: Document) -> list[list[str]]:
+    limits = {handler.variant: handler.limit for handler in HANDLERS}
+    limits |= {pools.variant: f"{pools.threads} threads and {pools.connections} connections" for pools in POOLS}
+    limits |= {row.variant: "AnyIO's 40 threads a worker" for row in WORKERS[:4]}
+    limits |= {variant_d("/blocking", users): "a blocked event loop" for users in USERS_D}
+    return [row_named(document, variant, limit) for variant, limit in limits.items()]
+
+
 # ---------------------------------------------------------------- run: with settings that bench.py has no option for
 
 
@@ -292,7 +303,7 @@ def run_with_settings(document: Document, variant: Variant, concurrency: int, lo
         "throughput_rps": run["throughput_rps"], "requests": run["sent"], "failed": run["failed"] - timed_out,
         "client_cpu_s": run["client_cpu_s"], "measured_s": run["measured_s"], "pinned": False,
         "answered": run["answered"], "timed_out": timed_out, "said": run["server_said"],
-        "answered_s": sorted(round(at_s, 4) for at_s in run["exchanges"]["answered_s"] if at_s is not None),
+        "estimate": run["estimate"],
     }  # fmt: skip
     for log in set(logs.glob("*.log")) - before if not found["failed"] else ():
         log.unlink()
@@ -325,8 +336,8 @@ def tables(document: Document) -> str:
     return "\n\n".join([
         f"**A. Four handlers, one number each.** Published: {POST_A}, ab -n {REQUESTS_A} -c {USERS_A}, each waits"
         f" {WAIT_A_S:g} s; what the slots give for that beside it. Run again: {BURST} at once, each waits {values['t']}"
-        " s. *First round*: how many were answered together first.",
-        table(["handler", "published", "slots give", "predicted here", "measured", "first round", "fits", "its limit"],
+        " s.",
+        table(["handler", "published", "slots give", "predicted here", "measured", "fits"],
               [row_a(document, handler) for handler in HANDLERS]),
         f"**B. Two pools, one stall.** Published: {POSTS_B}. A `def` handler with a response model, whose session is a"
         " dependency with `yield`; threads + connections as given, the defaults being 40 + 15; the pool's timeout is"
@@ -345,12 +356,14 @@ def tables(document: Document) -> str:
         " rows; and nobody sees 100 s within 30. Run again: all at once, until the last answer.",
         table(["handler", "published", "predicted", "measured", "fits"],
               [row_d(document, path, users) for path in PATHS_D for users in USERS_D]),
+        "**Named from the answers alone**: how many at a time, and which limit comes first for it.",
+        table(["run", "found", "named", "it is"], rows_named(document), 4),
     ])  # fmt: skip
 
 
 def headline(document: Document) -> list[str]:
     """The four findings, each with a figure of its table."""
-    threads, executor = (first_round(document, f"A {path}") for path in ("/def", "/executor"))
+    threads, executor = (spread_of(document, f"A {path}", "estimate.slots") for path in ("/def", "/executor"))
     below, at = (typical(row_b(document, pools)[2]) for pools in POOLS[:2])
     same = typical(ratio_c(document, *PAIRS_C[0])[2])
     blocked = typical(row_d(document, "/blocking", 10)[3])

@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -228,14 +229,17 @@ def group_of(variants: list[OwnVariant], name: str) -> str:
 def row(document: Document, name: str) -> list[str]:
     runs = runs_of(document, name)
     predicted_s = next((run["prediction"]["makespan_s"] for run in runs.values() if run["prediction"]), None)
+    reasons = Counter(run["explained_by"] or "-" for run in runs.values())
     latencies = (list(figures(document, name, f"latency_s.{key}").values()) for key in ("median", "p99", "max"))
     return [
         name,
         "-" if predicted_s is None else f"{predicted_s:.2f} s",
+        spread(list(figures(document, name, "split_prediction.makespan_s").values()), " s"),
         spread(list(figures(document, name, "measured_s").values()), " s"),
         spread(list(figures(document, name, "throughput_rps").values())),
         *map(spread_ms, latencies),
         str(sum(run["failed"] for run in runs.values())),
+        ", ".join(f"{reason} {count}" if len(reasons) > 1 else reason for reason, count in reasons.most_common()),
     ]
 
 
@@ -260,10 +264,11 @@ def ratio_rows(document: Document, variant: OwnVariant) -> list[list[str]]:
 
 def tables(document: Document) -> str:
     asked: Asked = document["asked"]
-    header = ["variant", "predicted", "last answer", "requests/s", "p50, ms", "p99, ms", "max, ms", "failed"]
+    header = ["variant", "predicted", "given the split", "last answer", "requests/s", "p50, ms", "p99, ms", "max, ms"]
     parts = [
-        "*Predicted*: when the last answer is due, where slots and wait are known. *p99*: - of fewer than 100 answers.",
-        table(header, [row(document, variant["name"]) for variant in asked["variants"]]),
+        "*Predicted*: when the last answer is due, where slots and wait are known; *given the split*: the same, knowing"
+        " which worker took which request. *p99*: - of fewer than 100 answers.",
+        table([*header, "failed", "explained by"], [row(document, variant["name"]) for variant in asked["variants"]]),
     ]
     pairs = [variant for variant in asked["variants"] if variant["compared_with"]]
     if ratios := [line for variant in pairs for line in ratio_rows(document, variant)]:

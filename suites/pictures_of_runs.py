@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -119,15 +120,16 @@ def sent_by_users(answered_s: Sequence[float], run: Run) -> list[float]:
 
 def caption(run: Run) -> str:
     """Which load it was."""
-    users = ", ".join(f"{at_end} after {stage_s:g} s" for stage_s, at_end in run["stages"])
+    ramp = ", ".join(f"{users} in {stage_s:g} s" for stage_s, users in run["stages"])
+    arrivals = {"poisson": "Poisson"}.get(run["arrivals"] or "", run["arrivals"])
     load_of = {
-        "open": f"{run['rate_rps'] or 0:g} requests/s, {run['arrivals']} arrivals",
+        "open": f"{run['rate_rps'] or 0:g} requests/s, {arrivals} arrivals",
         "closed": f"{plural(run['concurrency'] or 0, 'user')}, closed loop",
-        "ramp": f"users: {users}",
+        "ramp": f"users to {ramp}",
     }[run["mode"]]
     each, wait_s = run.get("slots"), run.get("wait_s")  # load.py knows neither
     behind = f"; {plural(each, 'slot')}" + (f" of {slots.seconds(wait_s)}" if wait_s else "") if each else ""
-    return f"{run['target']} {run['path']}: {load_of}, {plural(run['sent'], 'request')}{behind}"
+    return textwrap.fill(f"{run['target']} {run['path']}: {load_of}; {plural(run['sent'], 'request')}{behind}", 95)
 
 
 def latencies(run: Run, figure: Figure) -> None:
@@ -138,21 +140,21 @@ def latencies(run: Run, figure: Figure) -> None:
     of_split = due and run["workers"] > 1 and not run["shared_queue"] and run["requests_of_workers"]
     small = 2.6 if len(good) <= DRAWN_ONE_BY_ONE else 1.6
     for points, colour, size, marker, label, place in (
-        (due, ORANGE, small + 2.4, "o", "predicted, given who took which" if of_split else "predicted", 2),
+        (due, ORANGE, small + 2, "o", "predicted, given who took which" if of_split else "predicted", 2),
         (good, BLUE, small, "o", "measured", 3),
         (failed, RED, 5, "x", "failed", 4),
     ):
         if points:
-            panel.plot([at_s for at_s, _ in points], [took_s * 1000 for _, took_s in points], linestyle="", color=colour,
-                       marker=marker, markersize=size, markeredgewidth=0 if marker == "o" else 1, zorder=place,
-                       rasterized=pixels)  # fmt: skip
+            at_s, took_s = zip(*points, strict=True)
+            panel.plot(at_s, [s * 1000 for s in took_s], linestyle="", color=colour, marker=marker, zorder=place,
+                       markersize=size, markeredgewidth=int(marker == "x"), rasterized=pixels)  # fmt: skip
             panel.plot([], [], linestyle="", marker=marker, color=colour, markersize=5, label=label)
     times_s = sorted(took_s for _, took_s in good)
     if times_s and times_s[-1] > 20 * times_s[len(times_s) // 2] > 0:
         label_log(panel.yaxis)
     else:
         panel.set_ylim(bottom=0)
-    panel.set_xlim(left=0)
+    panel.set_xlim(left=-0.01 * run["measured_s"])
     panel.set_ylabel("latency, ms" + (" (log scale)" if panel.get_yscale() == "log" else ""))
     panel.set_xlabel(f"time at which the request was {'due' if run['rate_rps'] else 'sent'}, s")
     panel.set_title(caption(run), fontsize=9, loc="left")

@@ -1,12 +1,14 @@
-"""proxy - gunicorn behind an nginx that keeps its connections: how many does it have to open?
+"""What the one flag of suite why costs: --worker-connections equal to --threads ends keep-alive.
 
-gunicorn itself writes the port at the other end of each request's connection into
-its access log: as many ports, as many connections.
+Measured with clients that keep their connections, and behind an nginx that keeps
+its own: there gunicorn itself writes the port at the other end of each request's
+connection into its access log, and as many ports are as many connections.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 import shutil
 import tempfile
@@ -16,8 +18,16 @@ from pathlib import Path
 import bench
 import load
 import serve
-from suites import Document, ToolRun, Variant
+from suites import Document, ToolRun, Variant, entries_of, look_up, spread, table
 from suites.client import started, versions
+from suites.queues import FOUR, FOUR_AS_ONE, LOAD, OF_NAME, p99_ms
+
+KEPT = tuple(Variant(f"{name}, kept", f"{LOAD} -k {OF_NAME[name].arguments}", "kept") for name in (FOUR, FOUR_AS_ONE))
+BEHIND = tuple(
+    Variant(f"{name}, behind nginx", f"{LOAD} -k {OF_NAME[name].arguments}", "behind", program="nginx")
+    for name in (FOUR, FOUR_AS_ONE)
+)
+VARIANTS = (*KEPT, *BEHIND)
 
 NGINX = """worker_processes 1; pid nginx.pid; error_log stderr; daemon off;
 events {{ worker_connections 4096; }}
@@ -27,6 +37,8 @@ upstream app {{ server 127.0.0.1:{app_port}; keepalive 64; keepalive_requests 10
 server {{ listen 127.0.0.1:{port} backlog=4096;
 location / {{ proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection ""; }} }} }}
 """
+
+# ---------------------------------------------------------------- a run
 
 
 class ProxyRun(ToolRun):
@@ -73,3 +85,28 @@ def run(document: Document, variant: Variant, concurrency: int, logs: Path) -> P
         "client_cpu_s": found["client_cpu_s"], "measured_s": found["measured_s"], "pinned": False,
         "latency_s": found["latency_s"], "connections": len(opened),
     }  # fmt: skip
+
+
+# ---------------------------------------------------------------- table
+
+
+def price_row(document: Document, variant: Variant) -> list[str]:
+    """Connections that somebody had to open, in all and for each request."""
+    entries = entries_of(document, variant.name)
+    if variant.program and variant.name not in {name for name, _, _ in document["order"]}:
+        return [variant.name, f"{variant.program} not installed", "", ""]
+    opened = [look_up(entry["run"], "connections" if variant.program else "sockets_opened") or 0 for entry in entries]
+    sent = [look_up(entry["run"], "requests") or math.nan for entry in entries]
+    each = [count / of_all for count, of_all in zip(opened, sent, strict=True)]
+    return [variant.name, spread(opened), spread(each), p99_ms(document, variant.name)]
+
+
+def tables(document: Document) -> str:
+    if KEPT[0].name not in {name for name, _, _ in document["order"]}:
+        return ""  # an older file
+    return "\n\n".join([
+        "What that flag costs: gunicorn keeps at most worker_connections - threads idle connections, so then none."
+        " First clients that keep theirs, then an nginx that keeps its own to gunicorn:",
+        table(["gunicorn, connections kept", "opened", "for each request", "p99 ms"],
+              [price_row(document, variant) for variant in VARIANTS]),
+    ])  # fmt: skip

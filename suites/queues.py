@@ -26,13 +26,11 @@ from suites import (
     Document,
     Figure,
     Variant,
-    entries_of,
     figures,
     label_log,
     look_up,
     runs_of,
     short,
-    spread,
     spread_ms,
     table,
     typical,
@@ -56,32 +54,21 @@ class Arrangement(NamedTuple):
     queues: tuple[int, ...]
 
 
-FOUR, FOUR_AS_ONE = "4 x 4 threads", "4 x 4 threads, connections 4"
+ONE, FOUR = "1 x 16 threads", "4 x 4 threads"
+FOUR_AS_ONE = "4 x 4 threads, --worker-connections 4"
 ARRANGEMENTS = (
     Arrangement("16 sync workers", "--target flask-gunicorn --workers 16", (16,)),
-    Arrangement("1 x 16 threads", f"{THREADS} --workers 1 --threads 16", (16,)),
+    Arrangement(ONE, f"{THREADS} --workers 1 --threads 16", (16,)),
     Arrangement("2 x 8 threads", f"{THREADS} --workers 2 --threads 8", (8, 8)),
     Arrangement(FOUR, f"{THREADS} --workers 4 --threads 4", (4,) * 4),
     # Of one thread gunicorn makes a sync worker, unless it is told otherwise.
     Arrangement("16 x 1 threads", f"{THREADS} --workers 16 --server-args '-k gthread --threads 1'", (1,) * 16),
     Arrangement(FOUR_AS_ONE, f"{THREADS} --workers 4 --threads 4 --server-args '--worker-connections 4'", (16,)),
-    Arrangement("16 x 1 threads, connections 1",
+    Arrangement("16 x 1 threads, --worker-connections 1",
                 f"{THREADS} --workers 16 --server-args '-k gthread --threads 1 --worker-connections 1'", (16,)),
 )  # fmt: skip
 OF_NAME = {arrangement.name: arrangement for arrangement in ARRANGEMENTS}
-NEW = tuple(Variant(one.name, f"{LOAD} {one.arguments}", "queues") for one in ARRANGEMENTS)
-KEPT = tuple(Variant(f"{name}, kept", f"{LOAD} -k {OF_NAME[name].arguments}", "kept") for name in (FOUR, FOUR_AS_ONE))
-BEHIND = tuple(
-    Variant(f"{name}, behind nginx", f"{LOAD} -k {OF_NAME[name].arguments}", "behind", program="nginx")
-    for name in (FOUR, FOUR_AS_ONE)
-)
-VARIANTS = (*NEW, *KEPT, *BEHIND)
-
-
-def seconds(requests: int) -> float:
-    return requests / RATE
-
-
+VARIANTS = tuple(Variant(one.name, f"{LOAD} {one.arguments}", "queues") for one in ARRANGEMENTS)
 # ---------------------------------------------------------------- predicted
 
 
@@ -172,21 +159,6 @@ def row(document: Document, one: Arrangement) -> list[str]:
     ]
 
 
-def price_rows(document: Document) -> list[list[str]]:
-    """What the flag costs: connections that somebody had to open, for each request."""
-    asked, rows = {name for name, _, _ in document["order"]}, []
-    for variant in (*KEPT, *BEHIND):
-        key = "connections" if variant.program else "sockets_opened"
-        if variant.name not in asked:
-            rows.append([variant.name, f"{variant.program} not installed", "", ""])
-            continue
-        runs = [entry["run"] for entry in entries_of(document, variant.name)]
-        opened = [look_up(run, key) or 0 for run in runs]
-        each = [count / (look_up(run, "requests") or math.nan) for count, run in zip(opened, runs, strict=True)]
-        rows.append([variant.name, spread(opened), spread(each), p99_ms(document, variant.name)])
-    return rows
-
-
 def sentence(document: Document, believed: str, happened: str, names: tuple[str, ...], explains: str) -> str:
     """An experiment in the words of the others; good is a repeat in which all these arrangements went as predicted."""
     runs = {name: runs_of(document, name) for name in names}
@@ -198,40 +170,46 @@ def sentence(document: Document, believed: str, happened: str, names: tuple[str,
     return f"- {believed} Happened: {happened}, {verdict(good, len(repeats), explains)}"
 
 
-def tables(document: Document) -> str:
-    if not is_asked(document):
-        return ""
-    one, four = (predicted(queues, requests_of(document)) for queues in ((SLOTS,), (4,) * 4))
-    measured = [p99_ms(document, name) for name in (OF_NAME["1 x 16 threads"].name, FOUR, FOUR_AS_ONE)]
-    exact_s = slots.md_c_wait_quantile(RATE, WAIT_S, SLOTS, 99) + WAIT_S
-    return "\n\n".join([
-        f"**One queue or four.** {SLOTS} slots of {WAIT_S * 1000:g} ms, {RATE:g} requests/s that arrive at random (Poisson,"
-        f" seed {SEED}): {RATE * WAIT_S / SLOTS:.0%} of what they can serve; {requests_of(document)} requests, a new"
+def about(requests: int) -> str:
+    """What was run, and how it is predicted and judged."""
+    exact_ms = short((slots.md_c_wait_quantile(RATE, WAIT_S, SLOTS, 99) + WAIT_S) * 1000)
+    return (
+        f"**One queue or four.** {SLOTS} slots of {WAIT_S * 1000:g} ms, {RATE:g} requests/s that arrive at random"
+        f" (Poisson, seed {SEED}), {RATE * WAIT_S / SLOTS:.0%} of what they can serve; {requests} requests, a new"
         " connection each. *Predicted*: of one queue the recursion on the very schedule (in the long run, M/D/c:"
-        f" {short(exact_s * 1000)} ms); of several the median of {DEALS} deals at random, in brackets 90 % of them. *Given the split*:"
-        " the recursion once more, knowing which worker took which request. As predicted: one queue, p99 within"
-        f" {TOLERANCE:.0%}; several, no better than at random, and within {TOLERANCE_OF_SPLIT:.0%} given the split.",
-        table(["gunicorn", "queues", "p50 ms", "p99 ms, predicted", "given the split", "p99 ms, measured", "as predicted"],
-              [row(document, arrangement) for arrangement in ARRANGEMENTS]),
-        "\n".join([
-            sentence(document, "**one queue or four.** Believed: 16 slots are 16 slots. Changed: the queues that lead to"
-                     f" them, 1 x 16 threads -> 4 x 4. Predicted: p99 {shown(one)} ms -> {shown(four)} ms.",
-                     f"{measured[0]} ms -> {measured[1]} ms", ("1 x 16 threads", FOUR),
-                     "who is in a long queue stays there while other workers have threads free"),
-            sentence(document, "**--worker-connections.** Believed: gunicorn's default of 1000 is a limit that nobody"
-                     " meets. Changed: --worker-connections of the 4 x 4 threads, 1000 -> 4. Predicted: p99"
-                     f" {shown(four)} ms -> {shown(one)} ms.",
-                     f"{measured[1]} ms -> {measured[2]} ms", (FOUR, FOUR_AS_ONE),
-                     "a worker that accepts no more than it has threads for leaves the rest in one queue, the kernel's"),
-        ]),
-        "What that flag costs: gunicorn then keeps no connection, as it keeps worker_connections - threads of them."
-        " First clients that keep theirs, then an nginx that keeps its own to gunicorn:",
-        table(["gunicorn, connections kept", "opened", "for each request", "p99 ms"], price_rows(document)),
+        f" {exact_ms} ms); of several the median of {DEALS} deals at random, in brackets 90 % of them. *Given the"
+        " split*: the recursion once more, knowing which worker took which request. As predicted is one queue's p99"
+        f" within {TOLERANCE:.0%}; that of several if no better than at random, and within {TOLERANCE_OF_SPLIT:.0%}"
+        " given the split."
+    )
+
+
+def sentences(document: Document) -> str:
+    ones, fours = (shown(predicted(queues, requests_of(document))) for queues in ((SLOTS,), (4,) * 4))
+    one, four, as_one = (p99_ms(document, name) for name in (ONE, FOUR, FOUR_AS_ONE))
+    return "\n".join([
+        sentence(document, "**one queue or four.** Believed: 16 slots are 16 slots. Changed: the queues before them,"
+                 f" 1 x 16 threads -> 4 x 4. Predicted: p99 {ones} ms -> {fours} ms.",
+                 f"{one} ms -> {four} ms", (ONE, FOUR),
+                 "who is in a long queue stays there while other workers have threads free"),
+        sentence(document, "**--worker-connections.** Believed: gunicorn's default of 1000 is a limit that nobody"
+                 f" meets. Changed: --worker-connections of the 4 x 4 threads, 1000 -> 4. Predicted: p99 {fours} ms ->"
+                 f" {ones} ms.",
+                 f"{four} ms -> {as_one} ms", (FOUR, FOUR_AS_ONE),
+                 "a worker that accepts no more than it has threads for leaves the rest in the kernel's one queue"),
     ])  # fmt: skip
 
 
+def tables(document: Document) -> str:
+    if not is_asked(document):
+        return ""
+    header = ["gunicorn", "queues", "p50 ms", "predicted p99 ms", "given the split", "measured p99 ms", "as predicted"]
+    rows = [row(document, arrangement) for arrangement in ARRANGEMENTS]
+    return "\n\n".join([about(requests_of(document)), table(header, rows), sentences(document)])
+
+
 def headline(document: Document) -> list[str]:
-    one, four, as_one = (p99_ms(document, name) for name in ("1 x 16 threads", FOUR, FOUR_AS_ONE))
+    one, four, as_one = (p99_ms(document, name) for name in (ONE, FOUR, FOUR_AS_ONE))
     if not is_asked(document) or "-" in (one, four, as_one):
         return []
     return [
@@ -250,12 +228,12 @@ def draw(document: Document, figure: Figure) -> None:
     for y, one in enumerate(rows):
         found, names = predicted(one.queues, requests_of(document)), y == 0
         panel.plot([found.low_s * 1000, found.high_s * 1000], [y - 0.09] * 2, color=PALE, linewidth=9, zorder=1,
-                   solid_capstyle="butt", label="90 % of the deals at random" if one.name == FOUR else None)  # fmt: skip
+                   solid_capstyle="butt", label="90 % of deals at random" if one.name == FOUR else None)  # fmt: skip
         for place, predicted_s in ((0.19, found.median_s), (-0.09, found.p99_s)):
             panel.plot([predicted_s * 1000] * 2, [y + place - 0.17, y + place + 0.17], color="black", linewidth=2,
-                       zorder=2, label="predicted" if names and place > 0 else None)  # fmt: skip
-        looks = (("latency_s.median", 0.19, "p50", GREEN), ("latency_s.p99", -0.09, "p99", BLUE),
-                 ("split_prediction.p99_s", -0.36, "p99 predicted, given who took which", ORANGE))  # fmt: skip
+                       zorder=2, label="predicted before the run" if names and place > 0 else None)  # fmt: skip
+        looks = (("latency_s.median", 0.19, "p50, measured", GREEN), ("latency_s.p99", -0.09, "p99, measured", BLUE),
+                 ("split_prediction.p99_s", -0.36, "p99, given who took which", ORANGE))  # fmt: skip
         for key, place, label, colour in looks[: 3 if len(one.queues) > 1 else 2]:
             values_ms = [value_s * 1000 for value_s in figures(document, one.name, key).values()]
             if values_ms:
