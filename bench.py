@@ -48,6 +48,7 @@ from typing import Any, NamedTuple, cast
 import explain
 import limits
 import load
+import objectives
 import serve
 import slots
 from explain import Finding, Plan, Run
@@ -105,6 +106,13 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         f" then its budget ({PROBE_REQUESTS} requests, {PROBE_S:g} s)")  # fmt: skip
     add("--workload", choices=WORKLOADS, help="requests of the Books API that vary, with their ramp, kept connections")
     add("--scale", type=load.number(float, 0.001, 100), metavar="X", help="make the workload's stages X as long")
+    add = parser.add_argument_group("objectives").add_argument
+    for per_cent in (50, 95, 99):
+        add(f"--p{per_cent}", type=load.number(float, 1e-4, 3600), metavar="S",
+            help=f"{per_cent} %% of the requests within S: with --rate, what that needs")  # fmt: skip
+    add("--find-rate", action="store_true", help="the highest rate of random arrivals that keeps the objective")
+    add("--fail-if", action="append", default=[], type=objectives.parse_condition, metavar="'p99>0.1'",
+        help="exit code 1 then; also failed>0, throughput<200; several times")  # fmt: skip
     load.add_options(parser)
     return check_arguments(parser.parse_args(serve.join_values(argv)))
 
@@ -115,6 +123,19 @@ def check_arguments(options: argparse.Namespace) -> argparse.Namespace:
         raise slots.Problem("--target, --app and --url exclude each other")
     if (options.slots or options.wait) and not (options.app or options.url):
         raise slots.Problem("--slots and --wait go with --app and --url: what a target has is known")
+    asked = [(getattr(options, f"p{per_cent}"), per_cent) for per_cent in (50, 95, 99)]
+    asked = [(objective_s, per_cent) for objective_s, per_cent in asked if objective_s]
+    options.objective = asked[0] if asked else None
+    if len(asked) > 1:
+        raise slots.Problem("--p50, --p95 and --p99 exclude each other")
+    if asked and not (options.rate or options.find_rate):
+        raise slots.Problem(f"--p{asked[0][1]} goes with --rate, or with --find-rate")
+    if options.find_rate and (not asked or options.rate or options.concurrency or options.ramp or options.requests
+                              or options.workload or options.probe):  # fmt: skip
+        raise slots.Problem("--find-rate goes with --p99 (or --p95, --p50), and without -n, -c, --rate, --ramp,"
+                            " --workload and --probe: it sends runs of its own")  # fmt: skip
+    if options.find_rate:
+        options.run_s, options.time_limit = min(options.time_limit or objectives.WITHIN_S, 60.0), None
     if options.probe:
         if options.concurrency or options.rate or options.ramp or options.workload:
             raise slots.Problem("--probe sends bursts of its own: without -c, --rate, --ramp and --workload")
@@ -312,6 +333,11 @@ def send(plan: Plan, site: Site) -> Sent:
     if site.access_log:
         answered = sum(1 for status in measured.exchanges.status if status)
         log = serve.wait_for_log(site.access_log, answered, site.log_begins)
+        if measured.numbers:  # of several client processes: a request's number is not its place
+            place = {str(number): str(i) for i, number in enumerate(measured.numbers)}
+            log = log._replace(
+                lines=[line._replace(request=place.get(line.request, line.request)) for line in log.lines]
+            )
     return Sent(measured, log, other_s, ended)
 
 
@@ -399,6 +425,55 @@ def probe(
             show(explain.render_burst(run, why))
     if done:
         show(explain.render_found(run, why))
+
+
+def find_rate(
+    plan: Plan, options: argparse.Namespace, database: serve.Database | None, bring_home: Callable[[Run], None],
+    show: Announce,
+) -> None:  # fmt: skip
+    """Runs of random arrivals, the first at the predicted rate, until the highest one that holds shows."""
+    objective_s, per_cent = options.objective
+    show(explain.render_what_is_sent(explain.describe(plan)))
+    with site_for(plan, options, database) as site:
+        plan, lone_s, used = send_before(as_started(plan, site), site)
+        first = first_rate(plan, site, objective_s, per_cent)
+        show(explain.render_first_rate(plan, first, objective_s, per_cent, objectives.MOST_RUNS, options.run_s))
+        tried: list[objectives.Tried] = []
+        rate: float | objectives.Found = objectives.next_rate(first, objective_s, tried)
+        while isinstance(rate, float) and not load.signals.received:
+            pace = poisson_pace(rate, options.run_s, seed=len(tried) + 1)
+            plan = dataclasses.replace(plan, traffic=dataclasses.replace(plan.traffic, pace=pace))
+            described, when = explain.describe(plan), datetime.now().isoformat(" ", "seconds")
+            run = finished(plan, described, site, send(plan, site), lone_s, used, when, options)
+            bring_home(run)
+            tried.append(objectives.Tried(rate, latency_at(run, per_cent), run["throughput_rps"], run["failed"]))
+            show(explain.render_tried(run, rate, per_cent, tried[-1].latency_s, tried[-1].holds(objective_s)))
+            rate = objectives.next_rate(first, objective_s, tried)
+    if isinstance(rate, objectives.Found):
+        show(explain.render_found_rate(rate.rate, rate.low, rate.high, rate.runs, run, objective_s, per_cent, used))
+
+
+def first_rate(plan: Plan, site: Site, objective_s: float, per_cent: int) -> float:
+    """The predicted rate; where slots or wait are not known, 70 % of what a second of eight users gets."""
+    if plan.slots and plan.wait_s and plan.slots < math.inf:
+        cpus = max(1, min(plan.workers, plan.cpus))
+        return slots.highest_rate(int(plan.slots), plan.wait_s, objective_s, per_cent, plan.cpu_time_s, cpus)
+    traffic = dataclasses.replace(plan.traffic, pace=load.Pace(concurrency=8, time_limit_s=1.0), port=site.address[1])
+    found = load.measure(dataclasses.replace(traffic, warm_up=8), site.address).exchanges
+    return max(1.0, 0.7 * sum(200 <= status < 300 for status in found.status))
+
+
+def poisson_pace(rate: float, run_s: float, seed: int) -> load.Pace:
+    schedule = load.poisson_schedule(rate, math.inf, run_s, seed)
+    return load.Pace(len(schedule), rate=rate, time_limit_s=run_s, schedule=schedule, seed=seed)
+
+
+def latency_at(run: Run, per_cent: int) -> float:
+    """The percentile; the longest of all, if there are too few for it."""
+    latency = run["latency_s"]
+    if not latency:
+        return math.inf
+    return {50: latency["median"], 95: latency["p95"], 99: latency["p99"]}[per_cent] or latency["max"]
 
 
 def finished(
@@ -509,19 +584,22 @@ def bench(options: argparse.Namespace, command: list[str]) -> int:
                     document["runs"].append(run)
                     output.write(document)
 
-                if options.probe:
-                    probe(plan, options, database, bring_home, printer.show)
+                if options.probe or options.find_rate:
+                    (probe if options.probe else find_rate)(plan, options, database, bring_home, printer.show)
                 else:
                     run_once(plan, options, database, bring_home, printer, in_full)
                 load.signals.is_held = False
                 if load.signals.received:
                     break
-        if len(plans) > 1 and not (options.quiet or options.probe):
+        if len(plans) > 1 and not (options.quiet or options.probe or options.find_rate):
             printer.show("\n" + explain.render_comparison(document["runs"]))
     finally:
         document["complete"] = not load.signals.received and len(document["runs"]) >= len(plans)
         output.write(document)
-    return load.signals.exit_code or (1 if any(run["failed"] for run in document["runs"]) else 0)
+    reasons = [line for run in document["runs"] for line in objectives.failing(run, options.fail_if)]
+    for line in reasons:
+        load.say(f"bench.py: {line}")
+    return load.signals.exit_code or (1 if reasons or any(run["failed"] for run in document["runs"]) else 0)
 
 
 def run_once(
@@ -533,6 +611,11 @@ def run_once(
     run, log = execute(plan, options, database, printer.show if in_full and not options.quiet else None)
     bring_home(run)
     show_after(run, log, options, printer, in_full)
+    if options.objective and run["wait_s"] and run["answered"] and options.rate:
+        objective_s, per_cent = options.objective
+        cpu_s = (run["server_cpu_s"] or 0.0) / run["answered"]
+        needed = slots.size(options.rate, run["wait_s"], objective_s, per_cent, cpu_s, max(1, plan.cpus))
+        printer.show("\n" + slots.render_size(needed, plan.workers))
 
 
 def show_after(

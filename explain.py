@@ -1043,6 +1043,34 @@ def render_found(run: Run, why: str) -> str:
     return "\n".join(["", section("verdict", verdict), *load.render_warnings(run["warnings"]), *rows])
 
 
+def render_first_rate(
+    plan: Plan, rate: float, objective_s: float, per_cent: int, most_runs: int, run_s: float
+) -> str:  # fmt: skip
+    why = "no slots or no wait is known: seven tenths of what eight users get"
+    if plan.slots and plan.wait_s:
+        why = f"{plan.slots:g} slots, {time_of(plan.wait_s)} each, random arrivals"
+    return "\n".join([
+        section("prediction", f"p{per_cent} is {time_of(objective_s)} at {rate:.4g} requests/s ({why})."),
+        section("search", f"from there on, at most {most_runs} runs of {seconds(run_s)}."), "",
+    ])  # fmt: skip
+
+
+def render_tried(run: Run, rate: float, per_cent: int, latency_s: float, holds: bool) -> str:
+    failed = f", {run['failed']} failed" if run["failed"] else ""
+    return (
+        f"{rate:10.4g}/s offered {run['throughput_rps']:10.4g}/s served  p{per_cent} {time_of(latency_s):>8}"
+        f"  {'holds' if holds else 'does not hold'}{failed}"
+    )
+
+
+def render_found_rate(
+    rate: float, low: float, high: float, runs: int, last: Run, objective_s: float, per_cent: int, used: int
+) -> str:
+    between = f"between {low:.4g} and {high:.4g}" if high < math.inf else f"at least {low:.4g}"
+    verdict = f"p{per_cent} <= {time_of(objective_s)} up to {rate:.4g} requests/s, {between} ({runs} runs)"
+    return "\n".join(["", section("verdict", verdict), section("limit", f"there: {render_limits(last)}")])
+
+
 def render_limits(run: Finding) -> str:
     """What limited the run, and what would be next."""
     words = []

@@ -865,8 +865,8 @@ def measure(traffic: Traffic, address: tuple[Any, ...], numbered: bool = False,
     kernel, cpu_s = kernel_counters(), server_cpu_s()
     measured = run_processes(traffic, address, numbered)
     kernel = {name: count - kernel.get(name, 0) for name, count in kernel_counters().items()}
-    after_s = server_cpu_s()  # None once the server has ended
-    used_s = None if cpu_s is None or after_s is None else round(after_s - cpu_s, 2)
+    after_s = server_cpu_s() or 0.0  # less than before: some of it has ended, and nobody knows
+    used_s = None if cpu_s is None or after_s < cpu_s else round(after_s - cpu_s, 2)
     return measured._replace(kernel=kernel, warm_up=warm_up, server_cpu_s=used_s)
 
 

@@ -17,6 +17,7 @@ who ask again at once wait c t / S.
     python slots.py --ramp 5s:50,10s:200 --slots 16 --wait 0.05
     python slots.py --rate 384 -t 10 --slots 16 --wait 0.05           open loop
     python slots.py --rate 256 --arrivals poisson --slots 16 --wait 0.05
+    python slots.py --rate 256 --wait 0.05 --p99 0.1     how many slots? whose settings?
 
     --workers 4         four processes, a queue each, every request to the next
                         one: an even split
@@ -634,6 +635,180 @@ def slots_for(
     return bisect.bisect_left(range(high), True, low, key=enough)
 
 
+# ---------------------------------------------------------------- sizing: how many slots, and whose settings
+
+
+class AtSize(NamedTuple):
+    """What random arrivals at a rate get from so many slots in one queue, in the long run."""
+
+    slots: float
+    rate: float
+    load: float  # rate x (t + s) / S
+    latency_s: dict[float, float]  # p50, p95, p99, and the percentile of the objective; {}: the queue only grows
+    holds: bool
+
+
+class Size(NamedTuple):
+    rate: float
+    wait_s: float
+    cpu_s: float
+    cpus: float
+    percentile: float
+    objective_s: float
+    below: AtSize  # one slot fewer: does not hold
+    fits: AtSize  # the fewest slots that hold
+    above: AtSize
+    more_traffic: AtSize  # the same slots at 1.2 x the rate
+    slots_for_more: int | None  # what that would need; None: nothing is enough
+    longest_s: float  # the size holds until a request takes so long by itself
+    cpu_busy: float  # the share of the CPUs
+
+
+def at_size(
+    rate: float, wait_s: float, slots: float, objective_s: float, percentile: float, cpu_s: float, cpus: float
+) -> AtSize:
+    """Two queues: for a slot (M/D/S, held t + s), for a CPU (M/D/P, held s). Each is exact. The longer wait counts,
+    as only one of them is long unless both are nearly full."""
+    held_s = wait_s + cpu_s
+    stations = [(held_s, slots), (cpu_s, max(1, int(cpus)))][slots == NO_LIMIT :]
+    stations = [(each_s, servers) for each_s, servers in stations if rate * each_s]
+    found = dict[float, float]()
+    if all(rate * each_s < servers for each_s, servers in stations):
+        queues = [RandomArrivals(rate, each_s, int(servers)) for each_s, servers in stations]
+        found = {p: held_s + max([0.0, *(q.wait_quantile_s(p) for q in queues)]) for p in (50, 95, 99, percentile)}
+    holds = found.get(percentile, math.inf) <= objective_s * (1 + 1e-9)  # as wait_quantile_s() has twelve digits
+    return AtSize(slots, rate, rate * held_s / slots, found, holds)
+
+
+def size(
+    rate: float, wait_s: float, objective_s: float, percentile: float = 99, cpu_s: float = 0.0, cpus: float = 1
+) -> Size:
+    """The fewest slots for an objective, what they give, and what is near. Raises Problem, with the reason.
+
+    >>> [size(*asked).fits.slots for asked in ((256, 0.05, 0.1), (256, 0.05, 0.06), (1000, 0.05, 0.06))]
+    [15, 20, 59]
+    """
+    held_s = wait_s + cpu_s
+    if rate <= 0 or held_s <= 0:
+        raise Problem("nothing needs a slot: without requests, or if they neither wait (--wait) nor compute (--cpu)")
+    if rate * held_s > 0.9 * MOST_SLOTS:
+        raise Problem(f"{rate * held_s:g} requests at a time: no more than {MOST_SLOTS} slots can be computed")
+    slots = slots_for(rate, wait_s, objective_s, percentile, cpu_s, cpus)
+    of_cpu = at_size(rate, wait_s, NO_LIMIT, objective_s, percentile, cpu_s, cpus)
+    if not of_cpu.holds:
+        of, reached = plural(cpus, "CPU"), seconds(of_cpu.latency_s.get(percentile, math.inf))
+        raise Problem(f"{rate:g} requests/s keep {of} {rate * cpu_s / cpus:.0%} busy, and the wait for a CPU alone"
+                      f" brings p{percentile:g} to {reached}: no number of slots helps")  # fmt: skip
+
+    def at(slots: int, factor: float = 1.0) -> AtSize:
+        return at_size(rate * factor, wait_s, slots, objective_s, percentile, cpu_s, cpus)
+
+    try:
+        slots_for_more = slots_for(1.2 * rate, wait_s, objective_s, percentile, cpu_s, cpus)
+    except Problem:
+        slots_for_more = None
+    longest_s, most_s = held_s, min(objective_s, slots / rate)
+    while most_s - longest_s > 1e-6 * most_s:
+        middle_s = (longest_s + most_s) / 2
+        holds = at_size(rate, middle_s, slots, objective_s, percentile, 0.0, 1).holds
+        longest_s, most_s = (middle_s, most_s) if holds else (longest_s, middle_s)
+    return Size(rate, wait_s, cpu_s, cpus, percentile, objective_s, at(max(1, slots - 1)), at(slots), at(slots + 1),
+                at(slots, 1.2), slots_for_more, longest_s, rate * cpu_s / cpus)  # fmt: skip
+
+
+def highest_rate(
+    slots: float, wait_s: float, objective_s: float, percentile: float = 99, cpu_s: float = 0.0, cpus: float = 1
+) -> float:
+    """The most requests/s of random arrivals at which that percentile is within the objective; to four digits.
+
+    wait_s = 0 with a cpu_s: the CPUs are what queues (M/D/1 for one). Raises Problem where no rate holds.
+
+    >>> round(highest_rate(16, 0.05, 0.1)), round(highest_rate(4, 0, 0.005, cpu_s=0.001))
+    (281, 561)
+    """
+    held_s = wait_s + cpu_s
+    if held_s <= 0 or objective_s < held_s:
+        raise Problem(f"no request is answered within {seconds(objective_s)}: each takes {seconds(held_s)} by itself")
+    slots = min(slots, MOST_SLOTS)
+    low, high = 0.0, min(slots / held_s, cpus / cpu_s if cpu_s else math.inf)
+    while high - low > 1e-4 * high:
+        rate = (low + high) / 2
+        holds = at_size(rate, wait_s, slots, objective_s, percentile, cpu_s, cpus).holds
+        low, high = (rate, high) if holds else (low, rate)
+    return low
+
+
+POSTGRES_CONNECTIONS = 97  # max_connections 100, less superuser_reserved_connections 3
+
+
+class Setting(NamedTuple):
+    server: str
+    settings: str
+    queue: str  # shared: all slots behind one; split: one for each process, and who joins a long one stays there
+    note: str
+
+
+def settings_for_slots(slots: int, processes: int = 1, each_if_split: int | None = None) -> list[Setting]:
+    """So many slots in each server's own words; of several processes each gets its part, rounded up.
+
+    each_if_split: slots of a process that has a queue of its own; more, since nobody can change the queue.
+    Sources: gunicorn issues 908 and 3433 (worker_connections); anyio CapacityLimiter; waitress connection_limit.
+    """
+    each = math.ceil(slots / processes)
+    alone, queue = (each, "shared") if processes == 1 else (each_if_split or each, "split")
+    gthread, one_queue = f"gunicorn -k gthread --workers {processes} --threads {each}", "one process, one queue"
+    if processes > 1:
+        gthread += f" --worker-connections {each}"
+        one_queue = "the last flag joins the queues; no connection is kept"
+    limit = f" --connection-limit {4 * slots}" if slots >= 50 else ""  # 100 by default, kept ones included
+    total = f", {processes * alone} in all" if processes > 1 else ""
+    limiter = f"anyio.to_thread.current_default_thread_limiter().total_tokens = {alone}"
+    pool = f"create_engine(pool_size={alone}, max_overflow=0) or ConnectionPool(max_size={alone})"
+    return [
+        Setting("gunicorn threads", gthread, "shared", one_queue),
+        Setting("gunicorn sync", f"gunicorn --workers {slots}", "shared", "accepts when idle; no connection is kept"),
+        Setting("waitress", f"waitress-serve --threads {slots}{limit}", "shared", "one process, one queue, one CPU"),
+        Setting("uvicorn, def", limiter, queue, f"--workers {processes}{total}; in the lifespan, 40 by default"),
+        Setting("uvicorn, async", pool, queue, f"--workers {processes}{total}; the pool is the limit"),
+    ]
+
+
+def pools_for(slots: int, processes: int = 1) -> str:
+    """What must go along, if a request holds a database connection while it waits."""
+    each = math.ceil(slots / processes)
+    enough = "of" if each * processes <= POSTGRES_CONNECTIONS else "more than"
+    return (
+        "if a request holds a database connection while it waits, each process needs as many as it has slots, here"
+        f" {each}: SQLAlchemy pool_size + max_overflow, psycopg_pool max_size. In all {each * processes}, {enough} the"
+        f" {POSTGRES_CONNECTIONS} (100 - 3) that Postgres has by default."
+    )
+
+
+def render_size(asked: Size, processes: int = 1) -> str:
+    """The report: how many, what they give, what is near, then the settings of each kind of server."""
+    need, goal = int(asked.fits.slots), f"p{asked.percentile:g} <= {seconds(asked.objective_s)}"
+    held, computes = asked.rate * (asked.wait_s + asked.cpu_s), f" and computes {seconds(asked.cpu_s)}"
+    what = f"{asked.rate:g} requests/s at random, each waits {seconds(asked.wait_s)}{computes * bool(asked.cpu_s)}"
+    rows = [f"{'':11}{'slots':>6}{'load':>7}{'p50':>9}{'p95':>9}{'p99':>9}  {goal}"]
+    more = f"{asked.slots_for_more} do" if asked.slots_for_more else "no number does"
+    near = {"one fewer": asked.below, "the size": asked.fits, "one more": asked.above, "+20 % load": asked.more_traffic}
+    for name, found in near.items():
+        times = "".join(f"{seconds(found.latency_s[p]) if found.latency_s else '-':>9}" for p in (50, 95, 99))
+        said = "holds" if found.holds else "does not hold" if found.latency_s else "the queue grows"
+        said += f"; {more}" if name.startswith("+") and not found.holds else ""
+        rows.append(f"{name:11}{found.slots:>6g}{found.load:>7.0%}{times}  {said}")
+    room = f"{need} hold until a request takes {seconds(asked.longest_s)} by itself, with all that your server adds"
+    cpu = f"{asked.cpu_busy:.0%} of {plural(asked.cpus, 'CPU')} busy. " if asked.cpu_s else ""
+    each = slots_for(asked.rate / processes, asked.wait_s, asked.objective_s, asked.percentile, asked.cpu_s)
+    kinds = settings_for_slots(need, processes, each)
+    settings = [f"{kind.server}, {kind.queue}: {kind.note}\n    {kind.settings}" for kind in kinds]
+    return "\n".join([
+        section("asked", f"{what}; {goal}"), section("slots", f"{need} in one queue; {held:g} are busy on average"),
+        section("room", f"{cpu}{room} (1 ms is usual: --cpu 0.001)"), "", *rows, "", *settings, "",
+        section("pools", pools_for(need, processes)),
+    ])  # fmt: skip
+
+
 # ---------------------------------------------------------------- the calculator
 
 
@@ -657,8 +832,17 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--think", type=time_s, metavar="SECONDS", default=0.0, help="of a user, between answer and next request")
     add("--arrivals", choices=("constant", "poisson"), default="constant", help="with --rate")
     add("--seed", type=number(int, 0, 2**63), default=1, help="of the Poisson arrivals (default: 1)")
+    objective = parser.add_mutually_exclusive_group()
+    for name in OBJECTIVES:
+        objective.add_argument(name, type=number(float, 1e-6, 1e6), metavar="SECONDS", help="how many slots for it?")
+    add("--cpu", type=time_s, metavar="SECONDS", default=0.0, help="what a request computes besides (with --p99)")
+    add("--cpus", type=few, metavar="P", help="of the server (with --p99; default: one a worker)")
     options = parser.parse_args(argv)
     options.workers = options.workers or len(options.split) or 1
+    if objective_of(options):
+        return options
+    if options.cpu or options.cpus:
+        raise Problem("--cpu and --cpus go with an objective: --p99, --p95 or --p50")
     if options.split and (options.rate or options.one_queue or len(options.split) != options.workers):
         raise Problem("--split has a number for each of the --workers, and goes with neither --rate nor --one-queue")
     if options.split and sum(options.split) != (options.concurrency or options.requests or sum(options.split)):
@@ -670,6 +854,21 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     if (options.concurrency or options.rate) and not (options.requests or options.time_limit):
         options.time_limit = 10.0
     return options
+
+
+OBJECTIVES = {"--p50": 50, "--p95": 95, "--p99": 99}
+
+
+def objective_of(options: argparse.Namespace) -> tuple[float, int] | None:
+    """Seconds and percentile of the objective that is asked for, if one is; a Problem if something else is, too."""
+    asked = [(value, p) for p in OBJECTIVES.values() if (value := getattr(options, f"p{p}")) is not None]
+    if not asked:
+        return None
+    others = (options.slots != NO_LIMIT, options.distribution != "constant", options.passes > 1, options.one_queue,
+              options.split, options.requests, options.time_limit, options.think)  # fmt: skip
+    if not options.rate or any(others):
+        raise Problem(f"--p{asked[0][1]} asks how many slots: with --rate and --wait, and --cpu, --cpus, --workers")
+    return asked[0]
 
 
 def forecast_of(options: argparse.Namespace) -> tuple[Forecast, str]:
@@ -731,6 +930,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(__doc__, flush=True)
             return 0
         options = parse_arguments(argv)
+        if objective := objective_of(options):
+            found = size(options.rate, options.wait, *objective, options.cpu, options.cpus or options.workers)
+            print(render_size(found, options.workers), flush=True)
+            return 0
         forecast, form = forecast_of(options)
         figures = render_figures(expected(forecast, options.time_limit or math.inf))
         print(

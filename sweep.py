@@ -256,8 +256,9 @@ def readable(path: Path, what: str) -> Iterator[None]:
     """A file may have all that read() asks for and still lack, deeper down, what its report needs: one line says so."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
-        raise Problem(f"{path} is not {what}, or was changed by hand: {type(error).__name__} {error}") from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise Problem(f"{path} is not {what}, or was changed by hand: {type(error).__name__} {said}") from None
 
 
 def save(document: Document, path: Path) -> None:
@@ -300,10 +301,11 @@ def pinned(cpus: set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def run_target(document: Document, cell: Cell, logs: Path, database: serve.Database | None) -> Run:
+def run_target(
+    document: Document, variant: Variant, concurrency: int, logs: Path, database: serve.Database | None, repeat: int = 1
+) -> Run:
     """One run of bench.py; its logs stay only if requests failed."""
-    name, concurrency, repeat = cell
-    plan, options = plan_of(document, variant_named(document, name), concurrency, repeat)
+    plan, options = plan_of(document, variant, concurrency, repeat)
     options.logs, before = logs, set(logs.glob("*.log"))
     with pinned(options.client_cpus):
         run, _ = bench.execute(plan, options, database)
@@ -357,7 +359,7 @@ def run_cell(document: Document, cell: Cell, logs: Path, database: serve.Databas
     if variant.program and programs:
         run = programs.run(document, variant, c, logs)
     else:
-        run = run_target(document, cell, logs, database)
+        run = run_target(document, variant, c, logs, database, repeat)
     wall_s = round(time.perf_counter() - begun_s, 2)
     return {"variant": name, "concurrency": c, "repeat": repeat, "wall_s": wall_s, "run": run}
 

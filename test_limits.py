@@ -229,8 +229,10 @@ async def passes_of_a_request(app: Callable, log: list[str], path: str, monkeypa
             if limiter is None:  # else it is not one of the 40
                 passes.append(HANDLER if len(log) > had_run else AFTER if log else BEFORE)
 
+    messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
     async def receive():
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return messages.pop() if messages else await asyncio.Event().wait()  # nobody hangs up
 
     async def send(message):
         status.append(message.get("status"))

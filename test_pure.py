@@ -634,3 +634,76 @@ def test_slots_are_estimated_of_bursts_and_users(changes, slots_found, kind):
             getattr(exchanges, column).append(value)
     found = explain.estimate_of(finding(**changes), exchanges, 50.0, [1.0, 1.0], frozenset(), (3, 11))
     assert (found and (found["slots"], found["kind"])) == (kind and (slots_found, kind))
+
+
+def test_a_drawn_wait_is_the_forecasts_wait_and_costs_no_overhead():
+    plan = plan_of(*GUNICORN, "-n", "4", "--task-time", "1:exp", "--cpu-time", "0.25")
+    plan = explain.dataclasses.replace(plan, cpus=4)
+    forecast = explain.forecast_of(plan)
+    waits_s = [slots.drawn_wait_s(1.0, "exp", i) + 0.25 for i in range(4)]
+    assert forecast and list(forecast.answered_s) == pytest.approx(waits_s)
+    band = explain.band_of(finding(distribution="exp", lone_s=1.5), 0.001)
+    assert band and band["overhead_s"] == 0.0
+
+
+def test_batches_of_a_server_that_is_not_known_are_told_by_its_fastest_answer():
+    found = explain.batches(finding(wait_s=None, predicted_s=None))
+    assert [len(batch.requests) for batch in found] == [4, 4, 4, 4]
+    assert all(math.isnan(batch.predicted_s) for batch in found)
+    columns = finding()["exchanges"] | {"error": ["reset"] * 15 + [None], "answered_s": [1.0] * 15 + [4.0]}
+    assert [batch.requests for batch in explain.batches(finding(exchanges=columns))] == [[15]]
+
+
+def test_the_slots_are_as_busy_as_the_handlers_say_or_as_the_waits_come_to():
+    def busy(**changes: Any) -> tuple[str, float]:
+        found = explain.limits_of(finding(**changes))
+        return next((limit["resource"], limit["busy"]) for limit in found if limit["resource"] in ("slots", "pool"))
+
+    assert busy(handler_s=8.0) == ("slots", 0.5)
+    assert busy(handler_s=None) == ("slots", 1.0)
+    assert busy(handler_s=8.0, pool=1) == ("slots", 0.5)  # its one thread is as few
+    assert busy(handler_s=8.0, pool=1, threads=4) == ("pool", 1.0)
+
+
+def waits_at_most(x_s: float, rate: float, wait_s: float) -> float:
+    """P(W <= x) in M/D/1, by Erlang's formula of 1909: an alternating sum, exact for small x."""
+    terms = []
+    for k in range(int(x_s / wait_s) + 1):
+        a = rate * (x_s - k * wait_s)
+        terms.append((-a) ** k / math.factorial(k) * math.exp(a))
+    return (1 - rate * wait_s) * math.fsum(terms)
+
+
+@pytest.mark.parametrize(("rate", "wait_s"), [(0.5, 1.0), (4.0, 0.2), (18.0, 0.05)])
+def test_one_slot_and_random_arrivals_are_as_erlang_computed_them(rate, wait_s):
+    queue, load_of_slot = slots.RandomArrivals(rate, wait_s, 1), rate * wait_s
+    for times in (0.0, 0.3, 0.99, 1.0, 1.7, 2.5, 4.2):
+        assert queue.wait_cdf(times * wait_s) == pytest.approx(waits_at_most(times * wait_s, rate, wait_s), abs=1e-9)
+    assert queue.mean_wait_s == pytest.approx(load_of_slot * wait_s / (2 * (1 - load_of_slot)))
+    for per_cent in (50, 95):
+        found_s = queue.wait_quantile_s(per_cent)
+        assert found_s == 0.0 or queue.wait_cdf(found_s) == pytest.approx(per_cent / 100)
+    assert queue.wait_quantile_s(100 * (1 - load_of_slot) * 0.99) == 0.0
+
+
+@pytest.mark.parametrize("size", [1, 9, 10, 26, 255, 4096])
+def test_a_chunks_size_is_hexadecimal(size):
+    parser = load.ResponseParser()
+    body = b"%x;note=1\r\n%b\r\n0\r\nX-Trailer: 1\r\n\r\n" % (size, b"x" * size)
+    assert parser.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+    assert (parser.status, parser.body_bytes, parser.keep_alive) == (200, size, True)
+
+
+@pytest.mark.parametrize(("much", "too_large"), [(load.MAX_HEAD_BYTES, False), (load.MAX_HEAD_BYTES + 1, True)])
+def test_heads_and_trailers_have_room_up_to_their_limit(much, too_large):
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: "
+    head = start + b"x" * (much - len(start) - 4) + b"\r\n\r\n"
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    trailer = b"X: " + b"x" * (much - 3) + b"\r\n\r\n"
+    for pieces in ([head[:9], head[9:]], [chunked, trailer]):
+        parser = load.ResponseParser()
+        if too_large:
+            with pytest.raises(load.HTTPError):
+                [parser.feed(piece) for piece in pieces]
+        else:
+            assert [parser.feed(piece) for piece in pieces] == [False, True]

@@ -27,7 +27,7 @@ import load
 import serve
 import suites
 import sweep
-from suites import ab, books, client, io, why
+from suites import ab, books, client, experiments, io, why
 
 HERE = Path(__file__).parent
 EXAMPLES = sorted((HERE / "logs/example").glob("sweep-*.json"))
@@ -172,7 +172,7 @@ def test_the_report_of_why_says_plainly_what_did_not_go_as_predicted():
     assert rows["AnyIO's limit"][-1] == "0 of 2"  # the fake before needed no second round
     assert "**NOT as predicted in 2 of 2 repeats**: these runs do not show that the second round" in report
     document["runs"] = []
-    assert sweep.render(document).count("not run yet") == len(why.EXPERIMENTS)
+    assert sweep.render(document).count("not run yet") == len(experiments.EXPERIMENTS) + 2  # and of queues
 
 
 @pytest.mark.parametrize("suite", sweep.SUITES)
@@ -302,7 +302,7 @@ def test_every_variant_is_one_plan_of_bench_and_its_app_has_a_known_answer():
 def test_the_time_left_is_predicted_first_and_then_measured():
     document = sweep.new_document("why", True, 2, 1, "")
     first_s = sweep.time_left_s(document)
-    assert first_s > sum(document["predictions"][name] or 0 for name, _, _ in document["order"])
+    assert first_s > sum(document["predictions"].get(name) or 0 for name, _, _ in document["order"])
     for name, c, repeat in document["order"][: len(document["order"]) // 2]:
         document["runs"].append({"variant": name, "concurrency": c, "repeat": repeat, "wall_s": 100.0, "run": {}})
     assert sweep.time_left_s(document) == len(document["order"]) / 2 * (100.0 + sweep.COOL_DOWN_S)
@@ -480,9 +480,9 @@ def write(path: Path, document: object) -> str:
         (["io", "--resume", "{good}", "--quick"], "--resume goes on as the sweep was begun"),
         (["ab", "--resume", "{good}"], "is of suite io, not ab"),
         (["io", "--resume", "{elsewhere}"], "is from another machine or other versions"),
-        (["picture", "{good}"], "holds no burst of bench.py --json"),
-        (["picture", "{text}"], "holds no burst of bench.py --json"),
-        (["picture", "{run}"], "holds no burst of bench.py --json"),
+        (["picture", "{good}"], "holds no run of bench.py --json"),
+        (["picture", "{text}"], "holds no run of bench.py --json"),
+        (["picture", "{run}"], "holds no run of bench.py --json"),
     ],
 )
 def test_wrong_input_is_answered_in_one_line(arguments, message, tmp_path, capsys):
@@ -560,7 +560,8 @@ def test_without_matplotlib_everything_but_the_pictures_works_and_says_so(tmp_pa
         ("io", {"staircase": ["/async-io-multi", "response time, s (log scale)", "Flask, 4 gunicorn workers"],
                 "split": ["40 threads", "has to wait for a thread", "repeat 2"]}),
         ("ab", {"latency": ["p99", "gunicorn, 4 uvicorn workers", "development server"]}),
-        ("why", {"moves": ["listen backlog", "predicted from the slots", "before"]}),
+        ("why", {"moves": ["listen backlog", "predicted from the slots", "before"],
+                 "queues": ["16 sync workers", "p99, measured", "90 % of deals at random"]}),
         ("books", {"slots": ["Flask, 4 workers x 4 threads, pool 4*", "predicted from the slots"]}),
     ],
 )  # fmt: skip

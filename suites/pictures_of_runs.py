@@ -129,7 +129,7 @@ def caption(run: Run) -> str:
     }[run["mode"]]
     each, wait_s = run.get("slots"), run.get("wait_s")  # load.py knows neither
     behind = f"; {plural(each, 'slot')}" + (f" of {slots.seconds(wait_s)}" if wait_s else "") if each else ""
-    return textwrap.fill(f"{run['target']} {run['path']}: {load_of}; {plural(run['sent'], 'request')}{behind}", 95)
+    return textwrap.fill(f"{run['target']} {run['path']}: {load_of}; {plural(run['sent'], 'request')}{behind}", 100)
 
 
 def latencies(run: Run, figure: Figure) -> None:
