@@ -405,7 +405,11 @@ def probe(
     timeout_s = options.timeout or min(plan.traffic.timeout_s, max(5.0, budget_s / 2))
     plan = dataclasses.replace(plan, traffic=dataclasses.replace(plan.traffic, timeout_s=timeout_s))
     done: list[limits.Burst] = []
-    show(explain.render_probe(explain.describe(plan), budget, budget_s))
+    what = (
+        "a probe: bursts of 10, 20, 40, ... requests, until the answers show how many at a time; in all at most"
+        f" {budget} requests and {budget_s:g} s, and none after one that fails"
+    )
+    show(explain.render_search(explain.describe(plan), what))
     with site_for(plan, options, database) as site:
         began_s = time.perf_counter()
         plan, lone_s, used = send_before(as_started(plan, site), site)
@@ -433,7 +437,8 @@ def find_rate(
 ) -> None:  # fmt: skip
     """Runs of random arrivals, the first at the predicted rate, until the highest one that holds shows."""
     objective_s, per_cent = options.objective
-    show(explain.render_what_is_sent(explain.describe(plan)))
+    what = "random arrivals, run after run, until the highest rate that keeps the objective shows"
+    show(explain.render_search(explain.describe(plan), what))
     with site_for(plan, options, database) as site:
         plan, lone_s, used = send_before(as_started(plan, site), site)
         first = first_rate(plan, site, objective_s, per_cent)
@@ -504,9 +509,11 @@ def finished(
     finding["warmed_up"] += sent_before
     finding["band"] = explain.band_of(finding, timer_s())
     finding["explained_by"] = explain.explained_by(finding)
-    finding["limits"] = explain.limits_of(finding)
-    here = installed_packages() if plan.launch else None
-    finding["estimate"] = explain.estimate_of(finding, exchanges, measured.begun_s, lone_s, here, PYTHON)
+    finding["limits"] = [] if finding["failed"] else explain.limits_of(finding)  # of failures the rates say nothing
+    launch = plan.launch
+    here = None if not launch else installed_packages() if launch.imported is None else frozenset(launch.imported)
+    holds = bool(launch and launch.holds_while_queueing)
+    finding["estimate"] = explain.estimate_of(finding, exchanges, measured.begun_s, lone_s, here, PYTHON, holds)
     finding["warnings"] = explain.audit(finding)
     run = cast(Run, finding)  # which may have more
     if books:

@@ -13,6 +13,7 @@ import bisect
 import dataclasses
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -599,8 +600,10 @@ def explained_by(run: Finding) -> str | None:
 MOST_ESTIMATED = 20_000  # answers that are looked at: some seconds
 
 
-def estimate_of(run: Finding, exchanges: load.Exchanges, begun_s: float, lone_s: Sequence[float],
-                installed: frozenset[str] | None, python: tuple[int, int]) -> limits.Estimate | None:  # fmt: skip
+def estimate_of(
+    run: Finding, exchanges: load.Exchanges, begun_s: float, lone_s: Sequence[float], installed: frozenset[str] | None,
+    python: tuple[int, int], holds: bool,
+) -> limits.Estimate | None:  # fmt: skip
     """The slots from the answers alone, and what may be behind them; None for other loads than bursts and users."""
     count = run["sent"] if run["mode"] == "burst" else run["concurrency"]
     if run["mode"] not in ("burst", "closed") or not count or run["sent"] > MOST_ESTIMATED or run["stopped"]:
@@ -619,7 +622,60 @@ def estimate_of(run: Finding, exchanges: load.Exchanges, begun_s: float, lone_s:
     if (others := taken_by_others(run)) > 0.3:
         why = f"other programs used {others:.0%} of the CPUs: these times say little"
         found = {**found, "low": 1, "high": None, "evidence": [*found["evidence"], why]}
-    return with_suspects(found, run, installed, python, failed_after_s)
+    found = with_suspects(found, run, installed, python, failed_after_s)
+    if stall := stall_of(run, exchanges, begun_s):
+        threads = run["server_slots"] if isinstance(run["server_slots"], int) else slots.ANYIO_THREADS
+        evidence, suspect = two_pools(run, stall, threads, holds)
+        found = {**found, "evidence": [evidence, *found["evidence"]], "suspects": [suspect]}
+    return found
+
+
+POOL_SAYS = re.compile(r"QueuePool limit of size (\d+) overflow (\d+) reached.*timeout ([\d.]+)")
+
+
+def stall_of(run: Finding, exchanges: load.Exchanges, begun_s: float) -> tuple[float, float] | None:
+    """From when to when nothing was answered although requests waited, until some of them failed; None: no such time.
+
+    A pool that serves others while some wait in vain has answers all the time; two pools that wait for each other
+    have none, until a time-out frees one.
+    """
+    if run["mode"] != "burst" or not run["failed"] or not run["lone_s"]:
+        return None
+    ends = sorted((at - begun_s, status) for at, status in zip(exchanges.answered_s, exchanges.status, strict=True))
+    times = [0.0, *(at for at, _ in ends)]
+    gap_s, began_s = max((after - before, before) for before, after in itertools.pairwise(times))
+    freed = [status for at, status in ends if at >= began_s + gap_s - 0.001][:1]
+    long_s = max(10 * run["lone_s"], 0.5)
+    return (began_s, began_s + gap_s) if gap_s > long_s and freed and not 200 <= freed[0] < 300 else None
+
+
+def two_pools(run: Finding, stall: tuple[float, float], threads: int, holds: bool) -> tuple[str, limits.Suspect]:
+    """The stall in a sentence, and what it looks like: two pools whose holders wait for each other."""
+    says = POOL_SAYS.search(run["server_said"] or "")
+    length_s = stall[1] - stall[0]
+    evidence = f"nothing was answered from {time_of(stall[0])} to {time_of(stall[1])}, then requests failed: a stall"
+    effect = "with either cure there is no stall: then the pool alone decides"
+    threshold = "it begins at threads + connections at once"
+    if says:
+        connections = int(says[1]) + int(says[2])
+        alone_s = math.ceil(run["sent"] / connections) * (run["lone_s"] or 0.0)
+        threshold = f"it begins at {threads} threads + {connections} connections = {threads + connections} at once"
+        effect = (
+            f"with either cure the {run['sent']} take ceil({run['sent']} / {connections}) rounds, {time_of(alone_s)}"
+        )
+    likely = "the app says so: " if holds else ""
+    what = (
+        f"two pools, one stall: {likely}requests hold a connection and wait for a thread, others hold a thread and wait"
+        f" for a connection; {threshold}"
+    )
+    return evidence, {
+        "what": what,
+        "setting": "open the session inside the handler (`with`), or drop the response model",
+        "default": f"pool time-out {time_of(float(says[3]))}" if says else f"a time-out of {time_of(length_s)}",
+        "source": "fastapi/routing.py serialize_response(), sqlalchemy/pool/impl.py:75",
+        "predicted_effect": effect,
+        "how_to_tell": "one request less than the threshold, and nothing stalls",
+    }
 
 
 def with_suspects(
@@ -1012,15 +1068,10 @@ def render_estimate(run: Finding, always: bool = False) -> list[str]:
     return rows
 
 
-def render_probe(run: RunPlan, budget: int, budget_s: float) -> str:
-    load_text = (
-        f"a probe: bursts of 10, 20, 40, ... requests, until the answers show how many at a time; in all at most"
-        f" {budget} requests and {budget_s:g} s, and none after one that fails"
-    )
+def render_search(run: RunPlan, what: str) -> str:
+    """What several loads on one server are for."""
     server = [section("server", run["server_command"])] if run["server"] else []
-    return "\n".join(
-        ["", f"{run['target']}  {run['method']} {run['path']}", "", section("load", load_text), *server, ""]
-    )
+    return "\n".join(["", f"{run['target']}  {run['method']} {run['path']}", "", section("load", what), *server, ""])
 
 
 def render_burst(run: Run, why: str) -> str:

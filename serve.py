@@ -215,6 +215,8 @@ class Launch:
     handlers: tuple[str, ...] = ()  # those that it may be, if something is known of it
     passes: tuple[float, ...] = ()  # of a request through the slots, as the app says; (): as the handler has them
     anyio_threads: int = ANYIO_THREADS  # AnyIO's limit, as it stands in the app's process
+    imported: tuple[str, ...] | None = None  # distributions that bring a limit, of those that the app has imported
+    holds_while_queueing: bool = False  # a request keeps what a dependency opened while it waits for a second thread
     workers: int = 1
     threads: int = 1
     connections: int = 1000  # gunicorn: worker_connections
@@ -381,6 +383,7 @@ class AppSays(TypedDict):
     handler: str | None  # def or async
     response_model: bool | None
     thread_passes: list[str] | None  # before, handler, after
+    yield_dependencies: int | None
     packages: list[str]
     error: str | None
 
@@ -409,9 +412,14 @@ def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/"
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\([^()]*\))?", options.app):
         raise Problem(f"--app {options.app!r} is not of the form module:app, module:ns.app or module:create_app()")
     app = options.app + ("()" if options.factory and not options.app.endswith(")") else "")
-    says = ask_app(app, method, path)
-    app += "()" if says["factory"] and not app.endswith(")") else ""
-    server = options.server or {"wsgi": "gunicorn", "asgi": "uvicorn"}.get(says["kind"] or "", "")
+    says: AppSays | None = None
+    try:
+        says = ask_app(app, method, path)
+    except Problem:
+        if not options.server:
+            raise  # else its server may find it elsewhere (--chdir, --app-dir), or says what is wrong
+    app += "()" if says and says["factory"] and not app.endswith(")") else ""
+    server = options.server or {"wsgi": "gunicorn", "asgi": "uvicorn"}.get((says and says["kind"]) or "", "")
     if server == "gunicorn" and options.threads:
         server = "gunicorn-threads"
     if not server:
@@ -419,15 +427,26 @@ def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/"
                       f" {', '.join(SERVERS)}")  # fmt: skip
     settings, arguments = settings_for(server, {}, options, app), split_arguments(options.server_args)
     launch = Launch(app, server, app, False, settings=tuple(settings.items()), server_args=arguments)
-    return in_force(as_it_says(launch, says))
+    return in_force(as_it_says(launch, says) if says else launch)
 
 
 def as_it_says(launch: Launch, says: AppSays) -> Launch:
     """With the kind of handler, and the passes of a request through AnyIO's threads, where the app knows them."""
-    if says["handler"] == "def":
-        passes = tuple({"handler": 1.0}.get(turn, 0.0) for turn in says["thread_passes"] or ())
-        return dataclasses.replace(launch, handler="def", passes=passes if 1.0 in passes else ())
-    return dataclasses.replace(launch, handlers=("async", "blocking")) if says["handler"] == "async" else launch
+    own = {"anyio"} if says["kind"] == "asgi" else set()
+    imported = (
+        own | {name.replace("_", "-") for name in says["packages"]} | set(SERVERS[launch.server].packages.split())
+    )
+    launch = dataclasses.replace(launch, imported=tuple(sorted(imported)))
+    turns = says["thread_passes"] or []
+    if says["handler"] == "async":
+        return dataclasses.replace(launch, handlers=("async", "blocking"))
+    if says["handler"] != "def":
+        return launch
+    passes = tuple({"handler": 1.0}.get(turn, 0.0) for turn in turns)
+    holds = bool(says["yield_dependencies"]) and len(turns) > 1
+    return dataclasses.replace(
+        launch, handler="def", passes=passes if 1.0 in passes else (), holds_while_queueing=holds
+    )
 
 
 # ---------------------------------------------------------------- the settings in force

@@ -3,7 +3,7 @@
 
     python sweep.py io            "Flask Sync vs. Async": six endpoints, 100 requests each, predicted and measured
     python sweep.py ab            "Architecture Flask vs FastAPI": seven servers, 5000 requests at c = 1, 500, 1000
-    python sweep.py why           counter-experiments: one changed setting each, the prediction first
+    python sweep.py why           counter-experiments, one queue or four: the prediction first
     python sweep.py books         "Async FastAPI, Measured": a Books API on Postgres, and what its 3.7 x is
     python sweep.py client        what bench.py's own client costs, beside ab, wrk, hey and Locust
     python sweep.py limits        limits that nobody set: published figures, and the setting that each of them is
@@ -142,11 +142,16 @@ def variant_named(document: Document, name: str) -> Variant:
 
 def plan_of(document: Document, variant: Variant, concurrency: int, repeat: int = 1) -> tuple[Plan, argparse.Namespace]:
     arguments = variant.arguments.format(c=concurrency, repeat=repeat, **document["values"])
-    options = bench.parse_arguments(shlex.split(arguments))
-    plan = bench.make_plans(options)[0]
+    plan, options = planned(arguments)
     if plan.launch:
         plan = dataclasses.replace(plan, launch=dataclasses.replace(plan.launch, env=plan.launch.env + variant.env))
-    return plan, options
+    return plan, argparse.Namespace(**vars(options))
+
+
+@functools.cache  # as gunicorn itself is asked what it makes of some options, which takes a moment
+def planned(arguments: str) -> tuple[Plan, argparse.Namespace]:
+    options = bench.parse_arguments(shlex.split(arguments))
+    return bench.make_plans(options)[0], options
 
 
 def plans_of(document: Document) -> list[Plan]:

@@ -132,6 +132,8 @@ def fakes(tmp_path_factory) -> Iterator[int]:
         patch.setattr(serve, "start_server", start_server)
         patch.setattr(serve, "stop_server", lambda _: None)
         patch.setattr(serve, "database_for", no_database)
+        says = {"kind": "asgi", "factory": False, "handler": "async", "thread_passes": []}
+        patch.setattr(serve, "ask_app", lambda *_: says)
         patch.setattr(serve, "ask_gunicorn", lambda _: settings_of_gunicorn | {"file": {}})
         patch.setattr(serve, "wait_for_log", lambda *_: serve.AccessLog([], []))
         patch.setattr(serve, "HERE", folder)

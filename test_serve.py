@@ -597,6 +597,13 @@ def test_an_app_that_cannot_start_is_named_in_one_line_at_once(folder, capsys, m
     assert message in err and ".server.log)" in err and err.count("\n") == 1
 
 
+def test_without_a_server_to_ask_an_app_that_does_not_load_says_why_itself(folder, capsys):
+    (folder / "main.py").write_text("import no_such_thing")
+    assert bench.main(["--app", "main:app", "--logs", "logs"]) == 3
+    err = capsys.readouterr().err
+    assert "ModuleNotFoundError: No module named 'no_such_thing'" in err and err.count("\n") == 1
+
+
 RAISES = """
 import os, signal, sys, time
 class SoldOut(Exception): pass

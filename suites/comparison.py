@@ -265,7 +265,8 @@ def render_bench(document: Mapping[str, Any], name: str) -> str:
     rows = []
     for label, runs in found.runs.items():
         for run in runs:
-            predicted_s, slots = look_up(run, "prediction.makespan_s"), run.get("slots")
+            predicted_s = look_up(run, "prediction.makespan_s") or look_up(run, "predicted_s")
+            slots = run.get("slots")
             known = "no limit" if run.get("slots_known") and slots is None else "?" if slots is None else str(slots)
             latencies = (look_up(run, f"latency_s.{key}") for key in ("median", "p99", "max"))
             rows.append([

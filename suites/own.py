@@ -129,7 +129,7 @@ class Source:
 KEYS_OF_FILE = {"title": str, "repeats": int, "variants": list}
 KEYS_OF_VARIANT = {"name": str, "arguments": str, "compared_with": str}
 TYPES = {str: "text in quotes", int: "a whole number", list: "a list of variants"}
-NOT_HERE = ("json", "list", "find_rate", "fail_if")  # of bench.py: the sweep writes the file and prints the report
+NOT_HERE = ("json", "list", "find_rate", "probe", "fail_if")  # sweep.py writes and prints
 
 
 def read(path: Path) -> Asked:

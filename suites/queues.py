@@ -29,8 +29,10 @@ from suites import (
     figures,
     label_log,
     look_up,
+    paired,
     runs_of,
     short,
+    spread,
     spread_ms,
     table,
     typical,
@@ -184,13 +186,18 @@ def about(requests: int) -> str:
     )
 
 
+def times(document: Document) -> str:
+    """The p99 of four queues in that of one, within each repeat."""
+    return spread(paired(*(figures(document, name, "latency_s.p99") for name in (FOUR, ONE))))
+
+
 def sentences(document: Document) -> str:
     ones, fours = (shown(predicted(queues, requests_of(document))) for queues in ((SLOTS,), (4,) * 4))
     one, four, as_one = (p99_ms(document, name) for name in (ONE, FOUR, FOUR_AS_ONE))
     return "\n".join([
         sentence(document, "**one queue or four.** Believed: 16 slots are 16 slots. Changed: the queues before them,"
                  f" 1 x 16 threads -> 4 x 4. Predicted: p99 {ones} ms -> {fours} ms.",
-                 f"{one} ms -> {four} ms", (ONE, FOUR),
+                 f"{one} ms -> {four} ms, {times(document)} times as long", (ONE, FOUR),
                  "who is in a long queue stays there while other workers have threads free"),
         sentence(document, "**--worker-connections.** Believed: gunicorn's default of 1000 is a limit that nobody"
                  f" meets. Changed: --worker-connections of the 4 x 4 threads, 1000 -> 4. Predicted: p99 {fours} ms ->"
@@ -214,8 +221,9 @@ def headline(document: Document) -> list[str]:
         return []
     return [
         f"The same {SLOTS} slots at the same load: p99 is {typical(one)} ms with one queue (1 x 16 threads), {four} ms"
-        f" with gunicorn's 4 x 4 threads, {typical(as_one)} ms once --worker-connections equals --threads: a worker"
-        " accepts connections that it has no thread for, and they wait there while others have threads free."
+        f" with gunicorn's 4 x 4 threads, {typical(times(document))} times as long, and {typical(as_one)} ms once"
+        " --worker-connections equals --threads: a worker accepts connections that it has no thread for, and they wait"
+        " there while others have threads free."
     ]
 
 
