@@ -441,7 +441,7 @@ def find_rate(
     show(explain.render_search(explain.describe(plan), what))
     with site_for(plan, options, database) as site:
         plan, lone_s, used = send_before(as_started(plan, site), site)
-        first = first_rate(plan, site, objective_s, per_cent)
+        first = first_rate(plan, site, lone_s, objective_s, per_cent)
         show(explain.render_first_rate(plan, first, objective_s, per_cent, objectives.MOST_RUNS, options.run_s))
         tried: list[objectives.Tried] = []
         rate: float | objectives.Found = objectives.next_rate(first, objective_s, tried)
@@ -458,11 +458,14 @@ def find_rate(
         show(explain.render_found_rate(rate.rate, rate.low, rate.high, rate.runs, run, objective_s, per_cent, used))
 
 
-def first_rate(plan: Plan, site: Site, objective_s: float, per_cent: int) -> float:
-    """The predicted rate; where slots or wait are not known, 70 % of what a second of eight users gets."""
+def first_rate(plan: Plan, site: Site, lone_s: Sequence[float], objective_s: float, per_cent: int) -> float:
+    """The predicted rate; where slots or wait are not known, 70 % of what a second of eight users gets.
+
+    A request holds its slot as long as it takes alone: the wait, and what this machine adds.
+    """
     if plan.slots and plan.wait_s and plan.slots < math.inf:
-        cpus = max(1, min(plan.workers, plan.cpus))
-        return slots.highest_rate(int(plan.slots), plan.wait_s, objective_s, per_cent, plan.cpu_time_s, cpus)
+        held_s = max(plan.wait_s + plan.cpu_time_s, min(lone_s, default=0.0))
+        return slots.highest_rate(int(plan.slots), held_s, objective_s, per_cent)
     traffic = dataclasses.replace(plan.traffic, pace=load.Pace(concurrency=8, time_limit_s=1.0), port=site.address[1])
     found = load.measure(dataclasses.replace(traffic, warm_up=8), site.address).exchanges
     return max(1.0, 0.7 * sum(200 <= status < 300 for status in found.status))

@@ -201,7 +201,7 @@ def forecast_of(plan: Plan, process_of: Sequence[int] = ()) -> slots.Forecast | 
     most = pace.due_in_all if pace.rate else pace.requests
     if min(most, pace.time_limit_s / held_s * min(each * plan.workers, pace.most_under_way)) > MOST_PREDICTED:
         return None
-    shared = bool(launch and serve.SERVERS[launch.server].shared_queue)
+    shared = bool(launch and launch.shared_queue)
     passes = passes_of(launch) if launch else (1.0,)
     service = slots.Service((each,) * plan.workers, shared, passes)
     held: slots.Wait = held_s
@@ -265,7 +265,7 @@ def describe(plan: Plan) -> RunPlan:
         "slots": load.finite(total),
         "server_slots": load.finite(launch.server_slots if launch and not plan.stated_slots else each),
         "why_slots": plan.why_slots,
-        "shared_queue": bool(launch and serve.SERVERS[launch.server].shared_queue),
+        "shared_queue": bool(launch and launch.shared_queue),
         "notes": list(launch.notes) if launch else [],
         "task_time_s": plan.task_time_s,
         "subtasks": plan.subtasks,
@@ -355,7 +355,7 @@ def form_of(plan: Plan) -> str:
 
 def predicted_answers(plan: Plan, process_of: Sequence[int]) -> list[float | None]:
     """When each request should have been answered, given who took which where the log tells it."""
-    several = plan.workers > 1 and plan.launch and not serve.SERVERS[plan.launch.server].shared_queue
+    several = plan.workers > 1 and plan.launch and not plan.launch.shared_queue
     forecast = forecast_of(plan, process_of if several else ())
     return [] if forecast is None else list(forecast.answered_s)
 
@@ -857,8 +857,7 @@ LOG_SHOWN = 24  # lines of the access log, and batches, that a report shows at m
 
 def render_header(document: load.Document) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-    machine = document["machine"]
-    return section("machine", f"{machine['system']}, {plural(machine['cpus'], 'CPU')}; {versions}")
+    return section("machine", f"{load.render_machine(document['machine'])}; {versions}")
 
 
 def render_load(run: RunPlan) -> str:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import itertools
@@ -244,6 +245,14 @@ class Launch:
             slots = self.anyio_threads if slots == ANYIO_THREADS else slots
         by_setting = {THREADS: min(self.threads, self.connections), CONNECTIONS: self.connections}
         return by_setting.get(int(slots), slots) if slots < 0 else slots
+
+    @property
+    def shared_queue(self) -> bool:
+        """One queue for all processes: sync workers accept only when idle, and so does gthread if it may hold no more
+        connections than it has threads."""
+        return SERVERS[self.server].shared_queue or (
+            self.server == "gunicorn-threads" and self.connections <= self.threads
+        )
 
     @property
     def why_slots(self) -> str:
@@ -514,12 +523,15 @@ class GunicornSettings(TypedDict):
     file: dict[str, object]  # what its configuration file says of these, and the file's name
 
 
+@functools.lru_cache(64)  # a sweep asks the same of many runs
+def run_quietly(command: tuple[str, ...], cwd: str, _: str | None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL)
+
+
 def ask_gunicorn(launch: Launch) -> GunicornSettings:
     """Ask gunicorn itself: its options, its configuration file and its environment variables overrule each other."""
-    done = subprocess.run(
-        [sys.executable, "-c", ASK_GUNICORN, *launch.command(0, launch.app)[1:]],
-        capture_output=True, text=True, cwd=APPS if launch.is_target else None, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    done = run_quietly((sys.executable, "-c", ASK_GUNICORN, *launch.command(0, launch.app)[1:]),
+                       str(APPS) if launch.is_target else os.getcwd(), os.environ.get("GUNICORN_CMD_ARGS"))  # fmt: skip
     try:
         found: GunicornSettings = json.loads(done.stdout.splitlines()[-1])
         return found
@@ -533,7 +545,7 @@ def gunicorn_in_force(launch: Launch) -> Launch:
     if importlib.util.find_spec("gunicorn") is None:
         return launch  # the missing package is reported with all others
     found = ask_gunicorn(launch)
-    if launch.server == "gunicorn-threads" and found["threads"] == 1:
+    if launch.server == "gunicorn-threads" and found["threads"] == 1 and "threads" not in dict(launch.settings):
         launch = dataclasses.replace(launch, settings=(*launch.settings, ("threads", SERVERS[launch.server].threads)))
         found = ask_gunicorn(launch)
     if found["daemon"]:

@@ -15,6 +15,7 @@
     python sweep.py io --resume logs/20261121-101500-sweep-io.json      go on where it was interrupted
     python sweep.py report FILE [FILE ...]                              the Markdown again, nothing is run
     python sweep.py report FILE --csv runs.csv --pictures logs/         a line a run; SVG and PNG
+    python sweep.py report logs/books_stats.csv --slots 16              a run of Locust, the prediction beside it
     python sweep.py compare A.json B.json [--fail-if-worse]             two files of sweep.py, or two of bench.py
     python sweep.py picture RUN.json      one run of bench.py --json: the waterfall of a burst, else every latency
 
@@ -83,6 +84,7 @@ from suites import (
     comparison,
     io,
     limits,
+    locust,
     look_up,
     own,
     pictures_of_runs,
@@ -554,6 +556,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("files", type=Path, nargs="+", metavar="FILE")
     add("--csv", type=Path, metavar="FILE", help="write a line a run")
     add("--pictures", type=Path, metavar="DIR", help="write SVG and PNG there")
+    add("--slots", type=slots.number(int, 1, 100_000), metavar="S", help="of a Locust run: all slots of the server")
+    add(
+        "--wait", type=slots.number(float, 1e-4, 3600), metavar="T", help="... what a request waits, if not known, in s"
+    )
+    add("--access-log", type=Path, metavar="FILE", help="... the server's, to count its requests")
     add = commands.add_parser("picture", help="of a run of bench.py --json", allow_abbrev=False).add_argument
     add("file", type=Path, metavar="RUN.json")
     add("--pictures", type=Path, default=logs, metavar="DIR", help="write SVG and PNG there (logs/)")
@@ -638,8 +645,12 @@ def run_suite(options: argparse.Namespace, command: str) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    documents, texts = list[Document](), list[str]()
-    for file in options.files:
+    documents, texts, of_locust = list[Document](), list[str](), [locust.files_in(file) for file in options.files]
+    check_report(options, sum(map(len, of_locust)))
+    for file, runs in zip(options.files, of_locust, strict=True):
+        if runs:
+            texts += [render_locust(run, options) for run in runs]
+            continue
         found = comparison.bench_document(file)
         with readable(file, "a file of this sweep.py, or of this bench.py"):
             documents.append(comparison.as_sweep(found) if found else read(file))
@@ -652,13 +663,31 @@ def report(options: argparse.Namespace) -> int:
         except OSError as error:
             raise Problem(f"cannot write {options.csv}: {error.strerror}") from None
     if options.pictures:
-        for document, file in zip(documents, options.files, strict=True):
+        files = [file for file, runs in zip(options.files, of_locust, strict=True) if not runs]
+        for document, file in zip(documents, files, strict=True):
             with readable(file, "a file of this sweep.py"):
                 if document["suite"] == comparison.BENCH:
                     draw_runs(file, options.pictures)
                 else:
                     draw_all(document, file, options.pictures)
     return 0
+
+
+def check_report(options: argparse.Namespace, runs_of_locust: int) -> None:
+    if (options.slots or options.wait or options.access_log) and not runs_of_locust:
+        raise Problem("--slots, --wait and --access-log go with the _stats.csv of a Locust run")
+    if options.access_log and runs_of_locust > 1:
+        raise Problem(f"--access-log is of one run of Locust; here are {runs_of_locust}")
+
+
+def render_locust(file: Path, options: argparse.Namespace) -> str:
+    try:
+        text = options.access_log and options.access_log.read_text(errors="replace")
+    except OSError as error:
+        raise Problem(f"cannot read {options.access_log}: {error.strerror}") from None
+    log = None if text is None else serve.parse_access_log(text)
+    with readable(file, "of `locust --csv`, with what is beside it,"):
+        return locust.render(locust.read(file), options.slots, options.wait, log)
 
 
 def compare(options: argparse.Namespace) -> int:

@@ -55,7 +55,8 @@ def imported_by(path: Path) -> set[str]:
         ("serve", {"slots"}),
         ("limits", set()),
         ("explain", {"slots", "limits", "serve", "load"}),
-        ("bench", {"slots", "limits", "serve", "load", "explain"}),
+        ("objectives", {"slots"}),
+        ("bench", {"slots", "limits", "objectives", "serve", "load", "explain"}),
     ],
 )
 def test_no_import_runs_upwards_and_the_scripts_need_only_python(script, ours):

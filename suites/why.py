@@ -125,7 +125,7 @@ def headline(document: Document) -> list[str]:
     return [
         *queues.headline(document),
         f"A return annotation on FastAPI's `def` handler moves the first of 120 answers from {typical(first[0])} to"
-        f" {typical(first[1])}, the time of the last ({typical(last[1])}): the answer queues for one of 40 threads a"
+        f" {typical(first[1])}, and the last comes at {typical(last[1])}: an answer queues for one of 40 threads a"
         " second time, behind everybody who has not run yet.",
     ]
 
