@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple, TypedDict
 
 Kind = Literal["slots", "two-pass", "smeared", "cpu", "none", "unknown"]
 Mode = Literal["burst", "closed"]
+TWO_PASS = "the last in the queue began before the first was answered: each request passes the slots twice"
 
 
 class Suspect(TypedDict):
@@ -133,9 +134,11 @@ def judge(seen: Seen) -> Estimate:
         return seen.says(kind, None, 1, None, f"alone it took {seen.wait_s:.2g} s: too short to tell waiting from CPU")
     if found := nobody_waited(seen) or held_back(seen):
         return found
-    begin_s = seen.answered[0] - seen.wait_s  # a server may accept all requests before it serves the first
-    seen = seen._replace(sent=[max(sent, begin_s) for sent in seen.sent])
-    return in_rounds(seen) or unlike(seen) or blurred(seen)
+    begin_s, n = seen.answered[0] - seen.wait_s, len(seen.answered)
+    later = seen
+    if begin_s < 0.4 * seen.wait_s + 3 * seen.own_s(n):  # a server may accept all requests before it serves the first
+        later = seen._replace(sent=[max(sent, begin_s) for sent in seen.sent])
+    return in_rounds(seen) or in_rounds(later) or unlike(later) or blurred(later)
 
 
 def failing(seen: Seen) -> Estimate:
@@ -144,7 +147,7 @@ def failing(seen: Seen) -> Estimate:
     text = f"{len(failed)} of {len(failed) + n} failed, {failed[0]:.3g} to {failed[-1]:.3g} s after they were sent"
     wait_s = failed[0] / 3 if math.isnan(seen.wait_s) else seen.wait_s
     steady = failed[-1] <= 1.15 * failed[0] and failed[0] >= 2 * wait_s
-    if not n or not steady or seen.answered[-1] > failed[0] + 1.5 * wait_s:
+    if not n or not steady or seen.answered[0] > 0.9 * failed[0] or seen.answered[-1] > failed[0] + 1.5 * wait_s:
         return seen.says("unknown", None, 1, None, text + ": no verdict")
     found = judge(seen._replace(failed_after=[]))
     return {**found, "evidence": [*found["evidence"], text + ", so a time-out"]}
@@ -241,9 +244,9 @@ def nobody_waited(seen: Seen) -> Estimate | None:
 
 
 def held_back(seen: Seen) -> Estimate | None:
-    """All were answered late and together: two passes through the slots, a loop that sends nothing while blocked, CPU."""
+    """All were answered late and together: two passes through the slots, a loop that sends nothing meanwhile, CPU."""
     wait_s, n, first_s, last_s = seen.wait_s, len(seen.answered), seen.answered[0], seen.answered[-1]
-    if first_s < 1.4 * wait_s * (1 + seen.error) + 0.003 or last_s - first_s > 2.2 * wait_s:
+    if first_s < 1.4 * wait_s * (1 + seen.error) + 0.003 or (last_s - first_s > max(2.2 * wait_s, 0.2 * last_s)):
         return None
     found, text = clusters(seen.answered, 0.4 * wait_s)
     rounds, margin = last_s / wait_s, seen.error + 2 * seen.jitter / math.sqrt(n) + 0.01
@@ -265,13 +268,13 @@ def held_back(seen: Seen) -> Estimate | None:
     else:
         low = math.ceil(n / rounds * (1 - margin))
         high = max(low, math.ceil(n / max(0.5, rounds * (1 - margin) - 1 - 2 * seen.jitter)))
-    reason = "the last in the queue began before the first was answered: two passes"
-    return seen.says("two-pass", low if low == high else None, low, high, *texts, reason)
+    return seen.says("two-pass", low if low == high else None, low, high, *texts, TWO_PASS)
 
 
 def in_rounds(seen: Seen) -> Estimate | None:
     """Rounds of one size: at S slots all requests held one for the same time, at any other number they did not."""
-    wait_s, found = seen.wait_s, fit(seen.sent, seen.answered, min(len(seen.answered) // 2, seen.at_once - 1))
+    most_slots = min(len(seen.answered) // 2, seen.at_once - max(1, seen.at_once // 10))
+    wait_s, found = seen.wait_s, fit(seen.sent, seen.answered, most_slots)
     if not found or found.spread > 0.13 or found.high - found.low > max(1, 0.12 * found.slots):
         return None
     slots, low, high, held_s, reason = *found[:4], ""
@@ -281,16 +284,18 @@ def in_rounds(seen: Seen) -> Estimate | None:
         return seen.says("slots", slots, 1, high, *texts, "no lone request tells whether it takes so long alone")
     by_rate, least, most, text = by_work(seen, found.spread)
     texts.append(text)
-    if by_rate < 0.6:
+    if most < 0.95:
         reason = "even one slot would have been idle: a rate limit, or lone requests that met a cache"
         return seen.says("unknown", None, 1, None, *texts, reason)
-    grown = held_s > 1.4 * wait_s * (1 + seen.error) + 0.003 + seen.own_s(slots)
+    grown = held_s > 1.4 * wait_s * (1 + seen.error) + 0.003 + min(seen.own_s(slots), 0.3 * wait_s)
+    if grown and seen.mode == "closed" and not seen.cpu_limits() and by_rate >= 8:
+        return seen.says("two-pass", None, math.floor(least), math.ceil(most), *texts, TWO_PASS)
     if (grown and seen.cpu_s is None) or (seen.cpu_limits() and (grown or slots == 1)):
         reason = f"alone it took {wait_s:.3g} s: it gets slower under load, by CPU or what else the requests share"
         return seen.says("cpu", None, 1, None, *texts, reason)
     low, high = max(low, math.ceil(least)), min(high, math.floor(most))
     if not low <= slots <= high:
-        low, high = min(slots, math.floor(by_rate)), max(slots, math.ceil(by_rate))
+        low, high = max(1, min(slots, math.floor(by_rate))), max(slots, math.ceil(by_rate))
         reason = "rounds and throughput disagree: pauses between rounds, uneven processes, or unlike lone requests"
     doubt = doubts(seen, found)
     kind: Kind = "smeared" if seen.overtakes(slots) else "slots"
@@ -324,7 +329,7 @@ def unlike(seen: Seen) -> Estimate | None:
         and max(steps) < min(1.2 * min(steps), seen.wait_s)
     ):
         reason = f"rounds every {fmean(steps):.3g} s, alone it took {seen.wait_s:.3g} s: a limit inside the handler"
-        late: Kind = "two-pass" if seen.sent[0] > 0.4 * seen.wait_s + 2 * seen.own_s(len(seen.sent)) else "slots"
+        late: Kind = "two-pass" if times[0] > 1.4 * seen.wait_s + seen.own_s(len(seen.sent)) else "slots"
         return seen.says(late, sizes[0], sizes[0], math.ceil(by_work(seen, 0.0)[2]), text, reason)
     off = max(abs(at / seen.wait_s - k) / k for k, at in enumerate(times, 1))
     growing = any(before < size for before, size in pairwise(sizes))
@@ -340,22 +345,31 @@ def blurred(seen: Seen) -> Estimate:
     """No rounds to be seen: throughput x service time, and the slope, are all there is."""
     wait_s, n, (by_rate, least, most, text) = seen.wait_s, len(seen.answered), by_work(seen, seen.jitter)
     first = seen.answered[: max(20, math.ceil(6 * by_rate))]
-    half = len(first) // 2
+    half, late_s = len(first) // 2, seen.answered[0] - seen.sent[0]
     each_s = max(1e-9, (fmean(first[half:]) - fmean(first[:half])) * 2 / len(first))
-    begin_s = fmean(first) - each_s * len(first) / 2  # slots: half a wait, however blurred; CPU: one, as it flows then
-    slope = f"slope of latency over rank: {each_s:.3g} s for each place in the queue, so {wait_s / each_s:.3g} slots"
-    if by_rate < 1.3 and begin_s > 2 * wait_s and not seen.cpu_limits():
-        return seen.says("slots", 1, 1, 1, text, "one at a time, most answers held back: a blocked event loop")
+    begin_s = fmean(first) - each_s * len(first) / 2 - seen.sent[0]  # slots: half a wait; CPU: one, since it flows then
+    texts = [text, f"slope: {each_s:.3g} s for each place in the queue, so {wait_s / each_s:.3g} slots"]
+    held = n - bisect_right(seen.answered, seen.answered[-1] - wait_s)  # answered together at the end
+    if 0.75 < by_rate < 1.3 and held > n / 2 and begin_s > 2 * wait_s and not seen.cpu_limits():
+        return seen.says("slots", 1, 1, 1, *texts, "one at a time, most answers held back: a blocked event loop")
     if (by_rate > n / 3 or most >= seen.at_once) and not seen.cpu_limits():
-        waited = bisect_right(seen.answered, 1.3 * wait_s * (1 - min(0.3, seen.error)))
-        return seen.says("unknown", None, max(1, waited), None, text, slope, "fewer than three rounds: no number")
+        waited = bisect_right(seen.answered, seen.sent[0] + 1.3 * wait_s * (1 - min(0.3, seen.error)))
+        return seen.says("unknown", None, max(1, waited), None, *texts, "fewer than three rounds: no number")
+    early = work(seen.sent, seen.answered[: n // 3], wait_s)
+    if seen.processes != 1 and early > 1.2 * by_rate:
+        reason = f"at first {early:.3g} slots, later fewer: processes with uneven shares"
+        return seen.says("slots", None, max(1, int(least)), None, *texts, reason)
     steady = begin_s > 0.8 * wait_s * (1 + seen.error / 2) and not seen.overtakes(by_rate)
     steady &= by_rate > 3 or seen.jitter < 0.1  # two or three slots look as steady once they have blurred
+    if late_s > 2 * wait_s and by_rate >= 8 and not seen.cpu_limits():
+        return seen.says("two-pass", None, int(least), math.ceil(most), *texts, TWO_PASS)
     if seen.cpu_limits() or (steady and seen.cpu_s is None):
         reason = f"no rounds: one answer each {each_s:.3g} s from the first on: CPU, or another thing done one by one"
-        return seen.says("cpu", None, 1, None, text, slope, reason)
+        return seen.says("cpu", None, 1, None, *texts, reason)
+    if not 0.5 < wait_s / each_s / by_rate < 2 or most < 0.95:
+        return seen.says("unknown", None, 1, None, *texts, "the two disagree: these waits are not like those alone")
     kind: Kind = "smeared" if seen.jitter < 0.03 or seen.overtakes(by_rate) else "slots"
-    return seen.says(kind, max(1, round(by_rate)), max(1, int(least)), math.ceil(most), text, slope, "no clear rounds")
+    return seen.says(kind, max(1, round(by_rate)), max(1, int(least)), math.ceil(most), *texts, "no clear rounds")
 
 
 # ---------------------------------------------------------------- probe
@@ -516,8 +530,6 @@ def suspects(
         best = low = high = requests - len(failed)
     elif found["kind"] in ("none", "cpu", "unknown"):
         return []
-    if not best:  # where nothing was answered, no number shows
-        return []
     counts = [found["processes"]] if found["processes"] else sorted({1, 2, 4, cpus, 2 * cpus + 1})  # known, or usual
     ranked: list[tuple[float, int, Limit, int]] = []
     for rank, limit in enumerate(LIMITS):
@@ -525,24 +537,31 @@ def suspects(
         if (limit.after_s == "0") != at_once or not limit.possible(installed, server, handler):
             continue
         for processes in counts if limit.where != "whole" else [1]:
-            odd = 0.0 if number == found["each"] else 5 * abs(number * processes - best) / best
+            total = number * processes
+            odd = 0.0 if number == found["each"] else 5 * abs(total - best) / best
             odd += 2 * (processes > 1 and not found["processes"])
-            if number == found["each"] or low <= number * processes <= high:
-                matches.append((odd, number * processes))
+            part = found["kind"] == "smeared" and installed and limit.packages and 0.3 * best < total < low
+            if number == found["each"] or low <= total <= high or part:
+                matches.append((odd + 2 * bool(part), total))
         if matches:
             odd, total = min(matches)
             odd += 2 * (found["kind"] == "two-pass" and "def" not in limit.where)
             if failed and not at_once:
                 odd += 0 if limit.after_s and abs(float(limit.after_s) / failed[0] - 1) < 0.15 else 3
             ranked.append((odd, rank, limit, total))
-    return [suspect(limit, total, requests, wait_s, cpus, python) for _, _, limit, total in sorted(ranked)[:3]]
+    return [suspect(limit, total, low, requests, wait_s, cpus, python) for _, _, limit, total in sorted(ranked)[:3]]
 
 
-def suspect(limit: Limit, total: int, requests: int, wait_s: float, cpus: int, python: tuple[int, int]) -> Suspect:
-    """A limit in words, with the time that a burst would take if it were raised: ceil(n / S) x t."""
-    number = limit.number(cpus, python)
+def suspect(
+    limit: Limit, total: int, low: int, requests: int, wait_s: float, cpus: int, python: tuple[int, int]
+) -> Suspect:
+    """A limit in words, with the time that a burst would take if it were raised: ceil(n / S) x t.
+
+    Fewer than the answers showed at the least: it is held for a part of each request.
+    """
+    number, slots = limit.number(cpus, python), max(total, low)
     raised = 40 if number < 40 else 2 * number
-    before_s, after_s = (math.ceil(requests / slots) * wait_s for slots in (total, total // number * raised))
+    before_s, after_s = (math.ceil(requests / size) * wait_s for size in (slots, slots * raised // number))
     change = f"{limit.setting} raised to {raised} in each process"
     if limit.setting.startswith("use "):
         change, after_s = limit.setting.removeprefix("use "), wait_s
@@ -553,7 +572,8 @@ def suspect(limit: Limit, total: int, requests: int, wait_s: float, cpus: int, p
         tell += f"; those beyond it fail {f'after {limit.after_s} s' if limit.after_s != '0' else 'at once'}"
     return {
         "what": f"{total} at a time: {limit.what} ({limit.default})"
-        + (f" x {total // number}" if total > number else ""),
+        + (f" x {total // number}" if total > number else "")
+        + (f", held for some {total / low:.0%} of the request" if total < low else ""),
         "setting": limit.setting,
         "default": limit.default,
         "source": limit.source,
@@ -581,7 +601,9 @@ def two_pools(requests: int, threads: int, connections: int) -> int:
 def two_pools_suspect(
     requests: int, wait_s: float, answered_after_s: Sequence[float], failed_after_s: Sequence[float], log: str = ""
 ) -> Suspect | None:
-    """Recognise the stall of two pools: nobody is answered before a time-out, and as many fail as two_pools says.
+    """Recognise the stall of two pools: nobody is answered before a time-out, and two_pools() or more fail.
+
+    More, when a busy server gives the threads back too late for those that began to wait a little after the first.
 
     log: the server's, if it can be read: SQLAlchemy names the pool's sizes there. Otherwise the usual pools are tried.
     """
@@ -592,9 +614,10 @@ def two_pools_suspect(
         return None
     named = re.search(r"size (\d+) overflow (\d+) reached", log)
     pools = [int(named[1]) + int(named[2])] if named else [15, 4, 10, 5, 20]
-    connections = min(pools, key=lambda size: abs(two_pools(requests, 40, size) - len(failed)))
-    if abs(two_pools(requests, 40, connections) - len(failed)) > max(1, 0.03 * requests):
+    fitting = [size for size in pools if 0 < two_pools(requests, 40, size) <= len(failed) <= requests - size]
+    if not fitting:
         return None
+    connections = fitting[0]
     good_s = math.ceil(requests / connections) * wait_s
     return {
         "what": f"two pools: 40 threads and {connections} connections, each held while the other is waited for",

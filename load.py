@@ -26,8 +26,8 @@ How it works: all sockets sit in one private epoll, whose own descriptor is the
 only thing asyncio watches; one callback drains all that is ready. Parsing never
 touches a socket, pacing never reads a clock. Exit code: 0 all answered (2xx),
 1 some failed, 2 wrong usage, 129, 130, 143 interrupted (with what was measured).
-Linux and macOS, Python 3.10 or newer, nothing else: this file works alone. The
-keys of its JSON are explained where they are defined: Summary, below.
+Linux and macOS, Python 3.10 or newer; this file works alone, but --processes
+needs load_processes.py beside it. The keys of the JSON: class Summary, below.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ import gc
 import itertools
 import json
 import math
-import mmap
 import os
 import platform
 import random
@@ -81,12 +80,8 @@ QUIET_S = 5.0  # without any answer for so long, say a word
 # ---------------------------------------------------------------- what to send, and when
 
 
-class Problem(Exception):
-    """Something the user can mend: printed as one line. exit_code as in the manual above."""
-
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+class Problem(Exception):  # something the user can mend: printed as one line
+    exit_code = 2
 
 
 class Pace(NamedTuple):
@@ -125,11 +120,7 @@ class Pace(NamedTuple):
 
     @property
     def due_in_all(self) -> int:
-        """How many requests an open loop should send: all that are due before its time limit.
-
-        >>> Pace(rate=50_000.0, time_limit_s=2.0).due_in_all, Pace(7, rate=1.0).due_in_all
-        (100000, 7)
-        """
+        """How many requests an open loop should send: all that are due before its time limit."""
         if self.schedule:
             return bisect.bisect_left(self.schedule, self.time_limit_s)
         due = self.time_limit_s * (self.rate or 0.0)
@@ -141,9 +132,7 @@ class Pace(NamedTuple):
             return self.dealt(bisect.bisect_right(self.schedule, elapsed_s)), math.inf
         if self.rate:
             return self.dealt(min(self.requests, int(elapsed_s * self.rate) + 1)), math.inf
-        if not self.stages:
-            return self.dealt(self.requests), self.dealt(self.concurrency)
-        begin_s, users = 0.0, 0
+        begin_s, users = 0.0, 0 if self.stages else self.concurrency
         for stage_s, next_users in self.stages:
             if elapsed_s < begin_s + stage_s:
                 users = math.ceil(users + (next_users - users) * (elapsed_s - begin_s) / stage_s)
@@ -153,11 +142,10 @@ class Pace(NamedTuple):
 
     def next_change_s(self, elapsed_s: float) -> float:
         """When to ask for the limits again."""
-        if self.rate:
-            released = self.limits(elapsed_s)[0]
-            next_s = self.due_s(int(released)) if released < self.dealt(self.requests) else math.inf
-            return min(next_s, self.time_limit_s)
-        return min(elapsed_s + 0.02, self.time_limit_s) if self.stages else self.time_limit_s
+        next_s = elapsed_s + 0.02 if self.stages else math.inf
+        if self.rate and (released := self.limits(elapsed_s)[0]) < self.dealt(self.requests):
+            next_s = self.due_s(int(released))
+        return min(next_s, self.time_limit_s)
 
 
 BURST = Pace(16)
@@ -182,9 +170,7 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """What to send, where to, and at what pace."""
-
+class Traffic:  # what to send, where to, and at what pace
     host: str = "127.0.0.1"
     port: int = 80
     method: str = "GET"
@@ -202,18 +188,14 @@ class Traffic:
     def message(self, method: str, path: str, body: bytes) -> tuple[bytes, bytes]:
         """A request up to where its number belongs, and the rest."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        names = [header.partition(":")[0].lower() for header in self.headers]
-        lines = [f"{method} {path} HTTP/1.1", *self.headers]
-        lines += [f"Host: {host}:{self.port}"] if "host" not in names else []
+        lines, names = [f"{method} {path} HTTP/1.1", *self.headers], [name.partition(":")[0] for name in self.headers]
+        lines += [] if "host" in map(str.lower, names) else [f"Host: {host}:{self.port}"]
         lines += [] if self.keep_alive else ["Connection: close"]
         lines += [f"Content-Length: {len(body)}"] if body or method in ("POST", "PUT", "PATCH") else []
         return "\r\n".join([*lines, ""]).encode("latin-1"), b"\r\n" + body
 
     def messages(self, numbered: bool) -> Iterator[bytes]:
-        """The bytes of the requests, in order; numbered ones carry what a server's access log is matched by.
-
-        A mix is the same in every run, since its dice have a fixed seed; unnumbered ones differ from numbered ones.
-        """
+        """The bytes of the requests, in order; numbered ones carry what a server's access log is matched by."""
         if self.kinds:
             return self._mixed_messages(numbered)
         head, tail = self.message(self.method, self.path, self.body)
@@ -222,6 +204,7 @@ class Traffic:
         return (b"%bX-Request-Id: %d\r\n%b" % (head, index, tail) for index in itertools.count())
 
     def _mixed_messages(self, numbered: bool) -> Iterator[bytes]:
+        """The same in every run, since the dice have a fixed seed; unnumbered ones differ from numbered ones."""
         dice, shares = random.Random(f"{self.kinds} {numbered}"), [kind.share for kind in self.kinds]
         for index in itertools.count():
             (kind,) = dice.choices(self.kinds, shares)
@@ -244,11 +227,7 @@ ERRNO_NAMES = {
 
 
 class Exchanges:
-    """Every request's raw times in columns, request i at index i; perf_counter seconds, 0.0 for "never".
-
-    started_s: its connect began (or, on a kept connection, it was sent); sent_s: connected and handed to the kernel;
-    first_byte_s and answered_s: of the answer; a failed request's answered_s is when it failed.
-    """
+    """Every request's raw times in columns (class Columns), request i at index i; perf_counter seconds, 0.0: never."""
 
     COLUMNS = ("started_s", "sent_s", "first_byte_s", "answered_s", "body_bytes", "status", "error")
     BLOCK = 4096  # rows to grow by
@@ -257,9 +236,9 @@ class Exchanges:
         self.started_s, self.sent_s, self.first_byte_s, self.answered_s = (array("d") for _ in range(4))
         self.body_bytes, self.status, self.error = array("L"), array("H"), array("B")
 
-    def grow(self) -> None:
+    def grow(self, rows: int = BLOCK) -> None:
         for column in vars(self).values():
-            column.frombytes(bytes(column.itemsize * self.BLOCK))
+            column.frombytes(bytes(column.itemsize * rows))
 
     def finish(self, rows: int) -> None:
         """Cut what was not used, and write down the two moments that a run leaves out because they are known."""
@@ -271,9 +250,7 @@ class Exchanges:
                 self.first_byte_s[i] = self.first_byte_s[i] or self.answered_s[i]  # the answer came in one piece
 
 
-class Measured(NamedTuple):
-    """What a run leaves, before any sum is made of it."""
-
+class Measured(NamedTuple):  # what a run leaves, before any sum is made of it
     exchanges: Exchanges
     begun_s: float
     client_cpu_s: float  # of all client processes
@@ -290,16 +267,14 @@ class Measured(NamedTuple):
 
 
 class HTTPError(Exception):
-    """A response that cannot be understood; kind is one of ERRORS."""
+    """A response that cannot be understood."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
-        self.kind = kind
+        self.kind = kind  # one of ERRORS
 
 
-class Head(NamedTuple):
-    """What a response's head says: how its body ends, and whether the connection stays."""
-
+class Head(NamedTuple):  # what a response's head says: how its body ends, and whether the connection stays
     size: int  # of the head itself, its blank line included
     status: int
     length: int | None  # of the body; None: not told
@@ -317,11 +292,7 @@ CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
 
 @functools.lru_cache(256)  # a server sends the same head many times within a second
 def parse_head(data: bytes) -> Head:
-    """Parse bytes that begin with a response head and hold its blank line. Raises HTTPError("malformed").
-
-    >>> parse_head(b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\n")
-    Head(size=38, status=200, length=5, chunked=False, keep_alive=True, total=43)
-    """
+    """Parse bytes that begin with a response head and hold its blank line. Raises HTTPError("malformed")."""
     end = HEAD_END.search(data)
     assert end
     head = re.sub(rb"\r?\n[ \t]+", b" ", data[: end.end()])  # section 5.2: a folded line is one line
@@ -346,8 +317,7 @@ def parse_head(data: bytes) -> Head:
     if len(lengths) > 1 or not all(re.fullmatch(rb"[0-9]{1,19}", length) for length in lengths):
         raise HTTPError("malformed", f"content-length {lengths}")
     length = int(lengths.pop()) if lengths else None
-    told = length is not None and not codings and status >= 200 and status not in NO_BODY
-    total = end.end() + length if told and length is not None else -1
+    total = -1 if length is None or codings or status < 200 or status in NO_BODY else end.end() + length
     return Head(end.end(), status, length, bool(codings), keep_alive, total)
 
 
@@ -499,15 +469,14 @@ class Connection:
 class Load:
     """Sends requests on raw sockets as a pace allows, and records every exchange.
 
-    All sockets sit in one private poller whose own descriptor is the only thing asyncio watches; one callback drains
-    all that is ready: asyncio's own work is done once for many answers, not once for each. Most answers of a run are
-    equal, byte for byte, while the second in their Date lasts: one that equals the last whole one is not parsed again.
+    asyncio watches nothing but the poller: its own work is done once for many answers, not once for each. Most answers
+    of a run are equal, byte for byte, while the second in their Date lasts: one like the last is not parsed again.
     """
 
     def __init__(self, address: tuple[Any, ...], messages: Iterator[bytes], pace: Pace, timeout_s: float,
-                 keep_alive: bool = False, progress: Callable[[Load], None] = lambda load: None,
+                 keep_alive: bool = False, progress: Callable[[float, int, int], None] = lambda *_: None,
                  begun_s: float = 0.0) -> None:  # fmt: skip
-        """begun_s: when to begin, if not at once."""
+        """progress is told begun_s, sent and under way; begun_s: when to begin, if not at once."""
         self.address, self.messages, self.pace, self.timeout_s = address, messages, pace, timeout_s
         self.family = socket.AF_INET6 if len(address) == 4 else socket.AF_INET
         self.keep_alive, self.progress, self.begun_s = keep_alive, progress, begun_s
@@ -552,7 +521,7 @@ class Load:
         return self.exchanges
 
     def stop(self, why: str, error: str = "interrupted") -> None:
-        """Send nothing more and wait for nothing more; what is under way counts as failed, under that name."""
+        """Send nothing more, wait for nothing more; what is under way counts as failed, under that name."""
         if not self.stopped and not self.finished.done():
             self.stopped = why
             self._abandon(error)
@@ -564,10 +533,8 @@ class Load:
             self._fail(conn, error)
 
     def _follow_pace(self) -> None:
-        """Send what may leave by now, and come back when that changes.
-
-        An open loop comes back a little before its next request is due, and spins: whoever sleeps wakes up late.
-        """
+        """Send what may leave by now, and come back when that changes; in an open loop a little before its next
+        request is due, to spin: whoever sleeps wakes up late."""
         turn_ends_s = perf_counter() + 0.02  # then the other timers and Ctrl-C have theirs
         while not self.ended:
             elapsed_s = perf_counter() - self.begun_s
@@ -581,16 +548,13 @@ class Load:
             if sleep_s > 0 or not self.pace.rate or perf_counter() > turn_ends_s:
                 self.loop.call_later(max(0.0, sleep_s), self._follow_pace)
                 return
-            self._spin_until(next_s)
-
-    def _spin_until(self, due_s: float) -> None:
-        spinning_since_s = perf_counter()
-        while (now_s := perf_counter()) < due_s:
-            if events := self.poller.poll():
-                self.spun_s += now_s - spinning_since_s
-                self._handle(events)
-                spinning_since_s = perf_counter()
-        self.spun_s += now_s - spinning_since_s
+            spinning_since_s = perf_counter()
+            while (now_s := perf_counter()) < next_s:
+                if events := self.poller.poll():
+                    self.spun_s += now_s - spinning_since_s
+                    self._handle(events)
+                    spinning_since_s = perf_counter()
+            self.spun_s += now_s - spinning_since_s
 
     def _fill(self) -> None:
         """Start what the pace allows, a hundred at most, so that answers are read in between."""
@@ -788,7 +752,7 @@ class Load:
                 self._fail(conn, "timed out")
         if self.failures and self.nothing_answered and now_s - self.begun_s >= self.timeout_s:
             self.stop(f"no answer at all within the time-out of {self.timeout_s:g} s (-s)", "given up")
-        self.progress(self)
+        self.progress(self.begun_s, self.sent, self.in_flight)
         if self.finished.done():
             return
         is_quiet = self.in_flight and self.nothing_answered and now_s - self.quiet_since_s >= QUIET_S
@@ -806,17 +770,13 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """SIGINT, SIGTERM and SIGHUP: raised as Interrupted, or held back while there is something to bring home.
-
-    A load that is under way stops (stop_load) and its figures are reported; a second signal is raised all the same.
-    """
+    """SIGINT, SIGTERM and SIGHUP: raised as Interrupted, or held back while there is something to bring home. A load
+    that is under way stops (stop_load) and its figures are reported; a second signal is raised all the same."""
 
     NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-
-    def __init__(self) -> None:
-        self.received = 0
-        self.is_held = False
-        self.stop_load: Callable[[str], object] | None = None
+    received = 0
+    is_held = False
+    stop_load: Callable[[str], object] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -831,23 +791,15 @@ class Signals:
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
-        """Only the main thread may set handlers; elsewhere (in a test) they stay as they are."""
         self.received, before = 0, {}
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers: elsewhere they stay as they are
             before = {name: signal.signal(getattr(signal, name), self.handle) for name in self.NAMES}
         try:
             yield
         finally:
+            self.is_held = False
             for name, handler in before.items():
                 signal.signal(getattr(signal, name), handler)
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        self.is_held = True
-        try:
-            yield
-        finally:
-            self.is_held = False
 
 
 signals = Signals()  # as a process has only one set of them
@@ -857,17 +809,43 @@ signals = Signals()  # as a process has only one set of them
 
 def measure(traffic: Traffic, address: tuple[Any, ...], numbered: bool = False,
             server_cpu_s: Callable[[], float | None] = lambda: None) -> Measured:  # fmt: skip
-    """Send the warm-up, then the load, and read every counter just before and after the load."""
-    warm_up = Exchanges()
+    """Send the warm-up, then the load (from as many processes as were asked for, but from none that would have no
+    request or user), and read every counter just before and after the load."""
+    warm_up, progress = Exchanges(), Progress(traffic.pace)
     if traffic.warm_up:
         pace = Pace(traffic.warm_up, min(traffic.pace.most_under_way, traffic.warm_up))
         warm_up, _ = run_load(Load(address, traffic.messages(False), pace, traffic.timeout_s, traffic.keep_alive))
     kernel, cpu_s = kernel_counters(), server_cpu_s()
-    measured = run_processes(traffic, address, numbered)
+    processes = int(min(traffic.processes, traffic.pace.most_under_way))
+    try:
+        send = process_client().send if processes > 1 else send_share
+        measured = send(traffic, address, numbered, progress.show, (0, processes))
+    finally:
+        progress.write("")
     kernel = {name: count - kernel.get(name, 0) for name, count in kernel_counters().items()}
     after_s = server_cpu_s() or 0.0  # less than before: some of it has ended, and nobody knows
     used_s = None if cpu_s is None or after_s < cpu_s else round(after_s - cpu_s, 2)
     return measured._replace(kernel=kernel, warm_up=warm_up, server_cpu_s=used_s)
+
+
+def process_client() -> Any:
+    """The module that sends from several processes. Raises Problem where it is not beside this file."""
+    try:
+        import load_processes
+    except ImportError as error:
+        raise Problem(f"--processes needs load_processes.py beside load.py: {error}") from None
+    return load_processes
+
+
+def send_share(traffic: Traffic, address: tuple[Any, ...], numbered: bool, progress: Callable[[float, int, int], None],
+               share: tuple[int, int], begun_s: float = 0.0) -> Measured:  # fmt: skip
+    """Send what one client process of a load has to."""
+    messages = traffic.messages(numbered)
+    messages = messages if share[1] == 1 else itertools.islice(messages, share[0], None, share[1])
+    pace = traffic.pace._replace(share=share)
+    load = Load(address, messages, pace, traffic.timeout_s, traffic.keep_alive, progress, begun_s)
+    exchanges, stopped = run_load(load)
+    return Measured(exchanges, load.begun_s, load.cpu_s, load.sockets_opened, stopped=stopped, spun_s=load.spun_s)
 
 
 def run_load(load: Load) -> tuple[Exchanges, str]:
@@ -882,148 +860,18 @@ def run_load(load: Load) -> tuple[Exchanges, str]:
         load.loop.close()
 
 
-def run_one(traffic: Traffic, address: tuple[Any, ...], numbered: bool, progress: Callable[[Load], None],
-            share: tuple[int, int] = (0, 1), begun_s: float = 0.0) -> Measured:  # fmt: skip
-    """What one client process sends of the load."""
-    messages = traffic.messages(numbered)
-    messages = messages if share[1] == 1 else itertools.islice(messages, share[0], None, share[1])
-    pace = traffic.pace._replace(share=share)
-    load = Load(address, messages, pace, traffic.timeout_s, traffic.keep_alive, progress, begun_s)
-    exchanges, stopped = run_load(load)
-    return Measured(exchanges, load.begun_s, load.cpu_s, load.sockets_opened, stopped=stopped, spun_s=load.spun_s)
-
-
-def run_processes(traffic: Traffic, address: tuple[Any, ...], numbered: bool) -> Measured:
-    """Send a load from as many processes as were asked for (a process without any request or user is left out)."""
-    progress = Progress(traffic.pace)
-    processes = int(min(traffic.processes, traffic.pace.most_under_way))
-    try:
-        if processes > 1:
-            return ClientProcesses(traffic, address, numbered, processes).results(progress)
-        return run_one(traffic, address, numbered, lambda load: progress.show(load.begun_s, load.sent, load.in_flight))
-    finally:
-        progress.write("")
-
-
-class ClientProcesses:
-    """Client processes, forked, with one clock (perf_counter is the whole system's) and a pipe each for the result.
-
-    Requests, users and schedule are dealt in turn: request i of process k of N is number i x N + k of the load.
-    """
-
-    def __init__(self, traffic: Traffic, address: tuple[Any, ...], numbered: bool, processes: int) -> None:
-        self.traffic, self.address, self.numbered, self.processes = traffic, address, numbered, processes
-        self.counts = memoryview(mmap.mmap(-1, 16 * processes)).cast("Q")  # sent and under way, as last told, of each
-        self.begun_s = perf_counter() + 0.05 + 0.01 * processes  # when all of them have been forked
-        self.stopped = ""
-        self.pids: list[int] = []
-        self.pipes: dict[int, bytearray] = {}  # what each has sent back
-        signals.stop_load = self.stop
-        for number in range(processes):
-            reader, writer = os.pipe()
-            if not (pid := os.fork()):
-                os._exit(self.child(number, writer))
-            os.close(writer)
-            self.pids.append(pid)
-            self.pipes[reader] = bytearray()
-
-    def stop(self, why: str) -> None:
-        self.stopped = why
-        for pid in self.pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGUSR1)
-
-    def child(self, number: int, writer: int) -> int:
-        """Exit code 0 once the result is in the pipe. Ctrl-C reaches children, too: their parent tells them to stop."""
-        try:
-            for name in Signals.NAMES:
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
-            signal.signal(signal.SIGUSR1, lambda *_: signals.stop_load and signals.stop_load("interrupted"))
-            parent = os.getppid()
-
-            def tell(load: Load) -> None:
-                self.counts[2 * number], self.counts[2 * number + 1] = load.sent, load.in_flight
-                if os.getppid() != parent:
-                    os._exit(1)  # nobody would read the result
-
-            share = (number, self.processes)
-            measured = run_one(self.traffic, self.address, self.numbered, tell, share, self.begun_s)
-            about = (measured.client_cpu_s, measured.sockets_opened, measured.stopped, measured.spun_s)
-            with os.fdopen(writer, "wb") as pipe:
-                pipe.write(json.dumps(about).encode() + b"\n")
-                for column in vars(measured.exchanges).values():
-                    pipe.write(column)
-            return 0
-        except BaseException as error:  # whatever it is, the child must not run on into its parent's code
-            say(f"client process {number}: {error!r}")
-            return 1
-
-    def results(self, progress: Progress) -> Measured:
-        """Wait for all of them, and put their results together."""
-        pipes = list(self.pipes)
-        while pipes:
-            for pipe in select.select(pipes, [], [], 0.1)[0]:
-                if data := os.read(pipe, 1 << 20):
-                    self.pipes[pipe] += data
-                else:
-                    pipes.remove(pipe)
-                    os.close(pipe)
-            progress.show(self.begun_s, sum(self.counts[::2]), sum(self.counts[1::2]))
-        signals.stop_load = None
-        codes = [os.waitpid(pid, 0)[1] for pid in self.pids]
-        parts = list(map(self.result, range(self.processes), codes, self.pipes.values()))
-        self.pipes.clear()
-        return merged(parts, self.begun_s, self.stopped)
-
-    def result(self, number: int, code: int, data: bytearray) -> Measured:
-        """What a process sent back; of one that died, its requests as failures."""
-        exchanges, pace = Exchanges(), self.traffic.pace._replace(share=(number, self.processes))
-        if code == 0:
-            about, _, _ = data.partition(b"\n")
-            cpu_s, sockets, stopped, spun_s = json.loads(about)
-            rest = memoryview(data)[len(about) + 1 :]
-            rows = len(rest) // sum(column.itemsize for column in vars(exchanges).values())
-            for column in vars(exchanges).values():
-                column.frombytes(rest[: rows * column.itemsize])
-                rest = rest[rows * column.itemsize :]
-            return Measured(exchanges, self.begun_s, cpu_s, sockets, stopped=stopped, spun_s=spun_s)
-        asked = pace.dealt(pace.due_in_all if pace.rate else pace.requests)
-        rows = int(max(self.counts[2 * number], 0 if self.stopped or asked == math.inf else asked))
-        for column in vars(exchanges).values():
-            column.frombytes(bytes(column.itemsize * rows))
-        exchanges.started_s = exchanges.answered_s = array("d", [perf_counter()]) * rows
-        exchanges.error = array("B", [ERRORS.index("client died")]) * rows
-        return Measured(exchanges, self.begun_s, 0.0, 0)
-
-
-def merged(parts: Sequence[Measured], begun_s: float, stopped: str) -> Measured:
-    """One result of several processes', in the order of the requests' numbers; every raw time is kept."""
-    n = len(parts)
-    numbers = array("L", sorted(i * n + k for k, part in enumerate(parts) for i in range(len(part.exchanges.status))))
-    exchanges = Exchanges()
-    for name in Exchanges.COLUMNS:
-        columns = [getattr(part.exchanges, name) for part in parts]
-        setattr(exchanges, name, array(columns[0].typecode, (columns[i % n][i // n] for i in numbers)))
-    cpu_s, spun_s = sum(part.client_cpu_s for part in parts), sum(part.spun_s for part in parts)
-    sockets, why = sum(part.sockets_opened for part in parts), stopped or max(part.stopped for part in parts)
-    return Measured(exchanges, begun_s, cpu_s, sockets, stopped=why, spun_s=spun_s, numbers=numbers)
-
-
 class Progress:
     """A line on a terminal that says how far a load is: rate, and about how long it still takes."""
 
     def __init__(self, pace: Pace) -> None:
-        self.pace = pace
-        self.is_shown = bool(sys.stderr and sys.stderr.isatty())
+        self.pace, self.is_shown = pace, bool(sys.stderr and sys.stderr.isatty())
 
     def show(self, begun_s: float, sent: int, in_flight: int) -> None:
-        elapsed_s = perf_counter() - begun_s
-        if not self.is_shown or elapsed_s <= 0:
-            return
-        done = sent - in_flight
-        share = max(elapsed_s / self.pace.time_limit_s, done / self.pace.requests)
-        left = f", {max(0.0, elapsed_s / share - elapsed_s):.0f} s left" if share > 0.01 else ""
-        self.write(f"{elapsed_s:6.1f} s  {sent} sent, {in_flight} under way, {done / elapsed_s:.0f}/s{left}")
+        elapsed_s, done = perf_counter() - begun_s, sent - in_flight
+        if self.is_shown and elapsed_s > 0:
+            share = max(elapsed_s / self.pace.time_limit_s, done / self.pace.requests)
+            left = f", {max(0.0, elapsed_s / share - elapsed_s):.0f} s left" if share > 0.01 else ""
+            self.write(f"{elapsed_s:6.1f} s  {sent} sent, {in_flight} under way, {done / elapsed_s:.0f}/s{left}")
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -1033,9 +881,8 @@ class Progress:
 def kernel_counters() -> dict[str, int]:
     """What TCP had to drop or send again since boot, in this network namespace; empty where not Linux."""
     with contextlib.suppress(OSError):
-        names, values = (
-            line.split() for line in Path("/proc/net/netstat").read_text().splitlines() if line.startswith("TcpExt:")
-        )
+        lines = Path("/proc/net/netstat").read_text().splitlines()
+        names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
         return {name: int(values[names.index(name)]) for name in ("ListenOverflows", "TCPSynRetrans")}
     return {}
 
@@ -1058,13 +905,6 @@ class Statistics(TypedDict):
     intervals: dict[str, tuple[float, float | None]]  # of median, p90, ...: 95 % sure; null: above all values
 
 
-class Phases(TypedDict):
-    connect: Statistics | None
-    waiting: Statistics | None  # from sent to the first byte
-    processing: Statistics | None  # from sent to the last
-    total: Statistics | None
-
-
 class Second(TypedDict):
     second: int
     answered: int
@@ -1072,9 +912,7 @@ class Second(TypedDict):
     mean_latency_s: float
 
 
-class Level(TypedDict):
-    """A stage of a ramp."""
-
+class Level(TypedDict):  # a stage of a ramp
     users: int
     answered: int
     failed: int
@@ -1089,9 +927,7 @@ class Warned(TypedDict):
     next: str
 
 
-class Described(TypedDict):
-    """What is known of a load before its first request."""
-
+class Described(TypedDict):  # what is known of a load before its first request
     method: str
     path: str
     mode: str  # burst, closed, open or ramp
@@ -1120,9 +956,7 @@ class Columns(TypedDict, total=False):
     body_bytes: Sequence[int]
 
 
-class Summary(Described):
-    """What a run's raw times come to; all times in seconds, those of events since the run began."""
-
+class Summary(Described):  # what a run's raw times come to; all times in seconds, those of events since the run began
     stopped: str | None  # why the sending ended early: SIGINT, ..., or what happened
     sent: int
     answered: int  # with a status of 2xx
@@ -1135,7 +969,7 @@ class Summary(Described):
     throughput_rps: float  # answers within the window, per second of it
     latency_s: Statistics | None
     at_least_s: Statistics | None  # latency, failed requests counted as slower than any answer; null: none failed
-    phases_s: Phases
+    phases_s: dict[str, Statistics | None]  # connect; from sent: waiting (to the first byte), processing; total
     lag_s: Statistics | None  # of an open loop: how long after it was due a request left
     histogram: list[tuple[float, int]]  # (upper bound, count)
     per_second: list[Second]
@@ -1154,9 +988,7 @@ class Summary(Described):
     kernel: dict[str, int]
 
 
-class LoadRun(Summary):
-    """One run of load.py, as its JSON has it."""
-
+class LoadRun(Summary):  # one run of load.py, as its JSON has it
     when: str
     target: str
     warnings: list[Warned]
@@ -1170,9 +1002,7 @@ class Machine(TypedDict):
     kernel: str
 
 
-class Document(TypedDict):
-    """What --json writes. complete is false until everything that was asked for has ended."""
-
+class Document(TypedDict):  # what --json writes; complete is false until everything that was asked for has ended
     when: str
     command: str
     machine: Machine
@@ -1200,29 +1030,25 @@ def is_success(status: int, error: int) -> bool:
     return not error and 200 <= status < 300
 
 
-def window_of(pace: Pace, measured_s: float, stopped: bool) -> float:
-    """In which throughput counts: until the last answer, or the time limit if that was sooner; and of an open loop not
-    before its schedule ends, or ten requests at 1/s would be answered at ten in nine seconds."""
-    if pace.rate and not stopped:
-        measured_s = max(measured_s, min(pace.requests / pace.rate, pace.time_limit_s))
-    return min(measured_s, pace.time_limit_s)
-
-
 def summarise(traffic: Traffic, measured: Measured) -> Summary:
     """Statistics are of successes only (2xx): a refused or timed-out request says nothing about how long an answer
-    takes, and is counted by name instead."""
+    takes, and is counted by name instead.
+
+    Throughput counts until the last answer, or the time limit if that was sooner; and of an open loop not before its
+    schedule ends, or ten requests at 1/s would be answered at ten in nine seconds."""
     columns, begun_s, pace, warm_up = measured.exchanges, measured.begun_s, traffic.pace, measured.warm_up
     started_s, sent_s, first_byte_s, answered_s = (getattr(columns, name) for name in Exchanges.COLUMNS[:4])
-    sent, numbers = len(columns.status), measured.numbers or range(len(columns.status))
-    good, errors = array("L"), Counter[str]()
+    sent, good, errors = len(columns.status), array("L"), Counter[str]()
     for i, (status, error) in enumerate(zip(columns.status, columns.error, strict=True)):
         if is_success(status, error):
             good.append(i)
         else:
             errors[ERRORS[error] or f"HTTP {status}"] += 1
+    numbers = measured.numbers or range(sent)
     due_s = array("d", (begun_s + pace.due_s(i) for i in numbers)) if pace.rate else started_s
     measured_s = max(answered_s, default=begun_s) - begun_s
-    window_s = window_of(pace, measured_s, bool(measured.stopped))
+    scheduled_s = 0.0 if measured.stopped or not pace.rate else pace.requests / pace.rate
+    window_s = min(max(measured_s, scheduled_s), pace.time_limit_s)
     in_window = sum(answered_s[i] - begun_s <= window_s for i in good)
     end_s = begun_s + window_s
     lives = zip(started_s, answered_s, strict=True)
@@ -1269,11 +1095,8 @@ def at_least(columns: Exchanges, due_s: Sequence[float]) -> Statistics | None:
 
 
 def slow_waits(columns: Exchanges, good: Sequence[int]) -> int:
-    """How many first requests of a connection took longer than the fastest by more than TCP's first retry.
-
-    Of a connection that the listen queue had no room for, the client's connect often succeeds: the wait for the
-    server's retry then shows before the first byte.
-    """
+    """How many first requests of a connection took longer than the fastest by more than TCP's first retry: where the
+    listen queue had no room, the client's connect often succeeds, and the wait shows before the first byte."""
     waits_s = [columns.first_byte_s[i] - columns.sent_s[i] for i in good if columns.sent_s[i] > columns.started_s[i]]
     fastest_s = min(waits_s, default=0.0)
     return sum(wait_s > fastest_s + SYN_RETRY_S for wait_s in waits_s)
@@ -1291,7 +1114,7 @@ class Since(Sequence[float | None]):
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return [round(at - self.begun_s, 6) if at else None for at in self.times_s[i]]
-        return self[i : i + 1][0] if i >= 0 else self[len(self) + i]
+        return round(self.times_s[i] - self.begun_s, 6) if self.times_s[i] else None
 
 
 def columns_of(measured: Measured) -> Columns:
@@ -1305,18 +1128,14 @@ def columns_of(measured: Measured) -> Columns:
 
 
 def nearest_rank(ordered: Sequence[float], per_cent: float) -> float | None:
-    """The percentile by nearest rank, so that it is a measured value; None where the sample is too small for it.
-
-    Of n values the p-th percentile is number ceil(p / 100 x n). It says something that the maximum does not only if
-    at least one value lies above it: n >= 100 / (100 - p).
+    """The percentile by nearest rank (number ceil(p / 100 x n)), so that it is a measured value; None where it says no
+    more than the maximum, as no value lies above it: n < 100 / (100 - p).
 
     >>> nearest_rank(range(1, 101), 99), nearest_rank(range(1, 100), 99)
     (99, None)
     """
     n = len(ordered)
-    if n * (100 - per_cent) < 100 - 1e-9:
-        return None
-    return ordered[max(1, math.ceil(round(per_cent * n / 100, 6))) - 1]
+    return None if n * (100 - per_cent) < 100 - 1e-9 else ordered[max(1, math.ceil(round(per_cent * n / 100, 6))) - 1]
 
 
 @functools.lru_cache(256)
@@ -1340,6 +1159,9 @@ def interval_ranks(n: int, per_cent: float) -> tuple[int, int]:
         k += 1
         below += chance
     return low, k + 1
+
+
+PERCENTILES = {"median": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 
 
 PERCENTILES = {"median": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
@@ -1377,27 +1199,26 @@ def histogram(latencies_s: Sequence[float]) -> list[tuple[float, int]]:
 def per_second(columns: Exchanges, begun_s: float, due_s: Sequence[float]) -> list[Second]:
     """For each second of the run: answers, failures, and the mean latency (in an open loop: from due) of the answers
     in it. A second in which nothing ended is there too: that is what a stall looks like."""
-    rows = int(max(columns.answered_s, default=begun_s - 1) - begun_s) + 1
-    good, bad, total_s = [0] * rows, [0] * rows, [0.0] * rows
+    rows = range(int(max(columns.answered_s, default=begun_s - 1) - begun_s) + 1)
+    found: list[Second] = [{"second": i, "answered": 0, "failed": 0, "mean_latency_s": 0.0} for i in rows]
     for answered_s, due, status, error in zip(columns.answered_s, due_s, columns.status, columns.error, strict=True):
-        second = int(answered_s - begun_s)
+        row = found[int(answered_s - begun_s)]
         if is_success(status, error):
-            good[second] += 1
-            total_s[second] += answered_s - due
+            row["answered"] += 1
+            row["mean_latency_s"] += answered_s - due
         else:
-            bad[second] += 1
-    return [
-        {"second": i, "answered": good[i], "failed": bad[i], "mean_latency_s": round(total_s[i] / (good[i] or 1), 6)}
-        for i in range(rows)
-    ]
+            row["failed"] += 1
+    for row in found:
+        row["mean_latency_s"] = round(row["mean_latency_s"] / (row["answered"] or 1), 6)
+    return found
 
 
 def levels(columns: Exchanges, begun_s: float, stages: Sequence[tuple[float, int]]) -> list[Level]:
     """For each stage of a ramp, of what was answered during it (the last one: or after it): counts, rate, latency."""
     found: list[Level] = []
-    begin_s = begun_s
+    end_s = begun_s
     for number, (stage_s, users) in enumerate(stages, 1):
-        end_s = begin_s + stage_s
+        begin_s, end_s = end_s, end_s + stage_s
         last_s = end_s if number < len(stages) else math.inf
         of_stage = [i for i, at in enumerate(columns.answered_s) if begin_s <= at < last_s]
         good = [i for i in of_stage if is_success(columns.status[i], columns.error[i])]
@@ -1405,7 +1226,6 @@ def levels(columns: Exchanges, begun_s: float, stages: Sequence[tuple[float, int
         latency_s = statistics_of([columns.answered_s[i] - columns.started_s[i] for i in good])
         found.append({"users": users, "answered": len(good), "failed": len(of_stage) - len(good),
                       "throughput_rps": rate_rps, "latency_s": latency_s})  # fmt: skip
-        begin_s = end_s
     return found
 
 
@@ -1433,30 +1253,31 @@ def audit(run: Summary) -> list[Warned]:
     def warn(identifier: str, symptom: str, cause: str, next_step: str) -> None:
         warnings.append({"id": identifier, "symptom": symptom, "cause": cause, "next": next_step})
 
-    sent, measured_s, kernel = run["sent"], run["measured_s"], run["kernel"]
+    sent, measured_s, kernel, errors = run["sent"], run["measured_s"], run["kernel"], run["errors"]
+    clients = run["processes"]
+    more_cpus = f"add --processes {2 * clients}" if clients < (os.cpu_count() or 1) else "use more CPUs"
     if run["failed"]:
-        most = max(run["errors"], key=lambda name: run["errors"][name])
-        counts = ", ".join(f"{count} {name}" for name, count in sorted(run["errors"].items()))
+        most = max(errors, key=lambda name: errors[name])
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(errors.items()))
         warn("failed-requests", f"{run['failed']} of {sent} requests failed: {counts}. They are in no percentile",
              *CAUSES.get("HTTP" if most.startswith("HTTP") else most, BROKEN))  # fmt: skip
-    if "client died" in run["errors"]:
-        warn("client-died", f"a client process died, and {run['errors']['client died']} requests with it",
-             *CAUSES["client died"])  # fmt: skip
+    if died := errors.get("client died"):
+        warn("client-died", f"a client process died, and {died} requests with it", *CAUSES["client died"])
     if run["due"] is not None and run["due"] > sent:
         warn("never-left", f"{run['due']} requests were due, {sent} left: {run['due'] - sent} never did",
-             "this client cannot send as fast as that: overloaded", f"lower --rate, {more_processes(run)}")  # fmt: skip
-    overflows = kernel.get("ListenOverflows", 0)
-    if run["slow_connects"] or (overflows and run["slow_waits"]):
+             "this client cannot send as fast as that: overloaded", f"lower --rate, {more_cpus}")  # fmt: skip
+    overflows, slow_waits = kernel.get("ListenOverflows", 0), run["slow_waits"]
+    if run["slow_connects"] or (overflows and slow_waits):
         warn("backlog-overflow",
-             f"{plural(max(run['slow_connects'], run['slow_waits']), 'connection')} took a second or more longer than"
-             f" others; the kernel counted {overflows} listen-queue overflows and {kernel.get('TCPSynRetrans', 0)} SYN"
+             f"{plural(max(run['slow_connects'], slow_waits), 'connection')} took a second or more longer than others;"
+             f" the kernel counted {overflows} listen-queue overflows and {kernel.get('TCPSynRetrans', 0)} SYN"
              " retransmissions (on the whole machine)",
              "the server's listen backlog was full, and TCP tried again after about 1, 3 and 7 s",
              "raise the server's backlog (and net.core.somaxconn), or accept faster")  # fmt: skip
-    if (busy_s := (run["client_cpu_s"] - run["client_spun_s"]) / run["processes"]) > 0.8 * measured_s > 0.4:
-        warn("client-limit", f"the client used {busy_s / measured_s:.0%} of a CPU{' each' * (run['processes'] > 1)}",
+    if (busy_s := (run["client_cpu_s"] - run["client_spun_s"]) / clients) > 0.8 * measured_s > 0.4:
+        warn("client-limit", f"the client used {busy_s / measured_s:.0%} of a CPU{' each' * (clients > 1)}",
              "this client, not the server, may be what limits the throughput",
-             f"read the throughput as a lower bound; {more_processes(run)}, with CPUs of their own")  # fmt: skip
+             f"read the throughput as a lower bound; {more_cpus}, with CPUs of their own")  # fmt: skip
     if run["lag_s"] and run["latency_s"]:
         lag_s, latency_s = (of["p99"] or of["max"] for of in (run["lag_s"], run["latency_s"]))
         if lag_s > 0.01 or lag_s > max(0.0005, 0.1 * latency_s):
@@ -1473,17 +1294,12 @@ def audit(run: Summary) -> list[Warned]:
              "the server writes head and body apart and without TCP_NODELAY (uvicorn --workers N does, its issue 3149),"
              " so that the body waits for the client's delayed ACK",
              "compare without -k, or with one worker")  # fmt: skip
-    asked = run["concurrency"]
-    if (run["mode"] == "closed" and asked and sent > 10 * asked and not run["failed"] and not run["think_s"]
-            and run["mean_in_flight"] < 0.9 * asked):  # fmt: skip
-        warn("little", f"{run['mean_in_flight']:.1f} requests under way on average, {asked} asked for",
+    asked, under_way = run["concurrency"] if run["mode"] == "closed" else None, run["mean_in_flight"]
+    if asked and sent > 10 * asked and not run["failed"] and not run["think_s"] and under_way < 0.9 * asked:
+        warn("little", f"{under_way:.1f} requests under way on average, {asked} asked for",
              "the client could not keep all users busy, or the tail of the run was long",
              "send more requests, and look at the CPU share of the client")  # fmt: skip
     return warnings
-
-
-def more_processes(run: Summary) -> str:
-    return f"add --processes {2 * run['processes']}" if run["processes"] < (os.cpu_count() or 1) else "use more CPUs"
 
 
 def sockets_expected(run: Summary) -> int | None:
@@ -1525,7 +1341,6 @@ def section(name: str, text: str) -> str:
 
 
 def render_load(run: Described) -> str:
-    """What will be sent, in a sentence."""
     n, limit_s = run["requests"], run["time_limit_s"]
     until = f"for {seconds(limit_s or 0)}"
     if n is not None:
@@ -1546,54 +1361,48 @@ def render_load(run: Described) -> str:
 
 def render_phases(run: Summary) -> str:
     """ApacheBench's phases in milliseconds; phases that say the same share a line."""
-    found: dict[str, Statistics | None] = {**run["phases_s"]}  # type: ignore[dict-item]
+    found, latency, last = run["phases_s"], run["latency_s"], "total"
     if run["mode"] == "open":
         found = {"connect": found["connect"], "waiting": found["waiting"], "service": found["total"],
-                 "latency": run["latency_s"], "lag": run["lag_s"]}  # fmt: skip
-    last, latency = list(found)[-1 - (run["mode"] == "open")], run["latency_s"]
-    found["at least"] = run["at_least_s"]
+                 "latency": latency, "lag": run["lag_s"]}  # fmt: skip
+        last = "latency"
     names = ["min", "mean", "sd", "median", "p90", "p95", "p99", "max"]
     if latency and latency["p999"] is not None:
         names = ["min", "mean", "sd", "median", "p95", "p99", "p999", "max"]
     lines: dict[str, list[str]] = {}
-    for phase, of_phase in found.items():
+    for phase, of_phase in {**found, "at least": run["at_least_s"]}.items():
         cells = "".join(milliseconds(of_phase[name]) for name in names) if of_phase else ""  # type: ignore[literal-required]
         if cells.replace("0", "").strip(" "):
             lines.setdefault(cells, []).append(phase)
     rows = [f"{'ms':12}" + "".join(f"{name.replace('p999', 'p99.9'):>8}" for name in names)]
     rows += [f"{phases[-1]:12}{cells}" for cells, phases in lines.items()]
     notes = [" = ".join(reversed(phases)) for phases in lines.values() if len(phases) > 1]
-    notes += wide_intervals(latency, last) if latency and run["mode"] != "burst" else []
+    wide = []  # where a percentile is known only roughly, between what it lies
+    for percentile, (low_s, high_s) in latency["intervals"].items() if latency and run["mode"] != "burst" else ():
+        if high_s is None or high_s - low_s > 0.25 * low_s:
+            upper = f"to {milliseconds(high_s, 1)} ms" if high_s else "ms or more"
+            wide.append(f"{percentile.replace('p999', 'p99.9')} {milliseconds(low_s, 1)} {upper}")
+    notes += [f"{last} is 95 % sure to be: {', '.join(wide)}"] if wide else []
     return "\n".join([*rows, *([section("", "; ".join(notes))] if notes else [])])
 
 
-def wide_intervals(latency: Statistics, name: str) -> list[str]:
-    """Where a percentile is known only roughly, between what it lies (95 %)."""
-    found = []
-    for percentile, (low_s, high_s) in latency["intervals"].items():
-        if high_s is None or high_s - low_s > 0.25 * low_s:
-            upper = f"to {milliseconds(high_s, 1)} ms" if high_s else "ms or more"
-            found.append(f"{percentile.replace('p999', 'p99.9')} {milliseconds(low_s, 1)} {upper}")
-    return [f"{name} is 95 % sure to be: {', '.join(found)}"] if found else []
-
-
-def render_levels(run: Summary) -> str:
-    rows = [f"{'stages':12}{'answers':>10}{'failed':>10}{'per s':>10}{'median ms':>12}{'p95 ms':>12}"]
-    for level in run["levels"]:
-        latency = level["latency_s"]
-        cells = "".join(milliseconds(value, 12) for value in (latency["median"], latency["p95"])) if latency else ""
-        counts = f"{level['answered']:10}{level['failed']:10}{level['throughput_rps']:10.1f}"
-        rows.append(f"to {level['users']:<9}{counts}{cells}")
-    return "\n".join(rows)
-
-
-def render_histogram(run: Summary) -> str:
-    most, rows = max(count for _, count in run["histogram"]), []
+def render_evidence(run: Summary) -> list[str]:
+    """Phases, stages and histogram, with the figures to check them by; phases only where something was answered."""
+    parts = [render_phases(run), ""] if run["answered"] else []
+    if run["levels"]:
+        rows = [f"{'stages':12}{'answers':>10}{'failed':>10}{'per s':>10}{'median ms':>12}{'p95 ms':>12}"]
+        for level in run["levels"]:
+            latency = level["latency_s"]
+            cells = "".join(milliseconds(value, 12) for value in (latency["median"], latency["p95"])) if latency else ""
+            counts = f"{level['answered']:10}{level['failed']:10}{level['throughput_rps']:10.1f}"
+            rows.append(f"to {level['users']:<9}{counts}{cells}")
+        parts += [*rows, ""]
+    most = max((count for _, count in run["histogram"]), default=0)
     for bound_s, count in run["histogram"]:
         lower_s = max((bound for bound in BOUNDS_S if bound < bound_s), default=0.0)
         bar = "#" * math.ceil(count / most * 40)
-        rows.append(f"{lower_s * 1000:>9g} - {bound_s * 1000:<7g} ms{count:>9}  |{bar}")
-    return "\n".join(rows)
+        parts.append(f"{lower_s * 1000:>9g} - {bound_s * 1000:<7g} ms{count:>9}  |{bar}")
+    return [*parts, ""] if run["histogram"] else parts
 
 
 def render_counts(run: Summary) -> str:
@@ -1606,18 +1415,17 @@ def render_counts(run: Summary) -> str:
 
 
 def render_audit(run: Summary) -> list[str]:
-    """The figures by which a reader can check the throughput: Little's law, sockets, CPU.
-
-    Little's law holds where as many begin as end; what a window's edges cut evens out in the mean of both.
-    """
-    measured_s = run["measured_s"] or math.nan
+    """The figures by which a reader can check the throughput: Little's law (it holds where as many begin as end; what a
+    window's edges cut evens out in the mean of both), sockets, CPU."""
+    measured_s, under_way = run["measured_s"] or math.nan, run["mean_in_flight"]
     throughput = f"{run['throughput_rps']:.1f} answers/s (2xx only), {run['body_bytes']} body bytes"
     throughput += f"; {run['rate_rps']:g}/s offered" if run["rate_rps"] else ""
     turnover_rps = (run["sent"] + run["answered"] - run["finished_after_limit"]) / 2 / (run["window_s"] or math.nan)
-    latency_s, under_way = (run["phases_s"]["total"] or {"mean": 0.0})["mean"], run["mean_in_flight"]
-    agrees = "agrees" if abs(turnover_rps * latency_s - under_way) <= 0.1 * under_way + 0.1 else "does not agree"
-    little = f"{turnover_rps:.1f}/s (mean of sent and answered) x {latency_s * 1000:.4g} ms ="
-    little += f" {turnover_rps * latency_s:.1f}; under way on average, counted: {under_way:.1f}: {agrees}"
+    latency_s = (run["phases_s"]["total"] or {"mean": 0.0})["mean"]
+    product = turnover_rps * latency_s
+    little = f"{turnover_rps:.1f}/s (mean of sent and answered) x {latency_s * 1000:.4g} ms = {product:.1f}; under way"
+    little += f" on average, counted: {under_way:.1f}: "
+    little += "agrees" if abs(product - under_way) <= 0.1 * under_way + 0.1 else "does not agree"
     expected, spun_s = sockets_expected(run), run["client_spun_s"]
     cpu = f"client {run['client_cpu_s'] / measured_s:.0%} of a CPU"
     cpu += f" ({spun_s / measured_s:.0%} in waiting for the next due moment)" if spun_s > 0.005 * measured_s else ""
@@ -1630,19 +1438,11 @@ def render_audit(run: Summary) -> list[str]:
     ]
 
 
-def render_evidence(run: Summary) -> list[str]:
-    """Phases, stages and histogram, with the figures to check them by; nothing where nothing was answered."""
-    parts = [render_phases(run), ""] if run["answered"] else []
-    parts += [render_levels(run), ""] if run["levels"] else []
-    return [*parts, render_histogram(run), ""] if run["answered"] else parts
-
-
 def render_warnings(warnings: Sequence[Warned]) -> list[str]:
     return [section("warning", f"{w['symptom']}. Likely: {w['cause']}. Next: {w['next']}.") for w in warnings]
 
 
 def render_verdict(run: Summary) -> str:
-    """The run in a sentence."""
     text = f"{plural(run['answered'], 'answer')} in {run['measured_s']:.2f} s, {run['throughput_rps']:.1f}/s"
     if latency := run["latency_s"]:
         text += f"; latency: median {milliseconds(latency['median'], 1)} ms"
@@ -1677,14 +1477,9 @@ def render_machine(machine: Machine) -> str:
 
 
 def new_document(command: Sequence[str], versions: dict[str, str] | None = None) -> Document:
-    return {
-        "when": datetime.now().isoformat(" ", "seconds"),
-        "command": shlex.join(command),
-        "machine": about_machine(),
-        "versions": {"Python": platform.python_version()} | (versions or {}),
-        "complete": False,
-        "runs": [],
-    }
+    versions = {"Python": platform.python_version()} | (versions or {})
+    return {"when": datetime.now().isoformat(" ", "seconds"), "command": shlex.join(command),
+            "machine": about_machine(), "versions": versions, "complete": False, "runs": []}  # fmt: skip
 
 
 def json_pieces(value: object) -> Iterator[str]:
@@ -1699,10 +1494,9 @@ def json_pieces(value: object) -> Iterator[str]:
         for i in range(0, len(value), 1000):
             yield (", " if i else "[") + json.dumps(list(value[i : i + 1000]))[1:-1]
         yield "]" if len(value) else "[]"
-    elif isinstance(value, (list, tuple)):
-        yield "["
+    elif isinstance(value, list) and value and isinstance(value[0], dict):  # runs
         for i, inner in enumerate(value):
-            yield ", " if i else ""
+            yield ", " if i else "["
             yield from json_pieces(inner)
         yield "]"
     else:
@@ -1719,64 +1513,55 @@ class JsonFile:
     def __init__(self, path: str | None) -> None:
         """Raises Problem if it cannot be written, before anything is run."""
         self.path, self.stream = path, sys.stdout if path in STDOUT else None
-        try:
-            if path and not self.stream and (path.startswith("/dev/") or not is_file_or_new(path)):
+        is_special = path and (path.startswith("/dev/") or (Path(path).exists() and not Path(path).is_file()))
+        if path and is_special and not self.stream:
+            with writing(path):
                 self.stream = os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "w")
                 os.set_blocking(self.stream.fileno(), True)
-        except OSError as error:
-            raise Problem(f"cannot write {path}: {error.strerror}") from None
 
     def write(self, document: Document) -> None:
         """Raises Problem; what was there before is then still there."""
         if not self.path or (self.stream and not document["complete"]):
             return
         part = Path(f"{self.path}.part")
-        try:
+        with writing(self.path, self.stream), contextlib.ExitStack() as clean_up:
+            if not self.stream:
+                clean_up.callback(part.unlink, missing_ok=True)
             with contextlib.nullcontext(self.stream) if self.stream else part.open("w") as out:
                 out.writelines(itertools.chain(json_pieces(document), "\n"))
                 out.flush()
             if not self.stream:
                 os.replace(part, self.path)
-        except BrokenPipeError:
-            to_nowhere(out)  # whoever read it has seen enough
-        except OSError as error:
-            if self.stream:
-                to_nowhere(self.stream)
-            else:
-                part.unlink(missing_ok=True)
-            raise Problem(f"cannot write {self.path}: {error.strerror}") from None
 
 
-def is_file_or_new(path: str) -> bool:
-    return Path(path).is_file() or not Path(path).exists()
-
-
-def to_nowhere(stream: TextIO) -> None:
-    """Let the interpreter's last flush of a stream that nobody reads, or that is full, go to nowhere, too."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+@contextlib.contextmanager
+def writing(what: str, stream: TextIO | None = None) -> Iterator[None]:
+    """A Problem where it fails, but for a pipe whose reader has seen enough."""
+    try:
+        yield
+    except OSError as error:
+        with contextlib.suppress(
+            AttributeError, OSError, ValueError
+        ):  # the interpreter's last flush must not fail, too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[union-attr]
+        if not isinstance(error, BrokenPipeError):
+            raise Problem(f"cannot write {what}: {error.strerror}") from None
 
 
 class Printer:
     """Prints a report: in colour on a terminal, to stderr where stdout takes JSON, to nowhere once nobody reads it."""
 
     def __init__(self, json_path: str | None) -> None:
-        self.out: TextIO | None = sys.stderr if json_path in STDOUT else sys.stdout
+        self.out = sys.stderr if json_path in STDOUT else sys.stdout
         if self.out and hasattr(self.out, "reconfigure"):
             self.out.reconfigure(errors="backslashreplace")
         self.in_colour = bool(self.out and self.out.isatty() and "NO_COLOR" not in os.environ)
 
     def show(self, text: str = "") -> None:
         """Raises Problem if the output is full, or closed before the first line."""
-        if not self.out:
-            return
-        try:
-            print(in_colour(text) if self.in_colour else text, file=self.out, flush=True)
-        except OSError as error:
-            to_nowhere(self.out)
-            self.out = None
-            if not isinstance(error, BrokenPipeError):
-                raise Problem(f"cannot write the report: {error.strerror}") from None
+        with writing("the report", self.out):
+            if self.out:  # pythonw, or python >&-, has none
+                print(in_colour(text) if self.in_colour else text, file=self.out, flush=True)
 
 
 def in_colour(text: str) -> str:
@@ -1800,31 +1585,25 @@ def shown(path: Path) -> str:
     return str(path)
 
 
-def write_ab_files(percentiles: str | None, rows: str | None, run: Summary, measured: Measured) -> None:
+def write_ab_files(percentiles: str | None, rows: str | None, measured: Measured) -> None:
     """What ab writes with -e (percentiles) and -g (every answer, the quickest first); milliseconds. Raises Problem."""
-    columns, epoch_s = measured.exchanges, time.time() - perf_counter()
-    good = [i for i, status in enumerate(columns.status) if is_success(status, columns.error[i])]
-    good.sort(key=lambda i: columns.answered_s[i] - columns.started_s[i])
-
-    def ms(i: int, begin: str, end: str) -> float:
-        return float(getattr(columns, end)[i] - getattr(columns, begin)[i]) * 1000
-
-    try:
-        if percentiles:
-            totals = [ms(i, "started_s", "answered_s") for i in good]
-            lines = [f"{p},{totals[max(0, math.ceil(p * len(good) / 100) - 1)]:.3f}" for p in range(100) if good]
-            Path(percentiles).write_text("\n".join(["Percentage served,Time in ms", *lines, ""]))
-        if rows:
-            with open(rows, "w") as out:
-                out.write("starttime\tseconds\tctime\tdtime\tttime\twait\n")
-                for i in good:
-                    began_s = epoch_s + columns.started_s[i]
-                    spans = [ms(i, "started_s", "sent_s"), ms(i, "sent_s", "answered_s")]
-                    spans += [ms(i, "started_s", "answered_s"), ms(i, "sent_s", "first_byte_s")]
-                    cells = "\t".join(f"{span:.3f}" for span in spans)
-                    out.write(f"{time.ctime(began_s)}\t{began_s:.0f}\t{cells}\n")
-    except OSError as error:
-        raise Problem(f"cannot write {error.filename}: {error.strerror}") from None
+    of, epoch_s, cells = measured.exchanges, time.time() - perf_counter(), "{:.3f}\t{:.3f}\t{:.3f}\t{:.3f}\n".format
+    good = [i for i, status in enumerate(of.status) if is_success(status, of.error[i])]
+    found = [(of.answered_s[i], of.started_s[i], of.sent_s[i], of.first_byte_s[i]) for i in good]
+    found.sort(key=lambda row: row[0] - row[1])
+    if percentiles:
+        lines = ["Percentage served,Time in ms\n"]
+        for p in range(100) if found else ():
+            end, start, _, _ = found[max(0, math.ceil(p * len(found) / 100) - 1)]
+            lines.append(f"{p},{(end - start) * 1000:.3f}\n")
+        with writing(percentiles):
+            Path(percentiles).write_text("".join(lines))
+    if rows:
+        with writing(rows), open(rows, "w") as out:
+            out.write("starttime\tseconds\tctime\tdtime\tttime\twait\n")
+            for end, start, sent, first in found:
+                times = ((sent - start) * 1000, (end - sent) * 1000, (end - start) * 1000, (first - sent) * 1000)
+                out.write(f"{time.ctime(start + epoch_s)}\t{start + epoch_s:.0f}\t{cells(*times)}")
 
 
 # ---------------------------------------------------------------- options
@@ -1832,7 +1611,6 @@ def write_ab_files(percentiles: str | None, rows: str | None, run: Summary, meas
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, as for every other mistake."""
         raise Problem(message)
 
 
@@ -1869,13 +1647,11 @@ def stages(text: str) -> tuple[tuple[float, int], ...]:
     return found
 
 
-def instead(advice: str) -> Callable[[str], Any]:
-    """An argparse type for a letter of ab's that this client does not take."""
+class NotHere(argparse.Action):
+    """A letter of ab's that this client does not take."""
 
-    def refuse(_: str) -> NoReturn:
-        raise argparse.ArgumentTypeError(f"ab's, not here: {advice}")
-
-    return refuse
+    def __call__(self, *_: Any) -> NoReturn:
+        raise argparse.ArgumentError(self, f"ab's, not here: {NOT_HERE[self.option_strings[0]]}")
 
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -1922,8 +1698,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--processes", type=number(int, 1, 256), default=1, metavar="N", help="deal the load to N client processes")
     add("--client-cpus", type=CPUS, default=set(), metavar="0,1", help="pin the client (Linux)")
     add("-l", "-r", dest="as_ab", action="store_true", help="as ab, but always so: lengths may vary, errors do not end")
-    for letter, advice in NOT_HERE.items():
-        add(letter, type=instead(advice), nargs="?", const="", help=argparse.SUPPRESS)
+    for letter in NOT_HERE:
+        add(letter, action=NotHere, nargs="?", help=argparse.SUPPRESS)
     add = parser.add_argument_group("what to show and to keep").add_argument
     add("-v", "--verbose", action="store_true", help="show each of several runs in full")
     add("-q", "--quiet", action="store_true", help="show verdicts only")
@@ -1959,8 +1735,7 @@ def check_options(options: argparse.Namespace) -> None:
         raise Problem(f"cannot read {options.body_file}: {error.strerror}") from None
     options.method = "HEAD" if options.head else options.method or ("POST" if options.body else "GET")
     if options.ramp:
-        ramp_s = sum(stage_s for stage_s, _ in options.ramp)
-        options.time_limit = min(ramp_s, options.time_limit or math.inf)
+        options.time_limit = min(sum(stage_s for stage_s, _ in options.ramp), options.time_limit or math.inf)
     elif not options.requests and (options.concurrency or options.rate):
         options.time_limit = options.time_limit or 10.0
     if options.arrivals == "poisson" and options.seed is None:
@@ -2004,46 +1779,36 @@ def split_url(url: str) -> tuple[str, int, str]:
 
 
 def resolve(host: str, port: int) -> tuple[Any, ...]:
-    """The address to ask: of several (localhost is 127.0.0.1 and ::1) the first that somebody listens on.
-
-    Raises Problem for an unknown name, and where every address refuses: then there is nothing to measure.
-    """
+    """The address to ask: of several (localhost is 127.0.0.1 and ::1) the first that somebody listens on. Raises
+    Problem for an unknown name, and where every address refuses."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise Problem(f"cannot resolve {host!r}: {getattr(error, 'strerror', error)}") from None
     found.sort(key=lambda info: info[0] != socket.AF_INET)  # that is where servers on `localhost` listen
-    refused = 0
+    codes = []
     for family, kind, _, _, address in found:
         with socket.socket(family, kind) as sock:
             sock.settimeout(2)
-            code = sock.connect_ex(address)
-        if not code:
+            codes.append(sock.connect_ex(address))
+        if not codes[-1]:
             return address
-        refused += code == errno.ECONNREFUSED
-    if refused == len(found):
+    if set(codes) == {errno.ECONNREFUSED}:
         raise Problem(f"nothing listens on {host}:{port}")
     return found[0][4]
 
 
 def check_file_limit(pace: Pace) -> None:
-    """Raise the soft limit of open files as far as a load needs it; Problem if that is not allowed.
-
-    An open loop opens what it needs: it gets all that is allowed.
-    """
+    """Raise the soft limit of open files as far as a load needs it (an open loop: as far as is allowed), or Problem."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited, sockets = resource.RLIM_INFINITY, pace.most_under_way
-    if soft == unlimited:
-        return
+    sockets, is_bounded = pace.most_under_way, hard != resource.RLIM_INFINITY
+    needed = sockets + 64
     if pace.rate or sockets == math.inf:
-        most = max(soft, min(hard, 1_048_576) if hard != unlimited else 65_536)
-        needed = min(most, int(min(sockets, most)) + 64)
-    else:
-        needed = int(sockets) + 64
-        if hard != unlimited and hard < needed:
-            raise Problem(f"{int(sockets)} requests at once need {needed} open files; the limit is {hard} (ulimit -Hn)")
-    if soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        needed = min(needed, max(soft, min(hard, 1_048_576) if is_bounded else 65_536))
+    elif is_bounded and hard < needed:
+        raise Problem(f"{sockets} requests at once need {needed} open files; the limit is {hard} (ulimit -Hn)")
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(needed), hard))
 
 
 def pin_client(cpus: set[int]) -> None:
@@ -2055,10 +1820,13 @@ def pin_client(cpus: set[int]) -> None:
 
 
 def prepare(options: argparse.Namespace, paces: Sequence[Pace]) -> None:
+    """Raises Problem if this machine cannot send such loads."""
     for pace in paces:
         check_file_limit(pace)
     if options.client_cpus:
         pin_client(options.client_cpus)
+    if options.processes > 1:
+        process_client()
 
 
 # ---------------------------------------------------------------- main
@@ -2066,8 +1834,7 @@ def prepare(options: argparse.Namespace, paces: Sequence[Pace]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = Parser(prog="load.py", description=__doc__, formatter_class=raw, allow_abbrev=False)
+    parser = Parser("load.py", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("url", type=pattern(r"\S+", "a URL without white space"), help="http only")
     add_options(parser)
     parser.add_argument("-e", metavar="FILE", help="percentiles as CSV, as ab writes them")
@@ -2097,20 +1864,19 @@ def run_once(options: argparse.Namespace, command: Sequence[str]) -> int:
     prepare(options, [traffic.pace])
     if not options.quiet:
         printer.show(f"{options.url}\n\n{section('load', render_load(describe(traffic)))}\n")
-    with signals.held():
-        when, measured = datetime.now().isoformat(" ", "seconds"), measure(traffic, address)
-        summary = summarise(traffic, measured)
-        run: LoadRun = {
-            **summary, "when": when, "target": options.url, "warnings": audit(summary),
-            "exchanges": columns_of(measured),
-        }  # fmt: skip
-        document["runs"].append(run)
-        document["complete"] = True
-        output.write(document)
-        write_ab_files(options.e, options.g, summary, measured)
-        printer.show(section("verdict", render_verdict(run)) if options.quiet else render_result(run))
+    signals.is_held = True  # from here on a signal ends the load, not the report
+    when, measured = datetime.now().isoformat(" ", "seconds"), measure(traffic, address)
+    summary = summarise(traffic, measured)
+    run: LoadRun = {**summary, "when": when, "target": options.url, "warnings": audit(summary),
+                    "exchanges": columns_of(measured)}  # fmt: skip
+    document["runs"].append(run)
+    document["complete"] = True
+    output.write(document)
+    write_ab_files(options.e, options.g, measured)
+    printer.show(section("verdict", render_verdict(run)) if options.quiet else render_result(run))
     return signals.exit_code or (1 if run["failed"] else 0)
 
 
 if __name__ == "__main__":
+    sys.modules["load"] = sys.modules["__main__"]  # load_processes.py imports load: this one, not a second
     sys.exit(main())

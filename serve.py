@@ -524,14 +524,14 @@ class GunicornSettings(TypedDict):
 
 
 @functools.lru_cache(64)  # a sweep asks the same of many runs
-def run_quietly(command: tuple[str, ...], cwd: str, _: str | None) -> subprocess.CompletedProcess[str]:
+def run_quietly(command: tuple[str, ...], cwd: str, _: tuple[str | None, ...]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL)
 
 
 def ask_gunicorn(launch: Launch) -> GunicornSettings:
     """Ask gunicorn itself: its options, its configuration file and its environment variables overrule each other."""
     done = run_quietly((sys.executable, "-c", ASK_GUNICORN, *launch.command(0, launch.app)[1:]),
-                       str(APPS) if launch.is_target else os.getcwd(), os.environ.get("GUNICORN_CMD_ARGS"))  # fmt: skip
+                       str(APPS) if launch.is_target else os.getcwd(), (os.environ.get("GUNICORN_CMD_ARGS"), os.environ.get("WEB_CONCURRENCY")))  # fmt: skip
     try:
         found: GunicornSettings = json.loads(done.stdout.splitlines()[-1])
         return found

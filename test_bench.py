@@ -21,6 +21,7 @@ import bench
 import explain
 import load
 import serve
+import sweep
 from test_load import keep_answering, reset, stub
 from test_serve import QUICK, log_line, run_bench
 
@@ -51,7 +52,8 @@ def imported_by(path: Path) -> set[str]:
     ("script", "ours"),
     [
         ("slots", set()),
-        ("load", set()),
+        ("load", {"load_processes"}),  # in a function: only where --processes asks for it
+        ("load_processes", {"load"}),
         ("serve", {"slots"}),
         ("limits", set()),
         ("explain", {"slots", "limits", "serve", "load"}),
@@ -62,6 +64,11 @@ def imported_by(path: Path) -> set[str]:
 def test_no_import_runs_upwards_and_the_scripts_need_only_python(script, ours):
     imported = imported_by(HERE / f"{script}.py")
     assert imported - set(sys.stdlib_module_names) == ours
+
+
+def test_load_needs_no_other_file_until_it_is_asked_for_several_processes():
+    code = "import load, sys; sys.exit('load_processes' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=HERE).returncode == 0
 
 
 def test_the_suites_import_nothing_above_them():
@@ -392,9 +399,29 @@ def test_the_report_in_the_readme_is_the_committed_run():
     document = json.loads((HERE / "logs/example/run.json").read_text())
     (run,) = document["runs"]
     log = serve.parse_access_log((HERE / run["access_log"]).read_text())
-    report = [explain.render_header(document), "", explain.render_prediction(run), "", explain.render_result(run, log)]
+    report = [explain.render_header(document), explain.render_prediction(run), explain.render_result(run, log)]
     assert "\n".join(report) + "\n" in code_blocks("text")
     assert run["log_lines"] == len(log.lines) == 16
+
+
+def test_every_figure_of_the_readmes_results_is_in_the_committed_report():
+    reported = set(re.findall(r"\d[\d.,]*\d|\d", (HERE / "logs/example/report.md").read_text()))
+    results = "".join(re.findall(r"^## (?:Findings|Three posts|How far).*?(?=^## )", README, re.MULTILINE | re.DOTALL))
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)|^## .*$", "", results, flags=re.MULTILINE | re.DOTALL)
+    figures = re.findall(r"\d[\d.,]*\d|\d", prose)
+    assert len(figures) > 25
+    assert [figure for figure in figures if figure not in reported] == []
+
+
+def test_the_headline_of_every_committed_suite_stands_in_the_readme():
+    flowing = " ".join(README.split())
+    for file in (HERE / "logs/example").glob("sweep-*.json"):
+        document = sweep.read(file)
+        assert [line for line in sweep.suite_of(document).headline(document) if line not in flowing] == []
+
+
+def test_the_readme_can_be_read_in_three_minutes():
+    assert len(README.splitlines()) <= 220
 
 
 def test_the_lines_that_the_readme_walks_through_are_in_the_committed_log():

@@ -1328,6 +1328,43 @@ def test_a_signal_to_several_processes_ends_them_with_their_figures(tmp_path):
     assert run["answered"] > 0 and run["sent"] == run["answered"] + run["failed"]
 
 
+SIGNAL_WHILE_CHILDREN_BEGIN = """
+import os, signal, sys, time
+import load
+fork, forked = os.fork, []
+
+def slow_fork():
+    pid = fork()
+    forked.append(pid)
+    if not pid:
+        time.sleep(0.5)
+    elif len(forked) == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return pid
+
+os.fork = slow_fork
+sys.exit(load.main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_just_after_a_fork_kills_no_client_process(tmp_path):
+    with stub(slowly_answering) as (host, port):
+        line = [f"http://{host}:{port}/", "-c", "4", "-t", "60", "--processes", "2", "--json", str(tmp_path / "x")]
+        done = subprocess.run([sys.executable, "-c", SIGNAL_WHILE_CHILDREN_BEGIN, *line], cwd=HERE, timeout=30)
+    (run,) = json.loads((tmp_path / "x").read_text())["runs"]
+    assert (done.returncode, run["stopped"]) == (143, "SIGTERM")
+    assert not run["errors"].keys() - {"interrupted"}
+
+
+def test_alone_in_an_empty_folder_several_processes_are_refused_in_a_line(tmp_path):
+    (tmp_path / "load.py").write_bytes((HERE / "load.py").read_bytes())
+    with stub(keep_answering) as (host, port):
+        line = [sys.executable, "load.py", f"http://{host}:{port}/", "-n", "20", "--processes", "2"]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"load\.py: --processes needs load_processes\.py beside load\.py: .*\n", done.stderr)
+
+
 # ---------------------------------------------------------------- ApacheBench's letters
 
 

@@ -310,7 +310,7 @@ def render(result: Results, slots_in_all: int | None, wait_s: float | None, log:
         parts.append(table(["request", "count", "share", "failed", "p50, ms", "p99, ms"], rows))
     parts += [f"Failed, {failure.times} times: {failure.name}: {failure.error}" for failure in result.failed]
     parts.append(
-        "Locust keeps times from 0.1 s on with two digits (147 ms is 150), and no raw times. One queue is the best case:"
+        "Locust keeps times from 0.1 s on with two digits (147 ms is 150), none raw. One queue is the best case:"
         " of several processes that which holds more of the kept connections answers each of them later."
     )
     return "\n\n".join(parts)
