@@ -50,6 +50,8 @@ def send(traffic: Traffic, address: tuple[Any, ...], numbered: bool, progress: C
         for number in range(processes):
             reader, writer = os.pipe()
             if not (pid := os.fork()):
+                for inherited in (reader, *pipes):  # or a write to a pipe whose reader is gone would wait for ever
+                    os.close(inherited)
                 os._exit(child(part, (number, processes), begun_s, counts[2 * number : 2 * number + 2], writer, before))
             os.close(writer)
             pids.append(pid)
@@ -90,6 +92,8 @@ def child(send_part: Callable[..., Measured], share: tuple[int, int], begun_s: f
         with os.fdopen(writer, "wb") as pipe:
             pickle.dump(measured, pipe, pickle.HIGHEST_PROTOCOL)
         return 0
+    except BrokenPipeError:  # nobody would read the result
+        return 1
     except BaseException as error:  # whatever it is, the child must not run on into its parent's code
         load.say(f"client process {share[0]}: {error!r}")
         return 1

@@ -107,6 +107,10 @@ SERVERS = {
     ),
     "gunicorn-asgi": Server(GUNICORN + " --worker-class asgi", WORKERS, "asgi", "gunicorn", BY_HANDLER, ""),
     "uvicorn": Server("uvicorn --host 127.0.0.1 --port {port}", WORKERS, "asgi", "uvicorn", BY_HANDLER, ""),
+    "hypercorn": Server("hypercorn --bind 127.0.0.1:{port}", WORKERS, "asgi", "hypercorn", BY_HANDLER, ""),
+    "granian": Server(
+        "granian --interface asgi --host 127.0.0.1 --port {port}", WORKERS, "asgi", "granian", BY_HANDLER, "",
+    ),
 }  # fmt: skip
 GUNICORN_CLASSES = {  # the last part of gunicorn's worker_class, as it is in force -> the row above
     "sync": "gunicorn", "gthread": "gunicorn-threads", "gevent": "gunicorn-gevent", "asgi": "gunicorn-asgi",
@@ -530,8 +534,9 @@ def run_quietly(command: tuple[str, ...], cwd: str, _: tuple[str | None, ...]) -
 
 def ask_gunicorn(launch: Launch) -> GunicornSettings:
     """Ask gunicorn itself: its options, its configuration file and its environment variables overrule each other."""
-    done = run_quietly((sys.executable, "-c", ASK_GUNICORN, *launch.command(0, launch.app)[1:]),
-                       str(APPS) if launch.is_target else os.getcwd(), (os.environ.get("GUNICORN_CMD_ARGS"), os.environ.get("WEB_CONCURRENCY")))  # fmt: skip
+    command = (sys.executable, "-c", ASK_GUNICORN, *launch.command(0, launch.app)[1:])
+    known = tuple(os.environ.get(name) for name in ("GUNICORN_CMD_ARGS", "WEB_CONCURRENCY"))
+    done = run_quietly(command, str(APPS) if launch.is_target else os.getcwd(), known)
     try:
         found: GunicornSettings = json.loads(done.stdout.splitlines()[-1])
         return found
@@ -726,6 +731,8 @@ def start_server(
         "PYTHONPATH": os.pathsep.join(filter(None, places)),
         "PYTHONUNBUFFERED": "1",
     }
+    if launch.server == "hypercorn":
+        env["BENCH_WRAP"] = SERVERS[launch.server].wrapper
     env |= dict(launch.env)
     if launch.pool:
         env |= {"DATABASE_URL": database_url, "POOL_SIZE": str(launch.pool)}

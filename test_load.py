@@ -1356,6 +1356,26 @@ def test_a_signal_just_after_a_fork_kills_no_client_process(tmp_path):
     assert not run["errors"].keys() - {"interrupted"}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="ps --ppid")
+def test_no_client_process_outlives_an_end_without_a_report(tmp_path):
+    with stub(keep_answering) as (host, port):
+        line = [*LOAD, f"http://{host}:{port}/", "-c", "4", "-t", "60", "-k", "--processes", "2", "-q"]
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while len(children := children_of(process.pid)) < 2:
+            time.sleep(0.05)
+        time.sleep(2.0)  # until a result is more than a pipe holds
+        os.kill(process.pid, signal.SIGSTOP)  # so that both signals are there at once
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        os.kill(process.pid, signal.SIGCONT)
+        code, (_, err) = process.wait(timeout=30), process.communicate()
+    assert code in (130, 143) and err == "load.py: interrupted\n"
+    ends_s = time.monotonic() + 5
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < ends_s:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
 def test_alone_in_an_empty_folder_several_processes_are_refused_in_a_line(tmp_path):
     (tmp_path / "load.py").write_bytes((HERE / "load.py").read_bytes())
     with stub(keep_answering) as (host, port):
