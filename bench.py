@@ -169,13 +169,8 @@ def make_plans(options: argparse.Namespace) -> list[Plan]:
     """One plan for each target and path, or a Problem that says which name or number is wrong."""
     if options.url:
         host, port, path = load.split_url(options.url)
-        plans = [
-            Plan(
-                options.url,
-                load.traffic_of(options, host, port, path),
-                wait_s=options.task_time and float(options.task_time),
-            )
-        ]
+        traffic = load.traffic_of(options, host, port, path)
+        plans = [Plan(options.url, traffic, wait_s=stated_wait_s(options), stated_slots=options.slots)]
     elif options.app:
         plans = [plan_app(options, path) for path in options.path or ["/"]]
     else:

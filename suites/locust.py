@@ -262,9 +262,18 @@ def percentiles_row(result: Results, slots_in_all: int | None, wait_s: float | N
     due_s = (figures["median_s"], figures["p95_s"], figures["p99_s"]) if figures else (None, None, None)
     measured_s = (result.total.p50_s, result.total.p95_s, result.total.p99_s)
     return [
-        [name, "-" if due is None else short(due * 1000), short(at_s * 1000), per_cent_of(due, at_s)]
+        [name, "-" if due is None else digits(due * 1000), digits(at_s * 1000), per_cent_of(due, at_s)]
         for name, due, at_s in zip(("p50, ms", "p95, ms", "p99, ms"), due_s, measured_s, strict=True)
     ]
+
+
+def digits(value: float) -> str:
+    """Three significant digits of a rate or of milliseconds.
+
+    >>> digits(99.99999), digits(3.14159)
+    ('100', '3.10')
+    """
+    return short(round(value, 1))
 
 
 def per_cent_of(predicted: float | None, measured: float) -> str:
@@ -283,12 +292,12 @@ def render(result: Results, slots_in_all: int | None, wait_s: float | None, log:
         parts[0] += f", {plural(len(noted['workers']), 'worker')}" if noted["workers"] else ""
     parts += degraded(result)
     counts = f"{plural(total.requests, 'request')}, {total.failures} failed"
-    parts.append(f"{counts}; {short(total.rps)}/s from the first to the last answer, as Locust counts.")
+    parts.append(f"{counts}; {digits(total.rps)}/s from the first to the last answer, as Locust counts.")
     if log:
         parts.append(log_line(result, log))
     if slots_in_all and wait_s:
         at_most = (
-            f"S / t = {slots_in_all} / {slots.seconds(wait_s)} = {short(slots_in_all / wait_s)} requests/s at most"
+            f"S / t = {slots_in_all} / {slots.seconds(wait_s)} = {digits(slots_in_all / wait_s)} requests/s at most"
         )
         parts.append(f"{at_most}; at each moment min(users, S) / t. *Given the users*: those that Locust had then.")
     else:
@@ -297,16 +306,16 @@ def render(result: Results, slots_in_all: int | None, wait_s: float | None, log:
         )
     if levels := levels_of(result, slots_in_all, wait_s):
         known = [
-            ["-" if rps is None else short(rps) for rps in (level.predicted_rps, level.given_rps)] for level in levels
+            ["-" if rps is None else digits(rps) for rps in (level.predicted_rps, level.given_rps)] for level in levels
         ]
-        rows = [[level.name, *cells, short(level.measured_rps), per_cent_of(level.predicted_rps, level.measured_rps)]
+        rows = [[level.name, *cells, digits(level.measured_rps), per_cent_of(level.predicted_rps, level.measured_rps)]
                 for level, cells in zip(levels, known, strict=True)]  # fmt: skip
         parts.append(table(["stage", "predicted, requests/s", "given the users", "measured", "of predicted"], rows))
     parts.append(table(["all stages", "predicted, one queue", "measured", "of predicted"],
                        percentiles_row(result, slots_in_all, wait_s)))  # fmt: skip
     if len(result.kinds) > 1:
         rows = [[row.name, str(row.requests), f"{row.requests / (total.requests or 1):.1%}", str(row.failures),
-                 short(row.p50_s * 1000), short(row.p99_s * 1000)] for row in result.kinds]  # fmt: skip
+                 digits(row.p50_s * 1000), digits(row.p99_s * 1000)] for row in result.kinds]  # fmt: skip
         parts.append(table(["request", "count", "share", "failed", "p50, ms", "p99, ms"], rows))
     parts += [f"Failed, {failure.times} times: {failure.name}: {failure.error}" for failure in result.failed]
     parts.append(
