@@ -713,7 +713,7 @@ def limits_of(run: Finding) -> list[Limit]:
         if binds:
             binding.append(resource)
 
-    if run["slow_connects"] or (run["kernel"].get("ListenOverflows") and run["slow_waits"]):
+    if any(warned["id"] == "backlog-overflow" for warned in load.audit(run)):
         late = max(run["slow_connects"], run["slow_waits"])
         add("backlog", 1.0, None, f"{plural(late, 'connection')} waited a second or more for TCP to try again", True)
     if total and wait_s and answered:

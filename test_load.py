@@ -1368,8 +1368,8 @@ def test_no_client_process_outlives_an_end_without_a_report(tmp_path):
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         os.kill(process.pid, signal.SIGCONT)
-        code, (_, err) = process.wait(timeout=30), process.communicate()
-    assert code in (130, 143) and err == "load.py: interrupted\n"
+        _, err = process.communicate(timeout=30)
+    assert process.returncode in (130, 143) and err == "load.py: interrupted\n"
     ends_s = time.monotonic() + 5
     while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < ends_s:
         time.sleep(0.05)

@@ -149,7 +149,7 @@ def test_counts_are_compared_with_the_servers_log(tmp_path, capsys):
 
 
 def test_failures_are_named_and_kinds_have_their_shares(tmp_path, capsys):
-    stats, times_ms = run_in(tmp_path), (100, 110, 150, 210)
+    stats, times_ms = run_in(tmp_path, requests=200, failures=7), (100, 110, 150, 210)
     write_csv(stats, STATS, line("GET", "/v1/books/{id}", 140, 0, times_ms), line("POST", "/v1/books", 60, 7, times_ms),
               line("", "Aggregated", 200, 7, times_ms))  # fmt: skip
     write_csv(tmp_path / "books_failures.csv", ("Method", "Name", "Error", "Occurrences", "First Seen", "Last Seen"),

@@ -165,6 +165,9 @@ def begin(environment, **_):
     def write(**_):
         if not prefix or not begun_s:
             return
+        for worker in getattr(runner, "clients", {}).values():
+            if worker.state == STATE_MISSING and lost_s.get(worker.id) is None:  # the last one: Locust stops at once
+                lost_s[worker.id] = round(time.time() - begun_s[0], 1)
         total = environment.stats.total
         failed = total.num_fail_per_sec
         good = {second: count - failed.get(second, 0) for second, count in total.num_reqs_per_sec.items()}

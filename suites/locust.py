@@ -246,7 +246,7 @@ def degraded(result: Results) -> list[str]:
 
 def log_line(result: Results, log: serve.AccessLog) -> str:
     """Locust's count beside the server's."""
-    lines, counted = len(log.lines), result.total.requests
+    lines, counted = len(log.lines), (result.noted or {}).get("requests", result.total.requests)
     pids = Counter(line.pid for line in log.lines)
     same = "the same" if lines == counted else f"{abs(lines - counted)} {'more' if lines > counted else 'fewer'}"
     shares = " + ".join(str(count) for _, count in pids.most_common())
@@ -291,7 +291,9 @@ def render(result: Results, slots_in_all: int | None, wait_s: float | None, log:
         parts[0] += f": workload {noted['workload']}, up to {most} users in {last_s:g} s"
         parts[0] += f", {plural(len(noted['workers']), 'worker')}" if noted["workers"] else ""
     parts += degraded(result)
-    counts = f"{plural(total.requests, 'request')}, {total.failures} failed"
+    requests, failures = (noted["requests"], noted["failures"]) if noted else (total.requests, total.failures)
+    of_them = " (in Locust's percentiles, too)" if failures else ""
+    counts = f"{plural(requests, 'request')}, {failures} failed{of_them}"
     parts.append(f"{counts}; {digits(total.rps)}/s from the first to the last answer, as Locust counts.")
     if log:
         parts.append(log_line(result, log))
