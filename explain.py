@@ -602,7 +602,7 @@ MOST_ESTIMATED = 20_000  # answers that are looked at: some seconds
 
 def estimate_of(
     run: Finding, exchanges: load.Exchanges, begun_s: float, lone_s: Sequence[float], installed: frozenset[str] | None,
-    python: tuple[int, int], holds: bool,
+    python: tuple[int, int], holds: bool = False,
 ) -> limits.Estimate | None:  # fmt: skip
     """The slots from the answers alone, and what may be behind them; None for other loads than bursts and users."""
     count = run["sent"] if run["mode"] == "burst" else run["concurrency"]

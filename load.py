@@ -1267,7 +1267,9 @@ def audit(run: Summary) -> list[Warned]:
         warn("never-left", f"{run['due']} requests were due, {sent} left: {run['due'] - sent} never did",
              "this client cannot send as fast as that: overloaded", f"lower --rate, {more_cpus}")  # fmt: skip
     overflows, slow_waits = kernel.get("ListenOverflows", 0), run["slow_waits"]
-    if run["slow_connects"] or (overflows and slow_waits):
+    # As many overflows as late answers at the least, and those the smaller part: rounds of a second are late, too.
+    retried = 0 < slow_waits <= min(overflows, run["answered"] / 2)
+    if run["slow_connects"] or retried:
         warn("backlog-overflow",
              f"{plural(max(run['slow_connects'], slow_waits), 'connection')} took a second or more longer than others;"
              f" the kernel counted {overflows} listen-queue overflows and {kernel.get('TCPSynRetrans', 0)} SYN"

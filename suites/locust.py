@@ -246,7 +246,7 @@ def degraded(result: Results) -> list[str]:
 
 def log_line(result: Results, log: serve.AccessLog) -> str:
     """Locust's count beside the server's."""
-    lines, counted = len(log.lines), (result.noted or {}).get("requests", result.total.requests)
+    lines, counted = len(log.lines), result.noted["requests"] if result.noted else result.total.requests
     pids = Counter(line.pid for line in log.lines)
     same = "the same" if lines == counted else f"{abs(lines - counted)} {'more' if lines > counted else 'fewer'}"
     shares = " + ".join(str(count) for _, count in pids.most_common())
