@@ -289,6 +289,16 @@ def test_a_balancer_of_machines_leaves_the_queues_within_them():
     assert across < p99_wait_s("exp", "random", "random")
 
 
+def test_the_table_of_balancers_is_what_the_simulation_gives():
+    rows = re.findall(r"^\| (.+?) \| (\d+) ms \| (\d+) ms \|$", (HERE / "more-machines.md").read_text(), re.MULTILINE)
+    dealt = [(), ("least connections",) * 2, ("in turn",) * 2, ("least connections", "random"), ("in turn", "random"),
+             ("random", "random")]  # fmt: skip
+    assert len(rows) == len(dealt)
+    for (name, *stated), how in zip(rows, dealt, strict=True):
+        found = [p99_wait_s(distribution, *how) * 1000 for distribution in ("constant", "exp")]
+        assert found == pytest.approx(list(map(float, stated)), rel=0.05), name
+
+
 # ---------------------------------------------------------------- the locustfile, with Locust
 
 

@@ -179,7 +179,7 @@ def short(value: float) -> str:
     """
     if abs(value) >= 100 or value == 0 or isinstance(value, int):
         return f"{value:.0f}"
-    return f"{value:#.3g}"
+    return f"{value:#.3g}".rstrip(".")
 
 
 def spread(values: Sequence[float], unit: str = "") -> str:
