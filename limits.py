@@ -10,7 +10,6 @@ answers give the same estimate.
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from itertools import pairwise
@@ -134,9 +133,8 @@ def judge(seen: Seen) -> Estimate:
         return seen.says(kind, None, 1, None, f"alone it took {seen.wait_s:.2g} s: too short to tell waiting from CPU")
     if found := nobody_waited(seen) or held_back(seen):
         return found
-    begin_s, n = seen.answered[0] - seen.wait_s, len(seen.answered)
-    later = seen
-    if begin_s < 0.4 * seen.wait_s + 3 * seen.own_s(n):  # a server may accept all requests before it serves the first
+    begin_s, later = seen.answered[0] - seen.wait_s, seen
+    if begin_s < 0.4 * seen.wait_s + 3 * seen.own_s(seen.at_once):  # it accepts all before it serves the first
         later = seen._replace(sent=[max(sent, begin_s) for sent in seen.sent])
     return in_rounds(seen) or in_rounds(later) or unlike(later) or blurred(later)
 
@@ -233,12 +231,11 @@ def nobody_waited(seen: Seen) -> Estimate | None:
     """All were answered as fast as alone: a limit, if there is one, is not below what was under way at once."""
     wait_s = seen.wait_s
     usual_s = wait_s * (1 + seen.error) * (1 + max(0.35, 4 * seen.jitter)) + 0.003
-    slow_s = 1.5 * wait_s * (1 - min(seen.error, 0.3)) + 0.003
     if fmean(seen.latencies) > 1.15 * wait_s * (1 + seen.error) + 0.003 or max(seen.latencies) > usual_s:
         return None
     under_way = max(k + 1 - bisect_right(seen.answered, sent) for k, sent in enumerate(seen.sent))
-    fast = fmean(latency <= slow_s for latency in seen.latencies)
-    low = max(1, int(min(seen.at_once, under_way) * fast))
+    slow_s = sorted(seen.latencies)[len(seen.latencies) * 95 // 100]  # what is beyond the wait, was spent in a queue
+    low = max(1, int(min(seen.at_once, under_way) * min(1, (1.05 * wait_s + 0.003) / slow_s)))
     text = f"all {len(seen.answered)} were answered within {max(seen.latencies):.3g} s, alone it took {wait_s:.3g} s"
     return seen.says("none", None, low, None, f"{text}: no limit up to {low}, the most that were under way")
 
@@ -260,14 +257,15 @@ def held_back(seen: Seen) -> Estimate | None:
         return seen.says("slots", 1, 1, 1, *texts, "with the CPU idle: a blocked event loop")
     if first_s - wait_s < 1.5 * seen.own_s(n):
         return seen.says("unknown", None, 1, None, *texts, "two passes through the slots, or CPU")
-    if margin < 0.04 and abs(rounds - round(rounds)) < 0.1:
-        before = round(rounds) - 1
+    fewest = (last_s - seen.own_s(n)) / wait_s  # rounds, if CPU took its time beside them
+    if margin < min(0.04, 0.3 / rounds) and math.floor(rounds + 0.1) == math.ceil(fewest - 0.1):
+        before = math.floor(rounds + 0.1) - 1
         low, high = math.ceil(n / (before + 1)), math.ceil(n / before) - 1
         if len(found) == 2 and len(found[0]) % before == 0 and low <= len(found[0]) // before <= high:
             low = high = len(found[0]) // before  # those of the last, partial round come one wait after all others
     else:
         low = math.ceil(n / rounds * (1 - margin))
-        high = max(low, math.ceil(n / max(0.5, rounds * (1 - margin) - 1 - 2 * seen.jitter)))
+        high = max(low, min(n - 1, math.ceil(n / max(1.0, fewest * (1 - margin) - 1 - 2 * seen.jitter))))
     return seen.says("two-pass", low if low == high else None, low, high, *texts, TWO_PASS)
 
 
@@ -353,7 +351,7 @@ def blurred(seen: Seen) -> Estimate:
     if 0.75 < by_rate < 1.3 and held > n / 2 and begin_s > 2 * wait_s and not seen.cpu_limits():
         return seen.says("slots", 1, 1, 1, *texts, "one at a time, most answers held back: a blocked event loop")
     if (by_rate > n / 3 or most >= seen.at_once) and not seen.cpu_limits():
-        waited = bisect_right(seen.answered, seen.sent[0] + 1.3 * wait_s * (1 - min(0.3, seen.error)))
+        waited = bisect_right(seen.answered, 1.3 * wait_s * (1 - min(0.3, seen.error)))
         return seen.says("unknown", None, max(1, waited), None, *texts, "fewer than three rounds: no number")
     early = work(seen.sent, seen.answered[: n // 3], wait_s)
     if seen.processes != 1 and early > 1.2 * by_rate:
@@ -368,8 +366,11 @@ def blurred(seen: Seen) -> Estimate:
         return seen.says("cpu", None, 1, None, *texts, reason)
     if not 0.5 < wait_s / each_s / by_rate < 2 or most < 0.95:
         return seen.says("unknown", None, 1, None, *texts, "the two disagree: these waits are not like those alone")
-    kind: Kind = "smeared" if seen.jitter < 0.03 or seen.overtakes(by_rate) else "slots"
-    return seen.says(kind, max(1, round(by_rate)), max(1, int(least)), math.ceil(most), *texts, "no clear rounds")
+    disorder = seen.overtakes(by_rate)  # of a pool, or of processes with uneven shares
+    kind: Kind = "smeared" if disorder or seen.jitter < 0.03 else "slots"
+    high = None if disorder and seen.processes != 1 else math.ceil(most)
+    reason = "no clear rounds" + ", not first come, first served" * disorder
+    return seen.says(kind, max(1, round(by_rate)), max(1, int(least)), high, *texts, reason)
 
 
 # ---------------------------------------------------------------- probe
@@ -415,15 +416,13 @@ def next_burst(
 
 
 def conclude(done: Sequence[Burst]) -> Estimate:
-    """Of the bursts of a probe the one that says most: the last, or the narrowest that agrees with it."""
-    last = done[-1].found
-    if last["slots"] and last["high"]:
-        agreeing = [b.found for b in done if last["low"] <= (b.found["slots"] or 0) <= last["high"]]
-        return min(agreeing, key=lambda found: (found["high"] or math.inf) - found["low"])
-    return {
-        **last,
-        "low": max(last["low"], *(b.found["low"] for b in done if b.found["kind"] in ("none", last["kind"]))),
-    }
+    """Of the bursts of a probe the one that says most: the narrowest that agrees with the last."""
+    last, vague = done[-1].found, ("none", "unknown", "cpu")
+    if last["kind"] in vague:
+        return {**last, "low": max(b.found["low"] for b in done if b.found["kind"] in ("none", last["kind"]))}
+    top, named = last["high"] or (last["slots"] or 0) * 1.1, [b.found for b in done if b.found["kind"] not in vague]
+    agreeing = [f for f in named if f["low"] <= top and last["low"] <= (f["slots"] or f["high"] or 0)]
+    return min([*agreeing, last], key=lambda found: (found["high"] or math.inf) - found["low"])
 
 
 # ---------------------------------------------------------------- name the limit
@@ -596,36 +595,3 @@ def two_pools(requests: int, threads: int, connections: int) -> int:
     while waiting >= 0:
         failed, waiting, turn = failed + turn, waiting - turn, threads - turn
     return failed
-
-
-def two_pools_suspect(
-    requests: int, wait_s: float, answered_after_s: Sequence[float], failed_after_s: Sequence[float], log: str = ""
-) -> Suspect | None:
-    """Recognise the stall of two pools: nobody is answered before a time-out, and two_pools() or more fail.
-
-    More, when a busy server gives the threads back too late for those that began to wait a little after the first.
-
-    log: the server's, if it can be read: SQLAlchemy names the pool's sizes there. Otherwise the usual pools are tried.
-    """
-    failed = sorted(failed_after_s)
-    if not failed or failed[0] < max(0.5, 5 * wait_s) or min(answered_after_s, default=math.inf) < 0.9 * failed[0]:
-        return None
-    if any(abs(after / failed[0] - round(after / failed[0])) > 0.15 for after in failed):
-        return None
-    named = re.search(r"size (\d+) overflow (\d+) reached", log)
-    pools = [int(named[1]) + int(named[2])] if named else [15, 4, 10, 5, 20]
-    fitting = [size for size in pools if 0 < two_pools(requests, 40, size) <= len(failed) <= requests - size]
-    if not fitting:
-        return None
-    connections = fitting[0]
-    good_s = math.ceil(requests / connections) * wait_s
-    return {
-        "what": f"two pools: 40 threads and {connections} connections, each held while the other is waited for",
-        "setting": "the session opened inside the handler (`with Session(engine)`), or no response model",
-        "default": f"all stops from {40 + connections} at once, for the pool's time-out of {failed[0]:.2g} s",
-        "source": "starlette/concurrency.py:34; sqlalchemy/pool/impl.py:77",
-        "predicted_effect": f"with the session opened inside the handler {requests} would take {good_s:.3g} s "
-        f"and none fail; now {len(failed)} failed. More threads or connections only move the threshold, their sum",
-        "how_to_tell": f"{39 + connections} at once run well, {40 + connections} stop; "
-        "the server's log says: QueuePool limit ... reached",
-    }

@@ -17,7 +17,7 @@ who ask again at once wait c t / S.
     python slots.py --ramp 5s:50,10s:200 --slots 16 --wait 0.05
     python slots.py --rate 384 -t 10 --slots 16 --wait 0.05           open loop
     python slots.py --rate 256 --arrivals poisson --slots 16 --wait 0.05
-    python slots.py --rate 256 --wait 0.05 --p99 0.1     how many slots? whose settings?
+    python slots.py --rate 256 --wait 0.05 --p99 0.1      how many slots, then?
 
     --workers 4         four processes, a queue each, every request to the next
                         one: an even split
