@@ -644,9 +644,9 @@ def stall_of(run: Finding, exchanges: load.Exchanges, begun_s: float) -> tuple[f
     ends = sorted((at - begun_s, status) for at, status in zip(exchanges.answered_s, exchanges.status, strict=True))
     times = [0.0, *(at for at, _ in ends)]
     gap_s, began_s = max((after - before, before) for before, after in itertools.pairwise(times))
-    freed = [status for at, status in ends if at >= began_s + gap_s - 0.001][:1]
-    long_s = max(10 * run["lone_s"], 0.5)
-    return (began_s, began_s + gap_s) if gap_s > long_s and freed and not 200 <= freed[0] < 300 else None
+    until_s = began_s + gap_s
+    freed = any(until_s - 0.001 <= at <= until_s * 1.1 and not 200 <= status < 300 for at, status in ends)
+    return (began_s, until_s) if freed and gap_s > max(10 * run["lone_s"], 0.5) else None
 
 
 def two_pools(run: Finding, stall: tuple[float, float], threads: int, holds: bool) -> tuple[str, limits.Suspect]:

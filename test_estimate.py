@@ -1,3 +1,19 @@
+"""Tests of the estimate: servers made of a queue and a heap, whose slots are known, probed as a real one would be."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+import pytest
+
+from limits import LIMITS, Burst, Estimate, conclude, estimate, fit, holds, next_burst, suspects, two_pools, work
+
 # ---------------------------------------------------------------- servers that are not there
 
 

@@ -39,7 +39,8 @@ def run_of(**changes: Any) -> Any:
         ([(2.0, 500)] * 5 + [(2.1, 200)] * 5, (0.0, 2.0)),
         ([(0.1, 200), (0.5, 200), (1.0, 200), (1.5, 200), (2.0, 500)], None),  # others are served all the time
         ([(0.1, 500)] * 10, None),  # it fails at once
-        ([(2.0, 200)] * 5 + [(2.1, 500)] * 5, None),  # the first after the silence is an answer: it was only slow
+        ([(2.0, 200)] * 5 + [(2.1, 500)] * 5, (0.0, 2.0)),  # who is freed first may be answered first
+        ([(2.0, 200)] * 5 + [(2.5, 500)] * 5, None),  # it was slow, and failed for its own reasons
     ],
 )
 def test_a_stall_is_a_silence_that_a_failure_ends(ends, stall):
