@@ -12,18 +12,22 @@ why measured and predicted differ, and shows the access log in batches.
     python bench.py --target flask-gunicorn --workers 8 --task-time 0.2
     python bench.py --list                           the targets
 
-    python bench.py --app main:app --server uvicorn --path /items -n 100
+    python bench.py --app main:app --path /items -n 100     your own service
+    python bench.py --app main:app --path /items --probe    how many at a time?
     python bench.py --url http://127.0.0.1:8000/ -n 5000 -c 500 -k
+    python bench.py --app main:app --find-rate --p99 0.1    the highest rate
+    python bench.py --app main:app --fail-if 'p99>0.1'      for CI: exit code 1
 
 No -c sends all requests at once (the burst); -c N keeps N under way (closed
 loop); --rate sends on schedule whatever the server does (open loop); --ramp
 changes the number of users over time. load.py's manual says what each shows.
 
 How it works: slots.py predicts, serve.py starts the server and reads its log,
-load.py sends. Everything a run leaves is in logs/; --json writes all of it, after
-each run. Exit code: 0 all answered (2xx), 1 some requests failed, 2 wrong usage
-or a missing package, 3 the server did not start, 130 or 143 interrupted: what
-was measured until then is reported. Python 3.10 or newer, nothing else.
+load.py sends, limits.py estimates from the answers, explain.py says it. All that
+a run leaves is in logs/; --json writes all of it, after each run. Exit code: 0
+all answered (2xx), 1 some requests failed or --fail-if, 2 wrong usage or a
+missing package, 3 the server did not start, 130 or 143 (128 + the signal)
+interrupted: what was measured is reported. Python 3.10 or newer, nothing else.
 """
 
 from __future__ import annotations

@@ -424,11 +424,6 @@ def test_the_readme_can_be_read_in_three_minutes():
     assert len(README.splitlines()) <= 220
 
 
-def test_the_lines_that_the_readme_walks_through_are_in_the_committed_log():
-    (log,) = (HERE / "logs/example").glob("*.access.log")
-    assert code_blocks("log")[0] in log.read_text()
-
-
 def test_the_code_that_the_readme_shows_is_in_the_apps():
     for block in code_blocks("python"):
         assert any(block in app.read_text() for app in (HERE / "apps").glob("*.py"))
