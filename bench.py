@@ -23,8 +23,8 @@ loop); --rate sends on schedule whatever the server does (open loop); --ramp
 changes the number of users over time. load.py's manual says what each shows.
 
 How it works: slots.py predicts, serve.py starts the server and reads its log,
-load.py sends, limits.py estimates from the answers, explain.py says it. All that
-a run leaves is in logs/; --json writes all of it, after each run. Exit code: 0
+load.py sends, limits.py reads the answers, explain.py says what they say. All
+that a run leaves is in logs/; --json writes it, after each run. Exit code: 0
 all answered (2xx), 1 some requests failed or --fail-if, 2 wrong usage or a
 missing package, 3 the server did not start, 130 or 143 (128 + the signal)
 interrupted: what was measured is reported. Python 3.10 or newer, nothing else.
