@@ -515,7 +515,10 @@ def finished(
     launch = plan.launch
     here = None if not launch else installed_packages() if launch.imported is None else frozenset(launch.imported)
     holds = bool(launch and launch.holds_while_queueing)
-    finding["estimate"] = explain.estimate_of(finding, exchanges, measured.begun_s, lone_s, here, PYTHON, holds)
+    threads = serve.anyio_threads(site.access_log) if site.access_log else slots.ANYIO_THREADS
+    finding["estimate"] = explain.estimate_of(
+        finding, exchanges, measured.begun_s, lone_s, here, PYTHON, holds, threads
+    )
     finding["warnings"] = explain.audit(finding)
     run = cast(Run, finding)  # which may have more
     if books:

@@ -602,7 +602,7 @@ MOST_ESTIMATED = 20_000  # answers that are looked at: some seconds
 
 def estimate_of(
     run: Finding, exchanges: load.Exchanges, begun_s: float, lone_s: Sequence[float], installed: frozenset[str] | None,
-    python: tuple[int, int], holds: bool = False,
+    python: tuple[int, int], holds: bool = False, threads: int = slots.ANYIO_THREADS,
 ) -> limits.Estimate | None:  # fmt: skip
     """The slots from the answers alone, and what may be behind them; None for other loads than bursts and users."""
     count = run["sent"] if run["mode"] == "burst" else run["concurrency"]
@@ -624,7 +624,6 @@ def estimate_of(
         found = {**found, "low": 1, "high": None, "evidence": [*found["evidence"], why]}
     found = with_suspects(found, run, installed, python, failed_after_s)
     if stall := stall_of(run, exchanges, begun_s):
-        threads = run["server_slots"] if isinstance(run["server_slots"], int) else slots.ANYIO_THREADS
         evidence, suspect = two_pools(run, stall, threads, holds)
         found = {**found, "evidence": [evidence, *found["evidence"]], "suspects": [suspect]}
     return found
