@@ -527,6 +527,8 @@ def suspects(
     best, low, high = found["slots"] or found["low"], found["low"], found["high"] or found["slots"] or 0
     if at_once:
         best = low = high = requests - len(failed)
+        if not best:
+            return []  # whoever is never served meets no limit, but an error
     elif found["kind"] in ("none", "cpu", "unknown"):
         return []
     counts = [found["processes"]] if found["processes"] else sorted({1, 2, 4, cpus, 2 * cpus + 1})  # known, or usual

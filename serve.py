@@ -1120,7 +1120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise KeyboardInterrupt
 
     with contextlib.suppress(ValueError):  # not in the main thread
-        for name in (signal.SIGTERM, signal.SIGHUP):
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(name, stop)
     try:
         options = parser.parse_args(join_values(argv))

@@ -22,6 +22,7 @@ import bench
 import load
 import serve
 import slots
+import suites.queues
 import sweep
 
 ODD = [
@@ -132,7 +133,14 @@ def fakes(tmp_path_factory) -> Iterator[int]:
         patch.setattr(serve, "start_server", start_server)
         patch.setattr(serve, "stop_server", lambda _: None)
         patch.setattr(serve, "database_for", no_database)
-        says = {"kind": "asgi", "factory": False, "handler": "async", "thread_passes": []}
+        says = {
+            "kind": "asgi",
+            "factory": False,
+            "handler": "async",
+            "thread_passes": [],
+            "packages": [],
+            "yield_dependencies": 0,
+        }
         patch.setattr(serve, "ask_app", lambda *_: says)
         patch.setattr(serve, "ask_gunicorn", lambda _: settings_of_gunicorn | {"file": {}})
         patch.setattr(serve, "wait_for_log", lambda *_: serve.AccessLog([], []))
@@ -144,6 +152,8 @@ def fakes(tmp_path_factory) -> Iterator[int]:
         patch.setattr(sweep, "sweep", lambda *_: None)
         patch.setattr(sweep, "draw_all", lambda *_: None)
         yield closed
+    for cached in (suites.queues.predicted, sweep.planned):  # with what was faked here
+        cached.cache_clear()
 
 
 def run_main(main: Callable[[Sequence[str]], int], argv: list[str]) -> tuple[int, str, str]:
