@@ -425,7 +425,7 @@ def probe(
             if not size:
                 run["estimate"] = explain.with_suspects(limits.conclude(done), run, installed_packages(), PYTHON)
             bring_home(run)
-            show(explain.render_burst(run, why))
+            show(explain.render_burst(run))
     if done:
         show(explain.render_found(run, why))
 

@@ -1072,8 +1072,8 @@ def render_search(run: RunPlan, what: str) -> str:
     return "\n".join(["", f"{run['target']}  {run['method']} {run['path']}", "", section("load", what), *server, ""])
 
 
-def render_burst(run: Run, why: str) -> str:
-    """One burst of a probe, and why it is not the last, or is."""
+def render_burst(run: Run) -> str:
+    """One burst of a probe."""
     found = run["estimate"]
     words = words_of(found) if found and not run["failed"] else f"{run['failed']} failed"
     return f"{run['sent']:6} at once{run['answered']:7} answered in {time_of(run['measured_s']):>8}  {words}"
