@@ -199,7 +199,7 @@ CODES = {
     ): "INT 1 3, TERM 1 3, HUP 0 3, KILL 3",  # 1: its workers were ready before they heard of it
     ("master", "in the run"): "INT 1, TERM 1, HUP 0 1, KILL 1",  # HUP: new workers take over
     ("worker", "before ready"): "INT 0 3, TERM 0 3, HUP 3, KILL 3",
-    ("worker", "in the run"): "INT 0 1, TERM 0 1, HUP 1, KILL 1",
+    ("worker", "in the run"): "INT 0 1, TERM 0 1, HUP 0 1, KILL 0 1",  # 0: it was hit between two requests
     ("postgres", "before ready"): "INT 2 3, TERM 0 1 2 3, HUP 0 2, KILL 2 3",
     ("postgres", "in the run"): "INT 1, TERM 0 1, KILL 1",  # TERM: it waits until everybody has gone
 }
