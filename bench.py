@@ -369,7 +369,7 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, list[float], int]:
             break
     if plan.wait_s is None and lone_s:
         plan = dataclasses.replace(plan, wait_s=round(statistics.median(lone_s), 6), wait_is_measured=True)
-    return plan, lone_s, sent
+    return explain.with_overhead(plan, lone_s) if plan.traffic.pace.rate else plan, lone_s, sent
 
 
 def execute(
@@ -378,7 +378,8 @@ def execute(
     """Start the server if it is ours, predict, send, stop the server; the run's record and its access log."""
     when, show = datetime.now().isoformat(" ", "seconds"), announce or (lambda _: None)
     own_app = plan.launch is not None and not plan.launch.is_target  # what it is shows once it has started
-    known = not own_app and (plan.wait_s is not None or not explain.lone_requests(plan))
+    learns = plan.wait_s is None or plan.traffic.pace.rate  # from requests alone
+    known = not own_app and not (learns and explain.lone_requests(plan))
     described = explain.describe(plan)
     show(explain.render_prediction(described) if known else explain.render_what_is_sent(described))
     with site_for(plan, options, database) as site:
@@ -440,7 +441,8 @@ def find_rate(
     show(explain.render_search(explain.describe(plan), what))
     with site_for(plan, options, database) as site:
         plan, lone_s, used = send_before(as_started(plan, site), site)
-        first = first_rate(plan, site, lone_s, objective_s, per_cent)
+        plan = explain.with_overhead(plan, lone_s)
+        first = first_rate(plan, site, objective_s, per_cent)
         show(explain.render_first_rate(plan, first, objective_s, per_cent, objectives.MOST_RUNS, options.run_s))
         tried: list[objectives.Tried] = []
         rate: float | objectives.Found = objectives.next_rate(first, objective_s, tried)
@@ -457,13 +459,10 @@ def find_rate(
         show(explain.render_found_rate(rate.rate, rate.low, rate.high, rate.runs, run, objective_s, per_cent, used))
 
 
-def first_rate(plan: Plan, site: Site, lone_s: Sequence[float], objective_s: float, per_cent: int) -> float:
-    """The predicted rate; where slots or wait are not known, 70 % of what a second of eight users gets.
-
-    A request holds its slot as long as it takes alone: the wait, and what this machine adds.
-    """
+def first_rate(plan: Plan, site: Site, objective_s: float, per_cent: int) -> float:
+    """The predicted rate; where slots or wait are not known, 70 % of what a second of eight users gets."""
     if plan.slots and plan.wait_s and plan.slots < math.inf:
-        held_s = max(plan.wait_s + plan.cpu_time_s, min(lone_s, default=0.0))
+        held_s = max(plan.wait_s + plan.cpu_time_s, plan.alone_s)
         return slots.highest_rate(int(plan.slots), held_s, objective_s, per_cent)
     traffic = dataclasses.replace(plan.traffic, pace=load.Pace(concurrency=8, time_limit_s=1.0), port=site.address[1])
     found = load.measure(dataclasses.replace(traffic, warm_up=8), site.address).exchanges

@@ -47,6 +47,7 @@ class Plan:
     subtasks: int = 2
     wait_s: float | None = None  # what one request waits: the task time, a subtask's share of it; None: not known
     wait_is_measured: bool = False  # by requests alone, before the run
+    alone_s: float = 0.0  # what a request takes alone, measured where each millisecond of it counts: at a fixed rate
     stated_slots: int | None = None  # of all processes, by somebody who knows
     cpu_time_s: float = 0.0  # what it computes besides
     distribution: str = "constant"  # of the waits
@@ -106,6 +107,7 @@ class RunPlan(load.Described):
     workload: str | None
     wait_s: float | None
     wait_is_measured: bool
+    alone_s: float | None  # what a request takes alone, taken for the time that it holds its slot; null: its wait is
     warm_up: int  # requests before the run, at once
     lone_requests: int  # and one after the other
     predicted_s: float | None  # how long everything should take; null: not known
@@ -223,13 +225,25 @@ def passes_of(launch: serve.Launch) -> tuple[float, ...]:
 
 
 def held_for(plan: Plan, each: float, wait_s: float) -> float:
-    """How long a request holds its slot: t + s; but not less than its share of the CPUs allows, S s / P.
+    """How long a request holds its slot: t + s, or what it takes alone where that is measured; but not less than its
+    share of the CPUs allows, S s / P.
 
     That is the second resource in one number: X = S / max(t + s, S s / P) = min(S / (t + s), P / s).
     """
     at_once = min(each * plan.workers, plan.traffic.pace.most_under_way)
     processors = min(plan.workers, plan.cpus)  # a Python process computes on one at a time
-    return max(wait_s + plan.cpu_time_s, at_once * plan.cpu_time_s / processors if plan.cpu_time_s else 0.0)
+    share_s = at_once * plan.cpu_time_s / processors if plan.cpu_time_s else 0.0
+    return max(wait_s + plan.cpu_time_s, plan.alone_s, share_s)
+
+
+def with_overhead(plan: Plan, lone_s: Sequence[float]) -> Plan:
+    """At a fixed rate a slot that is held a millisecond longer is a longer queue: the plan with what a request takes
+    alone, unless that is so long that its wait is another one."""
+    alone_s, wait_s = min(lone_s, default=0.0), plan.wait_s
+    if not wait_s or plan.distribution != "constant":
+        return plan
+    longer_wait = alone_s > wait_s + plan.cpu_time_s + most_overhead_s(wait_s)
+    return plan if longer_wait else dataclasses.replace(plan, alone_s=alone_s)
 
 
 def served_connections(plan: Plan) -> float:
@@ -278,6 +292,7 @@ def describe(plan: Plan) -> RunPlan:
         "workload": plan.workload,
         "wait_s": wait_s,
         "wait_is_measured": plan.wait_is_measured,
+        "alone_s": plan.alone_s or None,
         "warm_up": plan.traffic.warm_up,
         "lone_requests": lone_requests(plan),
         "predicted_s": predicted_s,
@@ -339,7 +354,7 @@ def form_of(plan: Plan) -> str:
         text = f"at {most} users: {slots.closed_form(most, total, held_s, pace.think_s)}"
     else:
         text = slots.closed_form(int(pace.concurrency), total, held_s, pace.think_s)
-    if held_s > wait_s + plan.cpu_time_s:
+    if held_s > max(wait_s + plan.cpu_time_s, plan.alone_s):
         text += f" CPU decides here: {seconds(plan.cpu_time_s)} of it a request."
     if (served := served_connections(plan)) < pace.most_under_way:
         text += (
@@ -504,7 +519,7 @@ def band_of(run: Finding, timer_s: float) -> Band | None:
         return None
     alone_s = run["latency_s"]["min"] if run["lone_s"] is None else min(run["lone_s"], run["latency_s"]["min"])
     least_s = wait_s + run["cpu_time_s"] if run["distribution"] == "constant" else alone_s
-    overhead_s = min(max(0.0, alone_s - least_s), 0.2 * wait_s + 0.005)  # more is a longer wait, not an overhead
+    overhead_s = min(max(0.0, alone_s - least_s), most_overhead_s(wait_s))
     processors = max(1, min(run["workers"], run["cpus"]))
     cpu_all_s = ((run["server_cpu_s"] or 0.0) / processors + run["client_cpu_s"]) / (1 - min(0.5, taken_by_others(run)))
     cpu_s = cpu_all_s / answered
@@ -520,6 +535,11 @@ def band_of(run: Finding, timer_s: float) -> Band | None:
         "makespan_s": round(timer_s + count * overhead_s + cpu_all_s, 6),
         "latency_s": round(timer_s + in_a_row * overhead_s + at_once * cpu_s, 6),
     }
+
+
+def most_overhead_s(wait_s: float) -> float:
+    """What this machine may add to a wait; more is a longer wait, not an overhead."""
+    return 0.2 * wait_s + 0.005
 
 
 def taken_by_others(run: Finding) -> float:
@@ -893,6 +913,9 @@ def render_what_is_predicted(run: RunPlan) -> str:
     why, parts = run["why_slots"], []
     if run["wait_is_measured"]:
         parts.append(section("alone", f"a request takes {time_of(run['wait_s'])}: taken for its wait"))
+    if run["alone_s"]:
+        takes = seconds(round(run["alone_s"], 4))
+        parts.append(section("alone", f"a request takes {takes}: taken for the time that it holds its slot"))
     if run["slots_known"]:
         each = "no limit" if run["slots_per_worker"] is None else str(run["slots_per_worker"])
         total = "no limit" if run["slots"] is None else str(run["slots"])

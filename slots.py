@@ -451,6 +451,9 @@ def closed_form(users: int, slots: float, wait_s: float, think_s: float = 0.0) -
     )
 
 
+STEEP_LOAD = 0.9  # of S / t, from where on two per cent more of it are a quarter more of p99, and soon half
+
+
 def open_form(rate: float, requests: int, slots: float, wait_s: float, poisson: bool = False) -> str:
     """The closed form of an open loop, with its numbers: overload, nobody waits, or what random arrivals cost."""
     load = rate * wait_s / slots
@@ -462,7 +465,13 @@ def open_form(rate: float, requests: int, slots: float, wait_s: float, poisson: 
         return f"{text}: nobody waits for a slot{' if arrivals are evenly spaced, the best case' * (load > 0)}."
     queue = RandomArrivals(rate, wait_s, int(slots))
     mean, p95, p99 = map(seconds, (queue.mean_wait_s, queue.wait_quantile_s(95), queue.wait_quantile_s(99)))
-    return f"{text}. Random arrivals wait {mean} for a slot in the long run, p95 {p95}, p99 {p99} (M/D/c)."
+    text += f". Random arrivals wait {mean} for a slot in the long run, p95 {p95}, p99 {p99} (M/D/c)."
+    if load < STEEP_LOAD:
+        return text
+    if load * 1.02 >= 1:
+        return f"{text} It is steep here: with a t that is 2 % longer the queue has no end."
+    longer_s = RandomArrivals(rate, 1.02 * wait_s, int(slots)).wait_quantile_s(99)
+    return f"{text} It is steep here: with a t that is 2 % longer p99 is {seconds(longer_s)}."
 
 
 # ---------------------------------------------------------------- random arrivals and waits
