@@ -462,7 +462,7 @@ def find_rate(
 def first_rate(plan: Plan, site: Site, objective_s: float, per_cent: int) -> float:
     """The predicted rate; where slots or wait are not known, 70 % of what a second of eight users gets."""
     if plan.slots and plan.wait_s and plan.slots < math.inf:
-        held_s = max(plan.wait_s + plan.cpu_time_s, plan.alone_s)
+        held_s = max(plan.wait_s + plan.cpu_time_s, plan.held_s)
         return slots.highest_rate(int(plan.slots), held_s, objective_s, per_cent)
     traffic = dataclasses.replace(plan.traffic, pace=load.Pace(concurrency=8, time_limit_s=1.0), port=site.address[1])
     found = load.measure(dataclasses.replace(traffic, warm_up=8), site.address).exchanges
@@ -561,10 +561,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             options = parse_arguments(argv)
             if options.list:
-                print(serve.render_targets())
+                load.tell(serve.render_targets())
                 return 0
             if not (options.target or options.app or options.url):
-                print(f"{__doc__}\nTargets: {', '.join(serve.TARGETS)}")
+                load.tell(f"{__doc__}\nTargets: {', '.join(serve.TARGETS)}")
                 return 0
             return bench(options, ["bench.py", *argv])
         except PROBLEMS as problem:
@@ -606,7 +606,7 @@ def bench(options: argparse.Namespace, command: list[str]) -> int:
             printer.show("\n" + explain.render_comparison(document["runs"]))
     finally:
         document["complete"] = not load.signals.received and len(document["runs"]) >= len(plans)
-        output.write(document)
+        output.write(document, is_last=True)
     reasons = [line for run in document["runs"] for line in objectives.failing(run, options.fail_if)]
     for line in reasons:
         load.say(f"bench.py: {line}")

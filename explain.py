@@ -47,7 +47,7 @@ class Plan:
     subtasks: int = 2
     wait_s: float | None = None  # what one request waits: the task time, a subtask's share of it; None: not known
     wait_is_measured: bool = False  # by requests alone, before the run
-    alone_s: float = 0.0  # what a request takes alone, measured where each millisecond of it counts: at a fixed rate
+    held_s: float = 0.0  # how long a request holds its slot, measured where each millisecond counts: at a fixed rate
     stated_slots: int | None = None  # of all processes, by somebody who knows
     cpu_time_s: float = 0.0  # what it computes besides
     distribution: str = "constant"  # of the waits
@@ -92,7 +92,7 @@ class RunPlan(load.Described):
     slots_known: bool
     slots_per_worker: int | None  # null: no limit, or not known
     slots: int | None
-    server_slots: int | None  # of one process, before a pool behind it
+    server_slots: int | None  # requests that can be in the handlers of one process; null: any number, or not known
     why_slots: str
     shared_queue: bool  # one queue for all processes
     notes: list[str]  # what overrules what in the server's settings
@@ -107,7 +107,7 @@ class RunPlan(load.Described):
     workload: str | None
     wait_s: float | None
     wait_is_measured: bool
-    alone_s: float | None  # what a request takes alone, taken for the time that it holds its slot; null: its wait is
+    held_s: float | None  # how long a request holds its slot, as those alone show it; null: taken from the settings
     warm_up: int  # requests before the run, at once
     lone_requests: int  # and one after the other
     predicted_s: float | None  # how long everything should take; null: not known
@@ -135,7 +135,7 @@ class Band(TypedDict):
     overhead_s: float  # of a lone request, or of the fastest: its latency less the wait
     timer_s: float  # how late a sleeping process wakes
     cpu_s: float  # CPU seconds a request, of server and client, and longer if others took the CPUs meanwhile
-    cpus: int  # to share them
+    cpus: float  # to share them, as far as the split over the processes lets it
     makespan_s: float  # what all that can add to the time until the last answer
     latency_s: float  # and to the latency of one request
 
@@ -225,25 +225,30 @@ def passes_of(launch: serve.Launch) -> tuple[float, ...]:
 
 
 def held_for(plan: Plan, each: float, wait_s: float) -> float:
-    """How long a request holds its slot: t + s, or what it takes alone where that is measured; but not less than its
-    share of the CPUs allows, S s / P.
+    """How long a request holds its slot: t + s, or as measured; but at least its share of the CPUs, S s / P.
 
     That is the second resource in one number: X = S / max(t + s, S s / P) = min(S / (t + s), P / s).
     """
     at_once = min(each * plan.workers, plan.traffic.pace.most_under_way)
     processors = min(plan.workers, plan.cpus)  # a Python process computes on one at a time
     share_s = at_once * plan.cpu_time_s / processors if plan.cpu_time_s else 0.0
-    return max(wait_s + plan.cpu_time_s, plan.alone_s, share_s)
+    return max(wait_s + plan.cpu_time_s, plan.held_s, share_s)
 
 
 def with_overhead(plan: Plan, lone_s: Sequence[float]) -> Plan:
-    """At a fixed rate a slot that is held a millisecond longer is a longer queue: the plan with what a request takes
-    alone, unless that is so long that its wait is another one."""
+    """At a fixed rate a slot that is held a millisecond longer is a longer queue: the plan with the time that it is.
+
+    That is between t + s, which the handler takes, and the latency of a request alone, of which the connection and
+    the parsing need no slot: the middle, which is at most half of that overhead off. Nothing where a request alone
+    takes so long that its wait must be another one.
+    """
     alone_s, wait_s = min(lone_s, default=0.0), plan.wait_s
     if not wait_s or plan.distribution != "constant":
         return plan
-    longer_wait = alone_s > wait_s + plan.cpu_time_s + most_overhead_s(wait_s)
-    return plan if longer_wait else dataclasses.replace(plan, alone_s=alone_s)
+    least_s = wait_s + plan.cpu_time_s
+    if not least_s < alone_s <= least_s + most_overhead_s(wait_s):
+        return plan
+    return dataclasses.replace(plan, held_s=round((least_s + alone_s) / 2, 6))
 
 
 def served_connections(plan: Plan) -> float:
@@ -277,7 +282,7 @@ def describe(plan: Plan) -> RunPlan:
         "slots_known": each is not None,
         "slots_per_worker": load.finite(each),
         "slots": load.finite(total),
-        "server_slots": load.finite(launch.server_slots if launch and not plan.stated_slots else each),
+        "server_slots": load.finite(launch.server_slots if launch else None),
         "why_slots": plan.why_slots,
         "shared_queue": bool(launch and launch.shared_queue),
         "notes": list(launch.notes) if launch else [],
@@ -292,7 +297,7 @@ def describe(plan: Plan) -> RunPlan:
         "workload": plan.workload,
         "wait_s": wait_s,
         "wait_is_measured": plan.wait_is_measured,
-        "alone_s": plan.alone_s or None,
+        "held_s": plan.held_s or None,
         "warm_up": plan.traffic.warm_up,
         "lone_requests": lone_requests(plan),
         "predicted_s": predicted_s,
@@ -354,7 +359,7 @@ def form_of(plan: Plan) -> str:
         text = f"at {most} users: {slots.closed_form(most, total, held_s, pace.think_s)}"
     else:
         text = slots.closed_form(int(pace.concurrency), total, held_s, pace.think_s)
-    if held_s > max(wait_s + plan.cpu_time_s, plan.alone_s):
+    if held_s > max(wait_s + plan.cpu_time_s, plan.held_s):
         text += f" CPU decides here: {seconds(plan.cpu_time_s)} of it a request."
     if (served := served_connections(plan)) < pace.most_under_way:
         text += (
@@ -520,7 +525,8 @@ def band_of(run: Finding, timer_s: float) -> Band | None:
     alone_s = run["latency_s"]["min"] if run["lone_s"] is None else min(run["lone_s"], run["latency_s"]["min"])
     least_s = wait_s + run["cpu_time_s"] if run["distribution"] == "constant" else alone_s
     overhead_s = min(max(0.0, alone_s - least_s), most_overhead_s(wait_s))
-    processors = max(1, min(run["workers"], run["cpus"]))
+    most = max(run["requests_of_workers"].values(), default=0)  # of one process, which computes on one CPU at a time
+    processors = max(1.0, min(run["workers"], run["cpus"], answered / most if most else math.inf))
     cpu_all_s = ((run["server_cpu_s"] or 0.0) / processors + run["client_cpu_s"]) / (1 - min(0.5, taken_by_others(run)))
     cpu_s = cpu_all_s / answered
     at_once = min(unlimited(run["slots"]), run["concurrency"] or run["sent"], run["sent"])
@@ -531,7 +537,7 @@ def band_of(run: Finding, timer_s: float) -> Band | None:
         "overhead_s": round(overhead_s, 6),
         "timer_s": round(timer_s, 6),
         "cpu_s": round(cpu_s, 6),
-        "cpus": processors,
+        "cpus": round(processors, 2),
         "makespan_s": round(timer_s + count * overhead_s + cpu_all_s, 6),
         "latency_s": round(timer_s + in_a_row * overhead_s + at_once * cpu_s, 6),
     }
@@ -600,13 +606,13 @@ def explained_by(run: Finding) -> str | None:
     band, prediction = run["band"], run["prediction"]
     if not prediction or not band or run["failed"] or run["stopped"] or run["server_ended"]:
         return None
-    if run["slots_held"] not in (None, run["server_slots"]):
+    if slots_of_log(run):
         return "other-slots"
     tries = {"prediction": prediction, "split": run["split_prediction"] or prediction}
     for with_cpu in (False, True):
         for name, figures in tries.items():
             if all(figure.fits for figure in compared(run, figures, band, with_cpu)):
-                return "cpu" if with_cpu else name
+                return "cpu" if with_cpu and figures == prediction else name
     if cpu_busy(run) >= 0.8:
         return "cpu"
     if taken_by_others(run) > 0.3:
@@ -615,6 +621,30 @@ def explained_by(run: Finding) -> str | None:
     named = next((warned["id"] for warned in load.audit(run) if warned["id"] in reasons), None)
     waits_longer = run["lone_s"] and run["wait_s"] and run["lone_s"] > 1.1 * run["wait_s"] + run["cpu_time_s"] + 0.02
     return named or ("longer-wait" if waits_longer else "nothing")
+
+
+def slots_of_log(run: Finding) -> tuple[int, str] | None:
+    """Where the log shows other slots than the prediction has: how many, and what shows it; None: no such thing.
+
+    What the log counts is who is in a handler. A limit inside of it does not show there, so that more of them than
+    slots are no contradiction where slots were stated, or are those of a pool.
+    """
+    one_process = len(run["requests_of_workers"]) == 1
+    if run["server_slots"] is None and run["slots_per_worker"] is not None and not one_process:
+        return None  # stated for all processes together
+    stated = unlimited(run["slots_per_worker"] if one_process else None)  # for all processes, if the user has
+    each, held, seen = unlimited(run["server_slots"] or load.finite(stated)), run["slots_held"], run["slots_seen"] or 0
+    if held is not None and held != each:
+        return held, f"a worker had {plural(held, 'request')} in its handlers whenever one began that had waited"
+    if seen > each:
+        return seen, f"a worker had {plural(seen, 'request')} in its handlers at a time"
+    most = max(run["requests_of_workers"].values(), default=0)
+    due = min(each, stated)
+    cpu_s = (run["server_cpu_s"] or math.inf) / max(1, run["answered"])
+    all_could_begin = due < math.inf and due * cpu_s < 0.5 * (run["wait_s"] or 0.0)  # before the first had ended
+    if run["mode"] == "burst" and 0 < seen < due <= most and all_could_begin:
+        return seen, f"a worker never had more than {plural(seen, 'request')} in its handlers, of {most} sent to it"
+    return None
 
 
 MOST_ESTIMATED = 20_000  # answers that are looked at: some seconds
@@ -811,8 +841,8 @@ def audit(run: Finding) -> list[Warned]:
              "repeat it, and look at the requests that were answered late")  # fmt: skip
     elif run["explained_by"] == "other-slots":
         each = "no limit" if run["slots_per_worker"] is None else run["slots_per_worker"]
-        warn("other-slots", f"a worker had {run['slots_held']} requests in its handlers whenever one began that had"
-             f" waited; predicted with {each}", f"its slots are {run['slots_held']}, whatever the settings say",
+        shown, evidence = slots_of_log(run) or (0, "")
+        warn("other-slots", f"{evidence}; predicted with {each}", f"its slots are {shown}, whatever the settings say",
              "look for the setting that says so, and predict with that")  # fmt: skip
     elif run["explained_by"] == "longer-wait":
         warn("longer-wait", figures_off(run), f"a request alone takes {seconds(round(run['lone_s'] or 0.0, 3))}, not"
@@ -913,9 +943,12 @@ def render_what_is_predicted(run: RunPlan) -> str:
     why, parts = run["why_slots"], []
     if run["wait_is_measured"]:
         parts.append(section("alone", f"a request takes {time_of(run['wait_s'])}: taken for its wait"))
-    if run["alone_s"]:
-        takes = seconds(round(run["alone_s"], 4))
-        parts.append(section("alone", f"a request takes {takes}: taken for the time that it holds its slot"))
+    if run["held_s"]:
+        least_s = (run["wait_s"] or 0.0) + run["cpu_time_s"]
+        alone, held = (time_of(round(some_s, 5)) for some_s in (2 * run["held_s"] - least_s, run["held_s"]))
+        parts.append(
+            section("alone", f"a request takes {alone}: it holds its slot for {time_of(least_s)} to that, {held} taken")
+        )
     if run["slots_known"]:
         each = "no limit" if run["slots_per_worker"] is None else str(run["slots_per_worker"])
         total = "no limit" if run["slots"] is None else str(run["slots"])
@@ -1045,6 +1078,8 @@ def render_band(run: Finding, band: Band, with_cpu: bool) -> str:
     text = f"5 % + {room * 1000:.3g} ms ({band['overhead_s'] * 1000:.2g} ms of overhead a round"
     if with_cpu:
         text += f", {cpu_s * 1000:.3g} ms of CPU for {at_once:g} requests at {band['cpu_s'] * 1000:.2g} ms"
+        if band["cpus"] < min(run["workers"], run["cpus"]):
+            text += f", as one worker took {max(run['requests_of_workers'].values())} of them"
     return f"{text}, timer {band['timer_s'] * 1000:.2g} ms)"
 
 

@@ -824,7 +824,7 @@ def measure(traffic: Traffic, address: tuple[Any, ...], numbered: bool = False,
         progress.write("")
     kernel = {name: count - kernel.get(name, 0) for name, count in kernel_counters().items()}
     after_s = server_cpu_s() or 0.0  # less than before: some of it has ended, and nobody knows
-    used_s = None if cpu_s is None or after_s < cpu_s else round(after_s - cpu_s, 2)
+    used_s = None if cpu_s is None or after_s < cpu_s else round(after_s - cpu_s, 6)
     return measured._replace(kernel=kernel, warm_up=warm_up, server_cpu_s=used_s)
 
 
@@ -1521,9 +1521,9 @@ class JsonFile:
                 self.stream = os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "w")
                 os.set_blocking(self.stream.fileno(), True)
 
-    def write(self, document: Document) -> None:
+    def write(self, document: Document, is_last: bool = False) -> None:
         """Raises Problem; what was there before is then still there."""
-        if not self.path or (self.stream and not document["complete"]):
+        if not self.path or (self.stream and not is_last):
             return
         part = Path(f"{self.path}.part")
         with writing(self.path, self.stream), contextlib.ExitStack() as clean_up:
@@ -1564,6 +1564,11 @@ class Printer:
         with writing("the report", self.out):
             if self.out:  # pythonw, or python >&-, has none
                 print(in_colour(text) if self.in_colour else text, file=self.out, flush=True)
+
+
+def tell(text: str) -> None:
+    """On stdout, whoever reads it."""
+    Printer(None).show(text)
 
 
 def in_colour(text: str) -> str:
@@ -1614,6 +1619,9 @@ def write_ab_files(percentiles: str | None, rows: str | None, measured: Measured
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Problem(message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:  # argparse's own hook, for --help
+        tell(message.rstrip("\n"))
 
 
 def number(kind: type, least: float, most: float) -> Callable[[str], Any]:
@@ -1841,11 +1849,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_options(parser)
     parser.add_argument("-e", metavar="FILE", help="percentiles as CSV, as ab writes them")
     parser.add_argument("-g", metavar="FILE", help="every answer as tab-separated values, as ab writes them")
-    if not argv:
-        print(__doc__)
-        return 0
     with signals.handled():
         try:
+            if not argv:
+                tell(__doc__)
+                return 0
             options = parser.parse_args(argv)
             check_options(options)
             return run_once(options, ["load.py", *argv])
@@ -1872,8 +1880,8 @@ def run_once(options: argparse.Namespace, command: Sequence[str]) -> int:
     run: LoadRun = {**summary, "when": when, "target": options.url, "warnings": audit(summary),
                     "exchanges": columns_of(measured)}  # fmt: skip
     document["runs"].append(run)
-    document["complete"] = True
-    output.write(document)
+    document["complete"] = not signals.received
+    output.write(document, is_last=True)
     write_ab_files(options.e, options.g, measured)
     printer.show(section("verdict", render_verdict(run)) if options.quiet else render_result(run))
     return signals.exit_code or (1 if run["failed"] else 0)

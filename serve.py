@@ -147,6 +147,11 @@ HANDLERS = HANDLERS | {  # what depends on the machine, and on an app's own pool
     "async in AnyIO's threads": (ANYIO_THREADS, "run_in_threadpool takes one of AnyIO's 40 threads"),
     "def with a connection": (15, "SQLAlchemy's pool has 5 + 10 connections, fewer than AnyIO has threads"),
 }
+ENTER = {  # how many can be in such a handler at a time, where what limits them is inside it
+    "async in asyncio's threads": NO_LIMIT,
+    "async in AnyIO's threads": NO_LIMIT,
+    "def with a connection": ANYIO_THREADS,
+}
 FLASK_SYNC = Route("/io", "flask_sync:app", "def", draws=True)
 FLASK = (
     FLASK_SYNC,
@@ -236,16 +241,19 @@ class Launch:
     @property
     def slots_per_worker(self) -> float | None:
         """min(server, handler, database pool) of one process; None: not known."""
-        return None if self.server_slots is None else min(self.server_slots, self.pool or NO_LIMIT)
+        if self.server_slots is None:
+            return None
+        inside = HANDLERS[self.handler][0] if self.handler in ENTER else NO_LIMIT
+        return min(self.server_slots, self.pool or NO_LIMIT, inside)
 
     @property
     def server_slots(self) -> float | None:
-        """min(server, handler)"""
+        """How many requests can be in the handlers of one process: min(server, handler)."""
         slots = SERVERS[self.server].slots
         if slots == BY_HANDLER:
             if not self.handler:
                 return None
-            slots = HANDLERS[self.handler][0]
+            slots = ENTER.get(self.handler, HANDLERS[self.handler][0])
             slots = self.anyio_threads if slots == ANYIO_THREADS else slots
         by_setting = {THREADS: min(self.threads, self.connections), CONNECTIONS: self.connections}
         return by_setting.get(int(slots), slots) if slots < 0 else slots
@@ -862,15 +870,20 @@ def pin(pid: int, cpus: set[int]) -> None:
 
 
 def group_cpu_s(group: int) -> float | None:
-    """CPU seconds of a group's processes, and of their children that have ended (utime, stime, cutime, cstime in
-    proc(5)); None if there are none, or no /proc (it is Linux's)."""
-    ticks, found = 0, False
+    """CPU seconds of a group's processes, and of their children that have ended (cutime and cstime in proc(5)); None
+    if there are none, or no /proc (it is Linux's).
+
+    Of the living the kernel's clock tells nanoseconds (clock_getcpuclockid(3) makes its number of a process's), where
+    /proc counts in hundredths of a second.
+    """
+    ticks, used_s, found = 0, 0.0, False
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
             if int(fields[2]) == group:
-                ticks, found = ticks + sum(map(int, fields[11:15])), True
-    return ticks / os.sysconf("SC_CLK_TCK") if found else None
+                used_s += time.clock_gettime(~int(stat.parent.name) << 3 | 2)
+                ticks, found = ticks + sum(map(int, fields[13:15])), True
+    return used_s + ticks / os.sysconf("SC_CLK_TCK") if found else None
 
 
 def machine_cpu_s() -> float | None:

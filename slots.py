@@ -81,6 +81,10 @@ class Parser(argparse.ArgumentParser):
         """One line, as for every other mistake."""
         raise Problem(" ".join(message.split()))
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse's own hook, for --help: it fails here, not at the interpreter's end."""
+        print(message, end="", file=file, flush=True)
+
 
 def number(kind: type, least: float, most: float) -> Callable[[str], Any]:
     """An argparse type: a number within bounds (so never nan), or one line that says what is allowed."""
@@ -951,8 +955,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Problem as problem:
         print(f"slots.py: {problem}", file=sys.stderr)
         return problem.exit_code
-    except BrokenPipeError:
-        pass  # whoever reads has seen enough
+    except OSError as error:  # of what is printed
+        sys.stdout = None  # or the interpreter's last flush would say it again
+        if not isinstance(error, BrokenPipeError):  # else whoever read it has seen enough
+            print(f"slots.py: cannot write the output: {error.strerror}", file=sys.stderr)
+        return 0 if isinstance(error, BrokenPipeError) else 2
     return 0
 
 

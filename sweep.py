@@ -529,7 +529,7 @@ def draw_runs(path: Path, directory: Path) -> None:
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = slots.Parser(
+    parser = load.Parser(
         prog="sweep.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--list", action="store_true", help="name the suites and the time that they take")
@@ -636,7 +636,7 @@ def run_suite(options: argparse.Namespace, command: str) -> int:
     except bench.PROBLEMS as problem:
         raise Problem(f"{problem}; go on with: {resume}" if path.exists() else str(problem),
                       problem.exit_code) from None  # fmt: skip
-    print(render(document))
+    load.tell(render(document))
     try:
         draw_all(document, path, path.parent)
     except Problem as problem:
@@ -656,7 +656,7 @@ def report(options: argparse.Namespace) -> int:
             documents.append(comparison.as_sweep(found) if found else read(file))
             texts.append(comparison.render_bench(found, file.name) if found else render(documents[-1]))
             render_csv(documents[-1:])
-    print("\n\n".join(texts))
+    load.tell("\n\n".join(texts))
     if options.csv:
         try:
             options.csv.write_text(render_csv(documents))
@@ -694,7 +694,7 @@ def compare(options: argparse.Namespace) -> int:
     a, b = map(comparison.read, options.files)
     with readable(options.files[0], "like the other"):
         lines = comparison.compared(a, b)
-        print(comparison.render(a, b, lines))
+        load.tell(comparison.render(a, b, lines))
         worse = comparison.worse(lines) if options.fail_if_worse else []
     for line in worse:
         say(f"sweep.py: worse: {line}")
@@ -704,7 +704,7 @@ def compare(options: argparse.Namespace) -> int:
 def run(argv: Sequence[str]) -> int:
     options = parse_arguments(argv)
     if options.list:
-        print(render_list())
+        load.tell(render_list())
         return 0
     if options.what == "report":
         return report(options)
@@ -724,18 +724,15 @@ def run(argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv:
-        print(__doc__)
-        return 0
     with load.signals.handled():
         try:
-            return run(argv)
+            if argv:
+                return run(argv)
+            load.tell(__doc__)
+            return 0
         except bench.PROBLEMS as problem:
             say(f"sweep.py: {problem}")
             return problem.exit_code
-        except BrokenPipeError:  # whoever read our output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 0
         except (load.Interrupted, KeyboardInterrupt):
             return load.signals.exit_code or 130
 

@@ -1014,6 +1014,15 @@ def test_the_document_is_replaced_as_a_whole_and_says_when_it_is_complete(tmp_pa
     assert (path.read_text(), list(tmp_path.iterdir())) == (before, [path])
 
 
+def test_a_pipe_gets_one_document_however_the_run_ends(tmp_path):
+    for name, code in (("SIGINT", 130), ("SIGTERM", 143)):
+        with stub(keep_answering) as (host, port):
+            command = f"{' '.join(LOAD)} http://{host}:{port}/ -c 2 -t 30 --json - & sleep 1; kill -{name} $!; wait $!"
+            done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+        document = json.loads(done.stdout)
+        assert (done.returncode, document["complete"], len(document["runs"])) == (code, False, 1)
+
+
 def test_a_folder_for_the_json_that_is_read_only_or_a_folder_is_refused_before_the_run(tmp_path, capsys):
     with stub(keep_answering) as (host, port):
         assert load.main([f"http://{host}:{port}/", "--json", str(tmp_path)]) == 2

@@ -708,3 +708,36 @@ def test_heads_and_trailers_have_room_up_to_their_limit(much, too_large):
                 [parser.feed(piece) for piece in pieces]
         else:
             assert [parser.feed(piece) for piece in pieces] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({}, None),
+        ({"slots_held": 4}, None),
+        ({"slots_held": 3}, 3),
+        ({"slots_held": 5}, 5),
+        ({"slots_held": None, "slots_seen": 4}, None),
+        ({"slots_held": None, "slots_seen": 5}, 5),  # more than there can be
+        ({"slots_held": None, "slots_seen": 3}, 3),  # fewer, with more to do
+        ({"slots_held": None, "slots_seen": 3, "mode": "closed"}, None),
+        ({"slots_held": None, "slots_seen": 3, "requests_of_workers": {"worker0": 3}}, None),
+        ({"slots_held": None, "slots_seen": 3, "requests_of_workers": {"worker0": 4}}, 3),
+        ({"slots_held": None, "slots_seen": 3, "server_cpu_s": 1.99}, 3),  # the fourth could begin
+        ({"slots_held": None, "slots_seen": 3, "server_cpu_s": 2.01}, None),
+        ({"slots_held": None, "slots_seen": 3, "server_cpu_s": None}, None),
+        ({"slots_held": None, "slots_seen": 0}, None),
+        # no limit on who enters: what is stated, or a pool, is behind it
+        ({"slots_held": 40, "slots_seen": 40, "server_slots": 40, "slots_per_worker": 15}, None),
+        ({"slots_held": None, "slots_seen": 40, "server_slots": 40, "slots_per_worker": 15}, None),
+        ({"slots_held": None, "slots_seen": 10, "server_slots": 40, "slots_per_worker": 15}, 10),
+        ({"slots_held": 40, "server_slots": None, "slots_per_worker": 15}, 40),
+        ({"slots_held": 40, "server_slots": None, "slots_per_worker": None}, 40),
+        ({"slots_held": 4, "server_slots": None, "slots_per_worker": 8, "requests_of_workers": {"a": 8, "b": 8}}, None),
+    ],
+)
+def test_the_log_shows_whether_the_slots_are_others(changes, shown):
+    base = {"slots_held": None, "slots_seen": 4, "server_slots": 4, "slots_per_worker": 4, "wait_s": 1.0,
+            "server_cpu_s": 0.1, "requests_of_workers": {"worker0": 16}, "answered": 16}  # fmt: skip
+    found = explain.slots_of_log(finding(**base | changes))
+    assert (found and found[0]) == shown
