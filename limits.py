@@ -13,7 +13,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from statistics import fmean, pstdev, stdev
+from statistics import fmean, stdev
 from typing import Literal, NamedTuple, TypedDict
 
 # ---------------------------------------------------------------- estimate the slots from the answers
@@ -178,7 +178,8 @@ def fit(sent: Sequence[float], answered: Sequence[float], most: int) -> Fit | No
     for slots in range(1, most + 1):
         held = holds(sent, answered, slots, min(len(answered), max(3 * slots, 12)))
         mean_s = max(fmean(held), 1e-9)
-        tried[slots] = pstdev(held, mean_s) / mean_s, mean_s
+        deviation_s = math.dist(held, [mean_s] * len(held)) / math.sqrt(len(held))  # pstdev is exact, and slow
+        tried[slots] = deviation_s / mean_s, mean_s
     if not tried:
         return None
     best = min(tried, key=lambda slots: tried[slots])

@@ -803,7 +803,8 @@ def test_text_outside_of_ascii_is_sent_as_it_was_typed_in_an_ascii_locale():
         arguments = [f"http://{host}:{port}/", "-n", "1", "--data"]
         done = command(*arguments, "é".encode(), env=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    assert got[-1].endswith(b"\r\n\r\n" + "é".encode()) and b"Content-Length: 2\r\n" in got[-1]
+    sent = max(got, key=len)  # beside the first look at the address, which says nothing
+    assert sent.endswith(b"\r\n\r\n" + "é".encode()) and b"Content-Length: 2\r\n" in sent
 
 
 def test_localhost_that_listens_on_ipv6_only_is_found(tmp_path, monkeypatch):
