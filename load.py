@@ -585,8 +585,8 @@ class Load:
             self.fill_is_due = True
             self.loop.call_soon(self._fill)
 
-    def _start(self, conn: Connection | None = None, now_s: float | None = None) -> None:
-        """Send the next request: on this connection, or on an idle one, or on a new one."""
+    def _start(self) -> None:
+        """Send the next request: on an idle connection, or on a new one."""
         index = self.sent
         if index == self.capacity:
             self.exchanges.grow()
@@ -594,11 +594,10 @@ class Load:
         self.sent = index + 1
         self.in_flight += 1
         message = next(self.messages)
-        self.started_s[index] = now_s or perf_counter()
+        self.started_s[index] = perf_counter()
+        conn = self.idle.popitem()[0] if self.idle else self._connect(index)
         if not conn:
-            conn = self.idle.popitem()[0] if self.idle else self._connect(index)
-            if not conn:
-                return
+            return
         conn.index = index
         if message[0] == 72 or not conn.parser.fresh:  # 72: an H, as in HEAD
             conn.parser.reset(message.startswith(b"HEAD "))
@@ -660,6 +659,7 @@ class Load:
     def _handle(self, ready: list[tuple[int, int]]) -> None:
         """Take what has come; where an answer is whole, send the next request in its place."""
         connections, answered_s, statuses, sizes = self.connections, self.answered_s, self.status, self.body_bytes
+        thinking, messages, started_s = self.thinking, self.messages, self.started_s
         for fd, events in ready:
             # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.
             conn = connections.get(fd)
@@ -686,14 +686,26 @@ class Load:
             else:
                 continue
             answered_s[index] = now_s
+            if self.think_s:
+                thinking.append(now_s + self.think_s)
+            index = self.sent
+            if (
+                stays
+                and self.keep_alive
+                and not conn.unsent
+                and index < self.released
+                and self.in_flight + len(thinking) <= self.users
+                and index < self.capacity
+            ):  # nearly all of a run on kept connections: as _start, in place of the one that has just been answered
+                self.sent, conn.index, message = index + 1, index, next(messages)
+                started_s[index] = now_s
+                if message[0] == 72 or not conn.parser.fresh:  # 72: an H, as in HEAD
+                    conn.parser.reset(message.startswith(b"HEAD "))
+                self._send(conn, message)
+                continue
             conn.index = -1
             self.in_flight -= 1
-            if self.think_s:
-                self.thinking.append(now_s + self.think_s)
             if stays and self.keep_alive and not conn.unsent:
-                if self.sent < self.released and self.in_flight + len(self.thinking) < self.users:
-                    self._start(conn, now_s)
-                    continue
                 self.idle[conn] = None
             elif events & self.poller.closed:
                 self._close(conn)
