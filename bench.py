@@ -202,7 +202,7 @@ def processors(options: argparse.Namespace) -> tuple[int, bool]:
 
 
 def default_timeout_s(plan: Plan) -> float:
-    """Twice the time in which one worker alone would serve all that can be under way, and 10 s; 30 s if not known."""
+    """Twice the time in which one worker alone would serve all that can be under way, and 10 s; 40 s if not known."""
     each, waiting = plan.launch.slots_per_worker if plan.launch else None, plan.traffic.pace.most_under_way
     if each is None or not plan.wait_s or waiting == math.inf:
         return load.TIMEOUT_S
@@ -402,7 +402,7 @@ def probe(
 ) -> None:  # fmt: skip
     """Bursts, each twice the one before, until the answers are unmistakable or the budget is spent."""
     budget, budget_s = options.budget
-    timeout_s = options.timeout or min(plan.traffic.timeout_s, max(5.0, budget_s / 2))
+    timeout_s = options.timeout or min(plan.traffic.timeout_s, max(5.0, 0.7 * budget_s))
     plan = dataclasses.replace(plan, traffic=dataclasses.replace(plan.traffic, timeout_s=timeout_s))
     done: list[limits.Burst] = []
     what = (
@@ -423,7 +423,7 @@ def probe(
             done.append(limits.Burst(size, run["failed"], run["measured_s"], found))
             left_s = budget_s - (time.perf_counter() - began_s) + sum(burst.took_s for burst in done)
             size, why = limits.next_burst(done, budget - used, left_s)
-            if not size:
+            if not size and not run["failed"]:
                 run["estimate"] = explain.with_suspects(limits.conclude(done), run, installed_packages(), PYTHON)
             bring_home(run)
             show(explain.render_burst(run))

@@ -1096,7 +1096,8 @@ def seen_in_the_answers(run: Run) -> str:
 
 def words_of(found: limits.Estimate) -> str:
     """An estimate in a few words: the number, a range, or why there is none."""
-    many = f"{found['slots']}" if is_certain(found) else f"{found['low']} to {found['high'] or 'more'}"
+    many = f"{found['low']} to {found['high']}" if found["high"] else f"at least {found['low']}"
+    many = str(found["slots"]) if is_certain(found) else many
     return {
         "none": f"no limit up to {found['low']} at a time",
         "unknown": "how many at a time is not known",

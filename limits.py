@@ -277,7 +277,8 @@ def in_rounds(seen: Seen) -> Estimate | None:
     if not found or found.spread > 0.13 or found.high - found.low > max(1, 0.12 * found.slots):
         return None
     slots, low, high, held_s, reason = *found[:4], ""
-    text = f"with {slots} slots each request held one for {held_s:.3g} s, give or take {found.spread:.0%}"
+    many = f"{slots} slot{'s' * (slots != 1)}"
+    text = f"with {many} each request held one for {held_s:.3g} s, give or take {found.spread:.0%}"
     texts = [clusters(seen.answered, 0.3 * held_s)[1], text]
     if math.isnan(wait_s):
         return seen.says("slots", slots, 1, high, *texts, "no lone request tells whether it takes so long alone")
@@ -412,7 +413,7 @@ def next_burst(
     if sum(sizes) + size > budget:
         return None, f"{size} more requests would exceed the budget of {budget}"
     if sum(burst.took_s for burst in done) + last.took_s * size / last.requests > budget_s:
-        return None, f"{size} more requests would take longer than the budget of {budget_s:g} s"
+        return None, f"{size} more requests would take longer than the budget of time allows"
     return size, f"{last.requests} were not enough"
 
 

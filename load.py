@@ -74,7 +74,7 @@ SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s late
 DELAYED_ACK_S = (0.035, 0.1)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
 SOCK_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux: one system call less for each connection
 SPIN_S = 0.0002  # stop sleeping so long before a request is due: sleepers wake up some 0.1 ms late; costs CPU, stated
-TIMEOUT_S = 30.0
+TIMEOUT_S = 40.0  # pools and gunicorn's workers give up after 30 s: their word for it is better than our time-out
 QUIET_S = 5.0  # without any answer for so long, say a word
 
 # ---------------------------------------------------------------- what to send, and when

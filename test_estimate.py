@@ -500,7 +500,7 @@ def test_a_probe_stays_within_its_budget_and_says_which() -> None:
     assert conclude(done)["low"] == done[-1].requests
     assert next_burst(done) == (None, "1280 more requests would exceed the budget of 2000")
     slow = [Burst(10, 0, 10.0, burst(Stub((2,), 5.0), 10))]
-    assert next_burst(slow, budget_s=25) == (None, "20 more requests would take longer than the budget of 25 s")
+    assert next_burst(slow, budget_s=25) == (None, "20 more requests would take longer than the budget of time allows")
     assert next_burst([], wait_s=30.0) == (None, "one request takes 30 s")
     assert next_burst([], wait_s=10.0) == (6, "a first look")
 

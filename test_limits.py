@@ -531,6 +531,21 @@ def test_two_pools_stall_at_threads_plus_connections_and_both_cures_help(small_p
         assert set(found.status) == {200} and latency_s < 3
 
 
+def test_a_probe_recognises_the_stall_of_two_pools_with_its_threshold_and_cures(tmp_path):
+    sizes = {"THREADS": "8", "POOL_SIZE": "2", "MAX_OVERFLOW": "2", "POOL_TIMEOUT": "2", "TMPDIR": str(tmp_path)}
+    command = [sys.executable, str(HERE / "bench.py"), "--app", "limits_pools:app", "--path", "/depends", "--probe"]
+    done = subprocess.run(
+        [*command, "--logs", str(tmp_path), "--json", str(tmp_path / "out.json")],
+        cwd=ABOUT.parent, env=os.environ | sizes, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    last = json.loads((tmp_path / "out.json").read_text())["runs"][-1]
+    assert (done.returncode, last["sent"], last["failed"] > 0) == (1, 20, True), done.stdout + done.stderr
+    (suspect,) = last["estimate"]["suspects"]
+    assert "two pools, one stall" in suspect["what"] and "8 threads + 4 connections = 12 at once" in suspect["what"]
+    assert "ceil(20 / 4) rounds" in suspect["predicted_effect"]
+    assert "two pools, one stall" in " ".join(done.stdout.split())
+
+
 # ---------------------------------------------------------------- suite limits
 
 

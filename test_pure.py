@@ -304,15 +304,15 @@ def test_what_options_leave_out():
     assert (traffic.host, traffic.port, traffic.path, traffic.method) == ("127.0.0.1", 80, "/", "GET")
     assert (traffic.timeout_s, traffic.keep_alive, traffic.body) == (load.TIMEOUT_S, False, b"")
     assert plan_of(*URL, "--data", "x").traffic.method == "POST"
-    assert load.Traffic() == load.Traffic("127.0.0.1", 80, "GET", "/", (), b"", load.BURST, False, 30.0)
+    assert load.Traffic() == load.Traffic("127.0.0.1", 80, "GET", "/", (), b"", load.BURST, False, 40.0)
 
 
 @pytest.mark.parametrize(
     ("arguments", "timeout_s"),
     [
         (("--target", "flask-gunicorn", "--path", "/io"), 10 + 2 * 16 * 1.0),
-        (("--target", "flask-gunicorn", "--path", "/io", "-n", "10"), load.TIMEOUT_S),
-        (("--target", "flask-gunicorn", "--path", "/io", "-n", "11"), 32.0),
+        (("--target", "flask-gunicorn", "--path", "/io", "-n", "15"), load.TIMEOUT_S),
+        (("--target", "flask-gunicorn", "--path", "/io", "-n", "16"), 42.0),
         (("--target", "fastapi-uvicorn", "--path", "/io", "-n", "500"), 10 + 2 * 13 * 1.0),
         (("--target", "flask-gunicorn", "--path", "/io", "-s", "3"), 3.0),
     ],
