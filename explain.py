@@ -253,7 +253,7 @@ def with_overhead(plan: Plan, lone_s: Sequence[float]) -> Plan:
 
 def served_connections(plan: Plan) -> float:
     """How many kept connections a server serves; the others wait until one of them closes."""
-    limit = serve.SERVERS[plan.launch.server].open_connections if plan.launch else None
+    limit = plan.launch.open_connections if plan.launch else None
     return limit if limit and plan.traffic.keep_alive else math.inf
 
 

@@ -78,6 +78,7 @@ class Server(NamedTuple):
     open_connections: int = 0  # that it serves at a time, kept ones too; 0: more than anybody opens
 
 
+ONE_BY_ONE = "--without-threads"  # an option of Flask's development server
 GUNICORN = "gunicorn --bind 127.0.0.1:{port}"
 WORKERS = {"workers": "--workers"}
 SERVERS = {
@@ -249,6 +250,8 @@ class Launch:
     @property
     def server_slots(self) -> float | None:
         """How many requests can be in the handlers of one process: min(server, handler)."""
+        if self.server == "flask-dev" and ONE_BY_ONE in self.server_args:
+            return 1
         slots = SERVERS[self.server].slots
         if slots == BY_HANDLER:
             if not self.handler:
@@ -272,6 +275,8 @@ class Launch:
         if self.pool:
             threads = f"{self.threads} threads and " if server.slots == THREADS else ""
             return f"a process has {threads}a pool of {plural(self.pool, 'database connection')}"
+        if self.server == "flask-dev" and ONE_BY_ONE in self.server_args:
+            return f"the development server takes one request at a time, as {ONE_BY_ONE} says"
         if server.slots != BY_HANDLER:
             return server.why.format(threads=self.threads, connections=self.connections)
         if self.handler:
@@ -286,6 +291,13 @@ class Launch:
         head = [part.format(port=port, app=app) for part in server.command.split()]
         options = [text for setting, value in self.settings for text in (server.options[setting], str(value))]
         return [*head, *options, *self.server_args, *([] if "{app}" in server.command else [app])]
+
+    @property
+    def open_connections(self) -> int:
+        """How many it serves at a time, kept ones too; 0: more than anybody opens."""
+        stated = dict(option_values(self.server_args)).get("--connection-limit", "")
+        ours = SERVERS[self.server].open_connections
+        return int(stated) if ours and stated.isdigit() else ours
 
     @property
     def packages(self) -> list[str]:
@@ -506,6 +518,8 @@ def in_force(launch: Launch) -> Launch:
         return dataclasses.replace(launch, workers=whole(workers, "uvicorn's workers"))
     if launch.server == "waitress" and "--threads" in given:
         return dataclasses.replace(launch, threads=whole(given["--threads"], "waitress's threads"))
+    if launch.server in ("hypercorn", "granian") and "--workers" in given:
+        return dataclasses.replace(launch, workers=whole(given["--workers"], f"{launch.server}'s workers"))
     return launch
 
 

@@ -313,7 +313,7 @@ def test_what_options_leave_out():
         (("--target", "flask-gunicorn", "--path", "/io"), 10 + 2 * 16 * 1.0),
         (("--target", "flask-gunicorn", "--path", "/io", "-n", "15"), load.TIMEOUT_S),
         (("--target", "flask-gunicorn", "--path", "/io", "-n", "16"), 42.0),
-        (("--target", "fastapi-uvicorn", "--path", "/io", "-n", "500"), 10 + 2 * 13 * 1.0),
+        (("--target", "fastapi-uvicorn", "--path", "/io", "-n", "1000"), 10 + 2 * 25 * 1.0),
         (("--target", "flask-gunicorn", "--path", "/io", "-s", "3"), 3.0),
     ],
 )
