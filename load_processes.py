@@ -57,6 +57,11 @@ def send(traffic: Traffic, address: tuple[Any, ...], numbered: bool, progress: C
             pids.append(pid)
             pipes[reader] = bytearray()
         signals.stop_load = stop
+    except OSError as error:  # no more processes or files allowed
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise load.Problem(f"cannot start {processes} client processes: {error.strerror}; see ulimit -u") from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     read_to_the_end(pipes, lambda: progress(begun_s, sum(counts[::2]), sum(counts[1::2])))

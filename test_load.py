@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import errno
 import io
 import itertools
 import json
@@ -1364,6 +1365,24 @@ def test_a_signal_just_after_a_fork_kills_no_client_process(tmp_path):
     (run,) = json.loads((tmp_path / "x").read_text())["runs"]
     assert (done.returncode, run["stopped"]) == (143, "SIGTERM")
     assert not run["errors"].keys() - {"interrupted"}
+
+
+def test_a_system_without_room_for_the_client_processes_is_one_line(monkeypatch, capsys):
+    real, pids = os.fork, []
+
+    def fork():
+        if len(pids) == 2:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        pids.append(real())
+        return pids[-1]
+
+    monkeypatch.setattr(os, "fork", fork)
+    with stub(keep_answering) as (host, port):
+        assert load.main([f"http://{host}:{port}/", "-n", "20", "--processes", "3"]) == 2
+    assert "cannot start 3 client processes: Resource temporarily unavailable" in capsys.readouterr().err
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ps --ppid")
