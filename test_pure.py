@@ -5,6 +5,7 @@ The other tests look at what the figures are for; these notice when an operator 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -519,6 +520,12 @@ def test_the_band_that_a_prediction_is_read_with():
     assert (band["cpu_s"], band["cpus"]) == (pytest.approx((0.4 / 2 + 0.1) / 16, abs=1e-6), 2)
     assert band["makespan_s"] == pytest.approx(0.001 + 4 * 0.01 + 0.3)
     assert band["latency_s"] == pytest.approx(0.001 + 2.5 * 0.01 + 4 * 0.3 / 16)
+    uneven = explain.band_of(finding(requests_of_workers={"worker0": 10, "worker1": 6}, workers=2), 0.001)
+    assert uneven and (uneven["cpus"], uneven["cpu_s"]) == (1.6, pytest.approx((0.4 / 1.6 + 0.1) / 16, abs=1e-6))
+    one = explain.band_of(finding(requests_of_workers={"worker0": 16, "worker1": 0}), 0.001)
+    assert one and one["cpus"] == 1
+    unlogged = explain.band_of(finding(requests_of_workers={}), 0.001)
+    assert unlogged and unlogged["cpus"] == 2
     assert explain.band_of(finding(wait_s=None), 0.001) is None
     assert explain.band_of(finding(answered=0), 0.001) is None
 
@@ -605,6 +612,7 @@ def test_the_room_that_a_prediction_has(mode, with_cpu, expected):
         ({"measured_s": 4.47}, "cpu"),
         ({"measured_s": 3.0}, "nothing"),
         ({"measured_s": 5.0, "split_prediction": PREDICTED | {"makespan_s": 5.0}}, "split"),
+        ({"measured_s": 5.5, "split_prediction": PREDICTED | {"makespan_s": 5.0}}, "split"),  # with its CPU time
         ({"measured_s": 6.0, "server_cpu_s": 10.0}, "cpu"),
         ({"measured_s": 6.0, "other_cpu_s": 5.0}, "busy-machine"),
         ({"measured_s": 6.0, "slow_connects": 1}, "backlog-overflow"),
@@ -741,3 +749,39 @@ def test_the_log_shows_whether_the_slots_are_others(changes, shown):
             "server_cpu_s": 0.1, "requests_of_workers": {"worker0": 16}, "answered": 16}  # fmt: skip
     found = explain.slots_of_log(finding(**base | changes))
     assert (found and found[0]) == shown
+
+
+@pytest.mark.parametrize(
+    ("lone_s", "held_s"),
+    [
+        ([0.0516, 0.052], 0.0513),  # the middle of 51 ms, wait and CPU, and of the shortest
+        ([0.0510001], 0.051),
+        ([0.05], 0.0),  # less than it computes and waits: nothing is learnt
+        ([0.066], 0.0585),
+        ([0.067], 0.0),  # another wait
+        ([], 0.0),
+    ],
+)
+def test_at_a_fixed_rate_a_slot_is_held_for_longer_than_the_wait(lone_s, held_s):
+    plan = dataclasses.replace(plan_of(*GUNICORN), wait_s=0.05, cpu_time_s=0.001)
+    found = explain.with_overhead(plan, lone_s)
+    assert found == dataclasses.replace(plan, held_s=pytest.approx(held_s, abs=1e-6))
+    assert explain.with_overhead(dataclasses.replace(plan, distribution="exp"), lone_s).held_s == 0.0
+    assert explain.with_overhead(dataclasses.replace(plan, wait_s=None), lone_s).wait_s is None
+    assert explain.held_for(found, 1, 0.05) == pytest.approx(max(0.051, held_s), abs=1e-6)
+
+
+def test_the_time_that_a_slot_is_held_is_in_the_prediction_and_said():
+    plan = plan_of("--target", "flask-waitress", "--path", "/io", "--task-time", "0.05", "--rate", "96", "-n", "960")
+    as_it_is = explain.describe(plan)
+    held = explain.describe(dataclasses.replace(plan, held_s=0.051))
+    assert (as_it_is["held_s"], held["held_s"]) == (None, 0.051)
+    last = [run["prediction"]["p99_s"] for run in (as_it_is, held)]
+    assert last == [pytest.approx(0.05 + 949 * (0.05 / 4 - 1 / 96), abs=0.06),
+                    pytest.approx(0.051 + 949 * (0.051 / 4 - 1 / 96), abs=0.06)]  # fmt: skip
+    assert "a request takes 52 ms: it holds its slot for 50 ms to that, 51 ms taken" in " ".join(
+        explain.render_prediction(held).split()
+    )
+    assert "alone, not counted" in explain.render_prediction(held) and "alone  " not in explain.render_prediction(
+        as_it_is
+    )

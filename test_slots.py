@@ -466,6 +466,9 @@ def test_without_cpu_time_only_the_slots_limit():
         (slots.open_form(384, 3840, 16, 0.05), ["grows by 0.2 s a second", "the last waits 1.99 s"]),
         (slots.open_form(256, 2560, 16, 0.05), ["= 0.8", "best case"]),
         (slots.open_form(256, 2560, 16, 0.05, poisson=True), ["2.63 ms", "p95 15.7 ms", "p99 27.2 ms"]),
+        (slots.open_form(288, 2560, 16, 0.05, poisson=True), ["= 0.9.", "steep here", "2 % longer p99 is 80.6 ms"]),
+        (slots.open_form(313.7, 2560, 16, 0.05, poisson=True), ["= 0.98.", "2 % longer p99 is"]),
+        (slots.open_form(314, 2560, 16, 0.05, poisson=True), ["= 0.981.", "2 % longer the queue has no end"]),
         (slots.open_form(256, 2560, NO_LIMIT, 0.05, poisson=True), ["nobody waits"]),
     ],
 )
