@@ -369,7 +369,7 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, list[float], int]:
             break
     if plan.wait_s is None and lone_s:
         plan = dataclasses.replace(plan, wait_s=round(statistics.median(lone_s), 6), wait_is_measured=True)
-    return explain.with_overhead(plan, lone_s) if plan.traffic.pace.rate else plan, lone_s, sent
+    return plan if plan.traffic.pace.mode == "burst" else explain.with_overhead(plan, lone_s), lone_s, sent
 
 
 def execute(
@@ -378,8 +378,7 @@ def execute(
     """Start the server if it is ours, predict, send, stop the server; the run's record and its access log."""
     when, show = datetime.now().isoformat(" ", "seconds"), announce or (lambda _: None)
     own_app = plan.launch is not None and not plan.launch.is_target  # what it is shows once it has started
-    learns = plan.wait_s is None or plan.traffic.pace.rate  # from requests alone
-    known = not own_app and not (learns and explain.lone_requests(plan))
+    known = not own_app and (plan.wait_s is not None or not explain.lone_requests(plan))
     described = explain.describe(plan)
     show(explain.render_prediction(described) if known else explain.render_what_is_sent(described))
     with site_for(plan, options, database) as site:
@@ -387,6 +386,9 @@ def execute(
         if not known:
             described = explain.describe(plan)
             show(explain.render_what_is_predicted(described))
+        elif plan.held_s:
+            described = explain.describe(plan)
+            show(explain.render_what_is_expected(described))
         sent = send(plan, site)
     books: explain.BooksSeen | None = None
     if (

@@ -47,7 +47,7 @@ class Plan:
     subtasks: int = 2
     wait_s: float | None = None  # what one request waits: the task time, a subtask's share of it; None: not known
     wait_is_measured: bool = False  # by requests alone, before the run
-    held_s: float = 0.0  # how long a request holds its slot, measured where each millisecond counts: at a fixed rate
+    held_s: float = 0.0  # how long a request holds its slot, as those alone show it; not for bursts, nor at first
     stated_slots: int | None = None  # of all processes, by somebody who knows
     cpu_time_s: float = 0.0  # what it computes besides
     distribution: str = "constant"  # of the waits
@@ -235,8 +235,13 @@ def held_for(plan: Plan, each: float, wait_s: float) -> float:
     return max(wait_s + plan.cpu_time_s, plan.held_s, share_s)
 
 
+def in_form_s(plan: Plan, each: float, wait_s: float) -> float:
+    """The t of the closed forms: as held_for(), from the settings alone."""
+    return held_for(dataclasses.replace(plan, held_s=0.0), each, wait_s)
+
+
 def with_overhead(plan: Plan, lone_s: Sequence[float]) -> Plan:
-    """At a fixed rate a slot that is held a millisecond longer is a longer queue: the plan with the time that it is.
+    """A slot that is held a millisecond longer is a longer queue for all who come later: the plan with the time it is.
 
     That is between t + s, which the handler takes, and the latency of a request alone, of which the connection and
     the parsing need no slot: the middle, which is at most half of that overhead off. Nothing where a request alone
@@ -263,7 +268,7 @@ def describe(plan: Plan) -> RunPlan:
     each, total = plan.slots_per_worker, plan.slots
     predicted_s = ceiling_rps = None
     if total is not None and wait_s:
-        busy, held_s = min(total, pace.most_under_way), held_for(plan, each or 1, wait_s)  # slots that this can fill
+        busy, held_s = min(total, pace.most_under_way), in_form_s(plan, each or 1, wait_s)  # slots that this can fill
         if pace.mode in ("burst", "closed") and pace.requests < math.inf:
             predicted_s = slots.burst_s(int(pace.requests), busy if busy < pace.requests else total, held_s)
         if busy < math.inf:
@@ -349,7 +354,7 @@ def form_of(plan: Plan) -> str:
         return f"what the handler is decides; the run will tell. {each[0].upper()}{each[1:]}."
     if total is None or not wait_s:
         return "none: it needs the slots and the wait of a request."
-    held_s = held_for(plan, plan.slots_per_worker or 1, wait_s)
+    held_s = in_form_s(plan, plan.slots_per_worker or 1, wait_s)
     if pace.mode == "burst":
         text = slots.burst_form(int(pace.requests), total, held_s)
     elif pace.rate:
@@ -359,7 +364,7 @@ def form_of(plan: Plan) -> str:
         text = f"at {most} users: {slots.closed_form(most, total, held_s, pace.think_s)}"
     else:
         text = slots.closed_form(int(pace.concurrency), total, held_s, pace.think_s)
-    if held_s > max(wait_s + plan.cpu_time_s, plan.held_s):
+    if held_s > wait_s + plan.cpu_time_s:
         text += f" CPU decides here: {seconds(plan.cpu_time_s)} of it a request."
     if (served := served_connections(plan)) < pace.most_under_way:
         text += (
@@ -629,17 +634,16 @@ def slots_of_log(run: Finding) -> tuple[int, str] | None:
     What the log counts is who is in a handler. A limit inside of it does not show there, so that more of them than
     slots are no contradiction where slots were stated, or are those of a pool.
     """
+    each, held, seen = unlimited(run["server_slots"]), run["slots_held"], run["slots_seen"] or 0
     one_process = len(run["requests_of_workers"]) == 1
-    if run["server_slots"] is None and run["slots_per_worker"] is not None and not one_process:
-        return None  # stated for all processes together
-    stated = unlimited(run["slots_per_worker"] if one_process else None)  # for all processes, if the user has
-    each, held, seen = unlimited(run["server_slots"] or load.finite(stated)), run["slots_held"], run["slots_seen"] or 0
-    if held is not None and held != each:
+    behind = unlimited(run["slots_per_worker"] if one_process else None)  # a pool's, or stated, which is for all
+    is_behind = each == math.inf and run["slots_per_worker"] is not None
+    if held is not None and (one_process and held < behind if is_behind else held != each):
         return held, f"a worker had {plural(held, 'request')} in its handlers whenever one began that had waited"
     if seen > each:
         return seen, f"a worker had {plural(seen, 'request')} in its handlers at a time"
     most = max(run["requests_of_workers"].values(), default=0)
-    due = min(each, stated)
+    due = min(each, behind)
     cpu_s = (run["server_cpu_s"] or math.inf) / max(1, run["answered"])
     all_could_begin = due < math.inf and due * cpu_s < 0.5 * (run["wait_s"] or 0.0)  # before the first had ended
     if run["mode"] == "burst" and 0 < seen < due <= most and all_could_begin:
@@ -943,17 +947,22 @@ def render_what_is_predicted(run: RunPlan) -> str:
     why, parts = run["why_slots"], []
     if run["wait_is_measured"]:
         parts.append(section("alone", f"a request takes {time_of(run['wait_s'])}: taken for its wait"))
-    if run["held_s"]:
-        least_s = (run["wait_s"] or 0.0) + run["cpu_time_s"]
-        alone, held = (time_of(round(some_s, 5)) for some_s in (2 * run["held_s"] - least_s, run["held_s"]))
-        parts.append(
-            section("alone", f"a request takes {alone}: it holds its slot for {time_of(least_s)} to that, {held} taken")
-        )
     if run["slots_known"]:
         each = "no limit" if run["slots_per_worker"] is None else str(run["slots_per_worker"])
         total = "no limit" if run["slots"] is None else str(run["slots"])
         why = f"{plural(run['workers'], 'worker')} x {each} = {total}: {why}"
     parts += [section("slots", why), section("prediction", run["form"])]
+    return "\n".join([*parts, render_what_is_expected(run)])
+
+
+def render_what_is_expected(run: RunPlan) -> str:
+    """The figures, with the time that a slot is held where requests alone have shown it."""
+    parts = []
+    if run["held_s"]:
+        least_s = (run["wait_s"] or 0.0) + run["cpu_time_s"]
+        alone, held = (time_of(round(some_s, 5)) for some_s in (2 * run["held_s"] - least_s, run["held_s"]))
+        text = f"a request takes {alone}: it holds its slot for {time_of(least_s)} to that, {held} taken"
+        parts.append(section("alone", text))
     if run["prediction"]:
         parts.append(section("expected", slots.render_figures(run["prediction"])))
     return "\n".join([*parts, ""])

