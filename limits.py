@@ -361,6 +361,7 @@ def blurred(seen: Seen) -> Estimate:
         return seen.says("slots", None, max(1, int(least)), None, *texts, reason)
     steady = begin_s > 0.8 * wait_s * (1 + seen.error / 2) and not seen.overtakes(by_rate)
     steady &= by_rate > 3 or seen.jitter < 0.1  # two or three slots look as steady once they have blurred
+    steady &= max(b - a for a, b in pairwise(first)) < max(0.3 * wait_s, 4 * each_s)  # else there are rounds
     if late_s > 2 * wait_s and by_rate >= 8 and not seen.cpu_limits():
         return seen.says("two-pass", None, int(least), math.ceil(most), *texts, TWO_PASS)
     if seen.cpu_limits() or (steady and seen.cpu_s is None):

@@ -395,6 +395,8 @@ def closed_loop(users: int, slots: float, wait_s: float, think_s: float = 0.0) -
 
     >>> closed_loop(20, 16, 0.05), closed_loop(200, 16, 0.05)
     ((320.0, 0.0625), (320.0, 0.625))
+    >>> [round(figure, 3) for figure in closed_loop(200, 16, 0.05, think_s=0.35)]
+    [320.0, 0.275]
     """
     mean_s = max(wait_s, users * wait_s / slots - think_s)
     return users / (mean_s + think_s) if mean_s + think_s else math.inf, mean_s

@@ -645,3 +645,20 @@ def serial(answered_s: Sequence[float]) -> Callable[[], Estimate]:
 )
 def test_a_thousand_calls_of_five_seconds(answers: Callable[[], Estimate], kind: str, slots: int | None) -> None:
     assert (answers()["kind"], answers()["slots"]) == (kind, slots)
+
+
+def test_rounds_whose_first_is_late_are_not_taken_for_cpu_that_flows() -> None:
+    """As 40 threads answered 320 at once: one that finds the loop idle, the others once all 320 have been begun."""
+    answered = sorted(
+        [0.303 * (k + 1) for k in range(8)] + [0.45 + 0.308 * k + 0.0005 * i for k in range(8) for i in range(39)]
+    )
+    found = estimate("burst", 320, [0.0] * 320, answered, lone_s=[0.303, 0.3035, 0.304])
+    assert (found["kind"], contains(found, 40)) == ("smeared", True)
+
+
+def test_answers_a_third_later_than_alone_are_not_no_limit_and_single_ones_no_rounds() -> None:
+    assert estimate("burst", 10, [0.0] * 10, [0.13] * 10, lone_s=[0.1, 0.1])["kind"] == "unknown"
+    singles = estimate("burst", 30, [0.0] * 30, [0.1 + 0.05 * k for k in range(30)], lone_s=[0.1, 0.1])
+    pairs = estimate("burst", 30, [0.0] * 30, [0.1 + 0.05 * (k // 2) for k in range(30)], lone_s=[0.1, 0.1])
+    assert (singles["kind"], pairs["kind"], pairs["slots"]) == ("smeared", "slots", 2)
+    assert "a limit inside the handler" in " ".join(pairs["evidence"])
