@@ -662,3 +662,12 @@ def test_answers_a_third_later_than_alone_are_not_no_limit_and_single_ones_no_ro
     pairs = estimate("burst", 30, [0.0] * 30, [0.1 + 0.05 * (k // 2) for k in range(30)], lone_s=[0.1, 0.1])
     assert (singles["kind"], pairs["kind"], pairs["slots"]) == ("smeared", "slots", 2)
     assert "a limit inside the handler" in " ".join(pairs["evidence"])
+
+
+def test_users_that_could_not_fill_three_rounds_leave_room_for_processes() -> None:
+    sent, answered, _ = Stub((14,), 0.1).serve(300, random.Random(1), users=30)
+    known, unknown = (
+        estimate("closed", 30, sent, answered, lone_s=[0.1, 0.1], processes=processes) for processes in (1, None)
+    )
+    assert certain(known) and known["slots"] == unknown["slots"] == 14
+    assert unknown["high"] is None and "fewer than three full rounds" in " ".join(unknown["evidence"])
