@@ -628,8 +628,9 @@ def explained_by(run: Finding) -> str | None:
     return named or ("longer-wait" if waits_longer else "nothing")
 
 
-def slots_of_log(run: Finding) -> tuple[int, str] | None:
-    """Where the log shows other slots than the prediction has: how many, and what shows it; None: no such thing.
+def slots_of_log(run: Finding) -> tuple[int, str, str] | None:
+    """Where the log shows other slots than the prediction has: how many, what shows it, and what may be said; None: no
+    such thing.
 
     What the log counts is who is in a handler. A limit inside of it does not show there, so that more of them than
     slots are no contradiction where slots were stated, or are those of a pool.
@@ -639,15 +640,18 @@ def slots_of_log(run: Finding) -> tuple[int, str] | None:
     behind = unlimited(run["slots_per_worker"] if one_process else None)  # a pool's, or stated, which is for all
     is_behind = each == math.inf and run["slots_per_worker"] is not None
     if held is not None and (one_process and held < behind if is_behind else held != each):
-        return held, f"a worker had {plural(held, 'request')} in its handlers whenever one began that had waited"
+        evidence = f"a worker had {plural(held, 'request')} in its handlers whenever one began that had waited"
+        return held, evidence, f"its slots are {held}, whatever the settings say"
     if seen > each:
-        return seen, f"a worker had {plural(seen, 'request')} in its handlers at a time"
+        evidence = f"a worker had {plural(seen, 'request')} in its handlers at a time"
+        return seen, evidence, f"its slots are {seen} or more, or there is no limit"
     most = max(run["requests_of_workers"].values(), default=0)
     due = min(each, behind)
     cpu_s = (run["server_cpu_s"] or math.inf) / max(1, run["answered"])
     all_could_begin = due < math.inf and due * cpu_s < 0.5 * (run["wait_s"] or 0.0)  # before the first had ended
     if run["mode"] == "burst" and 0 < seen < due <= most and all_could_begin:
-        return seen, f"a worker never had more than {plural(seen, 'request')} in its handlers, of {most} sent to it"
+        evidence = f"a worker never had more than {plural(seen, 'request')} in its handlers, of {most} sent to it"
+        return seen, evidence, f"its slots are {seen}, whatever the settings say"
     return None
 
 
@@ -845,8 +849,8 @@ def audit(run: Finding) -> list[Warned]:
              "repeat it, and look at the requests that were answered late")  # fmt: skip
     elif run["explained_by"] == "other-slots":
         each = "no limit" if run["slots_per_worker"] is None else run["slots_per_worker"]
-        shown, evidence = slots_of_log(run) or (0, "")
-        warn("other-slots", f"{evidence}; predicted with {each}", f"its slots are {shown}, whatever the settings say",
+        _, evidence, likely = slots_of_log(run) or (0, "", "")
+        warn("other-slots", f"{evidence}; predicted with {each}", likely,
              "look for the setting that says so, and predict with that")  # fmt: skip
     elif run["explained_by"] == "longer-wait":
         warn("longer-wait", figures_off(run), f"a request alone takes {seconds(round(run['lone_s'] or 0.0, 3))}, not"

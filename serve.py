@@ -146,7 +146,12 @@ HANDLERS = HANDLERS | {  # what depends on the machine, and on an app's own pool
         "asyncio.to_thread has a thread pool of its own, of min(32, CPUs + 4)",
     ),
     "async in AnyIO's threads": (ANYIO_THREADS, "run_in_threadpool takes one of AnyIO's 40 threads"),
+    "def in a thread of its own": (NO_LIMIT, "Django gives each request to a synchronous view a thread of its own"),
     "def with a connection": (15, "SQLAlchemy's pool has 5 + 10 connections, fewer than AnyIO has threads"),
+}
+THREADS_OF_OTHERS = {  # what runs a `def` of an ASGI framework that does not use AnyIO's threads
+    "django": "def in a thread of its own",  # asgiref's ThreadSensitiveContext, one for each request
+    "quart": "async in asyncio's threads",
 }
 ENTER = {  # how many can be in such a handler at a time, where what limits them is inside it
     "async in asyncio's threads": NO_LIMIT,
@@ -471,6 +476,8 @@ def as_it_says(launch: Launch, says: AppSays) -> Launch:
     )
     launch = dataclasses.replace(launch, imported=tuple(sorted(imported)))
     turns = says["thread_passes"] or []
+    if says["handler"] == "def" and says["kind"] == "asgi" and says["framework"] in THREADS_OF_OTHERS:
+        return dataclasses.replace(launch, handler=THREADS_OF_OTHERS[says["framework"]])
     if says["handler"] == "async":
         return dataclasses.replace(launch, handlers=("async", "blocking"))
     if says["handler"] != "def":

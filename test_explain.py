@@ -88,6 +88,13 @@ def test_what_the_app_says_decides_its_slots_and_passes():
     assert serve.as_it_says(APP, says | {"thread_passes": ["handler"]}).holds_while_queueing is False
     assert serve.as_it_says(APP, says | {"handler": "async"}).slots_per_worker is None
     assert dataclasses.replace(launch, anyio_threads=7).slots_per_worker == 7
+    of_django = says | {"framework": "django", "thread_passes": []}
+    assert serve.as_it_says(APP, of_django).slots_per_worker == slots.NO_LIMIT
+    assert serve.as_it_says(APP, of_django | {"handler": "async"}).slots_per_worker is None
+    on_gunicorn = dataclasses.replace(APP, server="gunicorn")
+    assert serve.as_it_says(on_gunicorn, of_django | {"kind": "wsgi"}).slots_per_worker == 1
+    in_asyncio = serve.as_it_says(APP, says | {"framework": "quart", "thread_passes": []}).slots_per_worker
+    assert in_asyncio == serve.HANDLERS["async in asyncio's threads"][0]
 
 
 def test_stated_slots_and_waits_are_predicted_with():
