@@ -739,7 +739,9 @@ def with_suspects(
     found: limits.Estimate, run: Finding, installed: frozenset[str] | None, python: tuple[int, int],
     failed_after_s: Sequence[float] = (),
 ) -> limits.Estimate:  # fmt: skip
-    """The estimate with the limits that may be behind it."""
+    """The estimate with the limits that may be behind it; none where other programs have blurred the times."""
+    if taken_by_others(run) > 0.3:
+        return {**found, "suspects": []}
     server = {"gunicorn-uvicorn": "uvicorn", "gunicorn-asgi": "uvicorn"}.get(run["server"] or "", run["server"] or "")
     likely = limits.suspects(
         found, run["sent"], run["lone_s"] or run["wait_s"] or 0.0, run["all_cpus"], python,

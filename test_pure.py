@@ -788,3 +788,12 @@ def test_the_time_that_a_slot_is_held_is_in_the_prediction_and_said():
     assert "alone, not counted" in explain.render_prediction(held) and "alone  " not in explain.render_prediction(
         as_it_is
     )
+
+
+def test_nothing_is_suspected_where_other_programs_had_the_cpus():
+    found: Any = {"slots": 4, "low": 4, "high": 4, "kind": "slots", "each": None, "processes": 1, "evidence": []}
+    run = finding(lone_s=1.0, server="waitress", handler="def")
+    named = explain.with_suspects(found, run, frozenset({"waitress"}), (3, 11))["suspects"]
+    assert [suspect["setting"] for suspect in named] == ["--threads"]
+    busy = finding(lone_s=1.0, server="waitress", handler="def", other_cpu_s=0.31 * 2 * 4)
+    assert explain.with_suspects(found, busy, frozenset({"waitress"}), (3, 11))["suspects"] == []
