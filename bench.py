@@ -426,7 +426,7 @@ def probe(
             left_s = budget_s - (time.perf_counter() - began_s) + sum(burst.took_s for burst in done)
             size, why = limits.next_burst(done, budget - used, left_s)
             if not size and not run["failed"]:
-                run["estimate"] = explain.with_suspects(limits.conclude(done), run, installed_packages(), PYTHON)
+                run["estimate"] = explain.with_suspects(limits.conclude(done), run, packages_of(plan), PYTHON)
             bring_home(run)
             show(explain.render_burst(run))
     if done:
@@ -514,11 +514,10 @@ def finished(
     finding["explained_by"] = explain.explained_by(finding)
     finding["limits"] = [] if finding["failed"] else explain.limits_of(finding)  # of failures the rates say nothing
     launch = plan.launch
-    here = None if not launch else installed_packages() if launch.imported is None else frozenset(launch.imported)
     holds = bool(launch and launch.holds_while_queueing)
     threads = serve.anyio_threads(site.access_log) if site.access_log else slots.ANYIO_THREADS
     finding["estimate"] = explain.estimate_of(
-        finding, exchanges, measured.begun_s, lone_s, here, PYTHON, holds, threads
+        finding, exchanges, measured.begun_s, lone_s, packages_of(plan), PYTHON, holds, threads
     )
     finding["warnings"] = explain.audit(finding)
     run = cast(Run, finding)  # which may have more
@@ -528,6 +527,13 @@ def finished(
     if plan.traffic.pace.mode == "burst" or options.json:
         run["exchanges"] = explain.columns_of(measured, log, explain.predicted_answers(plan, process_of))
     return run
+
+
+def packages_of(plan: Plan) -> frozenset[str] | None:
+    """What the service may have imported: as the app says, else all that this Python has; None: not known."""
+    if not plan.launch:
+        return None
+    return installed_packages() if plan.launch.imported is None else frozenset(plan.launch.imported)
 
 
 @functools.cache

@@ -104,3 +104,10 @@ def test_stated_slots_and_waits_are_predicted_with():
     described = explain.describe(plan)
     assert described["prediction"] and described["prediction"]["makespan_s"] == pytest.approx(0.7)
     assert described["predicted_s"] == pytest.approx(slots.burst_s(100, 15, 0.1))
+
+
+def test_what_may_be_suspected_is_what_the_app_says_it_imported():
+    plan = explain.Plan("main:app", BURST, dataclasses.replace(APP, imported=("sqlalchemy", "uvicorn")))
+    assert bench.packages_of(plan) == {"sqlalchemy", "uvicorn"}
+    assert {"pytest"} <= (bench.packages_of(dataclasses.replace(plan, launch=APP)) or set())
+    assert bench.packages_of(dataclasses.replace(plan, launch=None)) is None
