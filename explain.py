@@ -209,10 +209,11 @@ def forecast_of(plan: Plan, process_of: Sequence[int] = ()) -> slots.Forecast | 
     held: slots.Wait = held_s
     if plan.distribution != "constant":
         held = lambda i: slots.drawn_wait_s(wait_s, plan.distribution, i) + held_s - wait_s  # noqa: E731
-    if pace.mode == "burst":
-        return slots.predict([0.0] * int(pace.requests), service, held, process_of)
-    if pace.rate:
-        return slots.predict([pace.due_s(i) for i in range(pace.due_in_all)], service, held, process_of)
+    if pace.mode == "burst" or pace.rate:
+        due_s = [pace.due_s(i) for i in range(pace.due_in_all)] if pace.rate else [0.0] * int(pace.requests)
+        if process_of:  # the last may not be in the log: they failed
+            process_of = [*process_of, *[0] * (len(due_s) - len(process_of))]
+        return slots.predict(due_s, service, held, process_of)
     users: int | slots.Stages = pace.stages or int(min(pace.concurrency, served_connections(plan)))
     return slots.predict_users(
         users, service, held, requests=pace.requests, time_limit_s=pace.time_limit_s, think_s=pace.think_s,

@@ -563,10 +563,19 @@ def test_what_is_not_installed_is_not_suspected_and_what_fails_at_once_does_not_
     assert suspects(an_estimate(kind="none"), 100, 0.2, 2) == []
 
 
+@pytest.mark.parametrize(
+    ("slots", "after_s", "first"),
+    [(100, 5.1, "httpx"), (100, 60.2, "neo4j"), (100, 301.0, "aiohttp"), (10, 20.1, "tornado"), (10, 60.0, "aiopg")],
+)
+def test_of_limits_with_the_same_number_the_time_out_tells_which(slots: int, after_s: float, first: str) -> None:
+    found = suspects(an_estimate(slots, processes=1), 3 * slots, 1.0, 2, failed_after_s=[after_s] * 5)
+    assert found[0]["what"].split(": ")[-1].startswith(first)
+
+
 def test_before_python_3_8_the_default_executor_had_five_threads_for_each_cpu() -> None:
     (executor,) = [limit for limit in LIMITS if limit.default == "min(32, cpus + 4)"]
     assert [executor.number(cpus, (3, 11)) for cpus in (1, 2, 4, 8, 16, 28, 64)] == [5, 6, 8, 12, 20, 32, 32]
-    assert executor.number(4, (3, 7)) == 20
+    assert (executor.number(4, (3, 7)), executor.number(4, (3, 8))) == (20, 8)
 
 
 def test_every_limit_has_a_number_a_setting_and_a_source() -> None:

@@ -40,6 +40,8 @@ def run_of(**changes: Any) -> Any:
         ([(0.1, 200), (0.5, 200), (1.0, 200), (1.5, 200), (2.0, 500)], None),  # others are served all the time
         ([(0.1, 500)] * 10, None),  # it fails at once
         ([(2.0, 200)] * 5 + [(2.1, 500)] * 5, (0.0, 2.0)),  # who is freed first may be answered first
+        ([(0.1, 200)] * 5 + [(1.15, 500)] * 5, (0.1, 1.15)),
+        ([(0.1, 200)] * 5 + [(1.05, 500)] * 5, None),  # less than ten times what a lone one takes
         ([(2.0, 200)] * 5 + [(2.5, 500)] * 5, None),  # it was slow, and failed for its own reasons
     ],
 )
@@ -54,7 +56,8 @@ def test_two_pools_are_named_with_their_threshold_only_if_the_log_says_their_siz
     evidence, suspect = explain.two_pools(run_of(server_said=says, sent=100), (0.1, 2.1), 40, holds=True)
     assert "from 100 ms to 2.10 s" in evidence
     assert "40 threads + 15 connections = 55 at once" in suspect["what"] and "the app says so" in suspect["what"]
-    assert "ceil(100 / 15)" in suspect["predicted_effect"] and suspect["default"] == "pool time-out 2.00 s"
+    assert "ceil(100 / 15) rounds, 700 ms" in suspect["predicted_effect"]
+    assert suspect["default"] == "pool time-out 2.00 s"
     _, suspect = explain.two_pools(run_of(), (0.0, 30.0), 40, holds=False)
     assert "15" not in suspect["what"] and "it begins at threads + connections" in suspect["what"]
     assert suspect["default"] == "a time-out of 30.00 s"

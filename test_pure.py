@@ -468,6 +468,10 @@ def test_what_the_log_tells_of_a_run():
     assert found["requests_of_workers"] == {"worker0": 3, "worker1": 1}
     assert (found["log_lines"], found["slots_seen"], found["handler_s"]) == (4, 1, 4.5)
     assert found["split_predicted_s"] == 3.0
+    log = log_of((0, 7, 0.0, 1.0), (2, 8, 0.0, 1.0))  # two failed before a worker took them: they count for the first
+    found, process_of = explain.summarise_log(plan, explain.describe(plan), log, [0.0] * 4)
+    assert (process_of, found["split_predicted_s"]) == ([0, 0, 1], 3.0)
+    assert explain.summarise_log(plan, explain.describe(plan), log_of(), [])[1] == []
     found, process_of = explain.summarise_log(plan, explain.describe(plan), None, [])
     assert (found["log_lines"], found["slots_seen"], process_of) == (None, None, [])
 

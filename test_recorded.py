@@ -9,6 +9,7 @@ somebody's verdict depends on it: look at what is different, and if it is better
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import heapq
 import io
 import json
@@ -73,7 +74,9 @@ def estimates(dice: random.Random) -> Any:
     else:
         answers = stub.serve(count, dice, users)
     sent_s, answered_s, failed_s = answers
-    distortion = dice.choice(("",) * 12 + ("late", "late", "stall", "together", "rate", "a part", "some fail"))
+    distortion = dice.choice(
+        ("",) * 12 + ("late", "late", "stall", "together", "rate", "a part", "some fail", "time-out")
+    )
     begin_s = stub.wait_s * dice.choice((0.3, 0.6, 1.0, 1.5, 3.0))
     if distortion == "late":  # the first is, or all are
         answered_s = [at + begin_s * (at > dice.choice((0.0, min(answered_s, default=0.0)))) for at in answered_s]
@@ -90,6 +93,8 @@ def estimates(dice: random.Random) -> Any:
             answered_s[i] = max(free) if i < len(free) else sorted(free)[-1]
     elif distortion == "some fail":
         failed_s = sorted([*failed_s, *(dice.choice((0.01, stub.wait_s, 2.0, 5.0, 30.0)) for _ in range(3))])
+    elif distortion == "time-out":
+        failed_s = [at * 1.01 for at in [max(answered_s, default=1.0)] * dice.choice((1, 9))]
     unlike = dice.choice((1, 1, 1, 1, 1, 1, 1, 0.5, 0.8, 1.3, 2.0))
     lone_s = [one * unlike for one in stub.lone(dice)]
     processes, cpu_s = dice.choice((None, None, len(stub.slots))), dice.choice((None, stub.cpu_s, stub.wait_s * 0.25))
@@ -124,7 +129,7 @@ def probes(dice: random.Random) -> Any:
 def a_plan(dice: random.Random) -> explain.Plan:
     names = [name for name in serve.TARGETS if not name.startswith(("limits-", "flask-books", "fastapi-books"))]
     words, wait_s = ["--url", "http://127.0.0.1/"], dice.choice((0.02, 0.05, 0.2, 1.0))
-    if dice.random() < 0.88:
+    if dice.random() < 0.75:
         name = dice.choice(names)
         route = dice.choice(serve.TARGETS[name].routes)
         words = ["--target", name, "--path", route.path]
@@ -146,12 +151,20 @@ def a_plan(dice: random.Random) -> explain.Plan:
         ["--rate", rate, "-n", dice.choice((10, 60, 200))], ["--ramp", "1s:2,1s:8,1s:0"],
         ["--rate", rate, "-t", 2, "--arrivals", "poisson", "--seed", 5],
     ]  # fmt: skip
-    return bench.make_plans(bench.parse_arguments([*words, *map(str, dice.choice(load_of))]))[0]
+    plan = bench.make_plans(bench.parse_arguments([*words, *map(str, dice.choice(load_of))]))[0]
+    if plan.launch or dice.random() < 0.3:
+        return plan
+    launch = serve.Launch("main:app", dice.choice(("uvicorn", "hypercorn")), "main:app", is_target=False,
+                          workers=dice.choice((1, 2, 4)), handler=dice.choice((None, None, "def", "async", "blocking")),
+                          handlers=dice.choice(((), ("async", "blocking"))), imported=tuple(PACKAGES))  # fmt: skip
+    return dataclasses.replace(plan, target="main:app", launch=launch, wait_s=plan.wait_s or dice.choice((None, 0.05)))
 
 
 def runs(dice: random.Random) -> Any:
     """A run as bench.py reports it: the plan, an invented server behind it, and everything that is said of both."""
     plan = a_plan(dice)
+    if dice.random() < 0.15:
+        plan = dataclasses.replace(plan, cpus=1, client_on_server_cpus=True)
     wait_s = plan.wait_s or 0.05
     extra_s = dice.choice((0.001, 0.005, 0.02))
     lone_s = [wait_s + extra_s * dice.uniform(0.8, 1.2) for _ in range(explain.lone_requests(plan))]
@@ -199,13 +212,17 @@ def runs(dice: random.Random) -> Any:
     lines.sort(key=lambda line: line.started_s)
     log = None
     if plan.launch and plan.launch.wrap:
+        lost = dice.choice((0.0, 0.0, 0.0, 0.03))
+        lines = [line for line in lines if dice.random() >= lost]
         log = serve.AccessLog(lines, sorted({line.pid for line in lines}))
     other_cpu_s = dice.choice((None, 0.0, 0.0, 0.0, 0.2 * last_s, 1.5 * last_s))
     sent = bench.Sent(measured, log, other_cpu_s, server_ended=dice.random() < 0.03)
     site = bench.Site(("127.0.0.1", 9000))
     options = bench.parse_arguments(["--url", "http://127.0.0.1/", "--json", "-"])
     run = bench.finished(plan, described, site, sent, lone_s, len(lone_s), "then", options)
-    text = explain.render_prediction(described) + explain.render_result(run, log) + explain.render_burst(run)
+    text = explain.render_prediction(described) + explain.render_what_is_predicted(described)
+    text += explain.render_what_is_expected(described) if plan.held_s else ""
+    text += explain.render_result(run, log) + explain.render_burst(run) + explain.render_found(run, "two bursts agree")
     text += explain.render_start_of_line(described) + explain.render_end_of_line(run)
     first = run["limits"][0]["resource"] if run["limits"] else None
     what = [run["explained_by"], first, [one["id"] for one in run["warnings"]]]

@@ -128,6 +128,8 @@ def test_settings_are_each_servers_own_words_and_say_which_queue_is_shared():
     assert four["gunicorn threads"].settings.endswith("--workers 4 --threads 4 --worker-connections 4")
     assert four["uvicorn, def"].queue == "split" and "total_tokens = 6" in four["uvicorn, def"].settings
     assert "no connection is kept" in four["gunicorn threads"].note
+    of_waitress = {n: [s.settings for s in settings_for_slots(n) if s.server == "waitress"] for n in (49, 50)}
+    assert "--connection-limit" not in of_waitress[49][0] and "--connection-limit 200" in of_waitress[50][0]
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,7 @@ def test_a_process_that_holds_half_of_the_users_makes_the_p95():
 
 def test_users_who_think_send_less():
     forecast = predict_users(64, ONE_QUEUE, 0.05, time_limit_s=30, think_s=0.35)
+    assert slots.closed_loop(1, 1, 0.5, 0.5) == (1.0, 0.5)
     rps, mean_s = slots.closed_loop(64, 16, 0.05, 0.35)
     assert (rps, mean_s) == pytest.approx((160, 0.05))
     assert slots.expected(forecast, 30)["throughput_rps"] == pytest.approx(rps, rel=0.02)
