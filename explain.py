@@ -211,8 +211,8 @@ def forecast_of(plan: Plan, process_of: Sequence[int] = ()) -> slots.Forecast | 
         held = lambda i: slots.drawn_wait_s(wait_s, plan.distribution, i) + held_s - wait_s  # noqa: E731
     if pace.mode == "burst" or pace.rate:
         due_s = [pace.due_s(i) for i in range(pace.due_in_all)] if pace.rate else [0.0] * int(pace.requests)
-        if process_of:  # the last may not be in the log: they failed
-            process_of = [*process_of, *[0] * (len(due_s) - len(process_of))]
+        if process_of:  # the last may have failed before a process took them
+            process_of = [*process_of, *(i % plan.workers for i in range(len(process_of), len(due_s)))]
         return slots.predict(due_s, service, held, process_of)
     users: int | slots.Stages = pace.stages or int(min(pace.concurrency, served_connections(plan)))
     return slots.predict_users(
@@ -403,15 +403,16 @@ def summarise_log(
     workers, counts = serve.name_workers(log), Counter(line.pid for line in log.lines)
     number_of = {pid: number for number, pid in enumerate(workers)}
     by_request = {int(line.request): number_of[line.pid] for line in log.lines}
-    process_of = [by_request.get(i, 0) for i in range(max(by_request, default=-1) + 1)]
-    split_s, split_prediction = None, run["prediction"]
-    if run["predicted_s"] is not None and run["wait_s"]:
+    process_of = [by_request.get(i, i % run["workers"]) for i in range(max(by_request, default=-1) + 1)]
+    split_s, split_prediction = run["predicted_s"], run["prediction"]
+    is_known = len(by_request) >= 0.95 * len(sent_s)  # the others failed before a process took them
+    if run["predicted_s"] is not None and run["wait_s"] and is_known:
         each = unlimited(run["slots_per_worker"])
         split_s = slots.split_burst_s(list(counts.values()), each, run["wait_s"] + run["cpu_time_s"])
         if run["mode"] != "burst":
             split_s = run["predicted_s"]
     several = run["workers"] > 1 and not run["shared_queue"]
-    if run["prediction"] and several and len(workers) <= run["workers"]:
+    if run["prediction"] and several and is_known and len(workers) <= run["workers"]:
         forecast = forecast_of(plan, process_of)
         if forecast:
             spread_s = run["prediction"]["spread_s"]

@@ -468,9 +468,19 @@ def test_what_the_log_tells_of_a_run():
     assert found["requests_of_workers"] == {"worker0": 3, "worker1": 1}
     assert (found["log_lines"], found["slots_seen"], found["handler_s"]) == (4, 1, 4.5)
     assert found["split_predicted_s"] == 3.0
-    log = log_of((0, 7, 0.0, 1.0), (2, 8, 0.0, 1.0))  # two failed before a worker took them: they count for the first
+    log = log_of((0, 7, 0.0, 1.0), (2, 8, 0.0, 1.0))  # two failed before a worker took them
     found, process_of = explain.summarise_log(plan, explain.describe(plan), log, [0.0] * 4)
-    assert (process_of, found["split_predicted_s"]) == ([0, 0, 1], 3.0)
+    assert (process_of, found["split_predicted_s"], found["requests_of_workers"]) == (
+        [0, 1, 1], 2.0, {"worker0": 1, "worker1": 1},
+    )  # fmt: skip
+    assert found["split_prediction"] == explain.describe(plan)["prediction"]
+    assert explain.predicted_answers(plan, [1, 1]) == [1.0, 2.0, 1.0, 3.0]  # the others in turn
+    many = plan_of(
+        *("--target", "flask-gunicorn-threads", "--path", "/io"), "--workers", "2", "--threads", "1", "-n", "40"
+    )
+    for logged, last_s in ((38, 39.0), (37, 20.0)):
+        log = log_of(*((i, 7, float(i), 1.0) for i in range(logged)))
+        assert explain.summarise_log(many, explain.describe(many), log, [0.0] * 40)[0]["split_predicted_s"] == last_s
     assert explain.summarise_log(plan, explain.describe(plan), log_of(), [])[1] == []
     found, process_of = explain.summarise_log(plan, explain.describe(plan), None, [])
     assert (found["log_lines"], found["slots_seen"], process_of) == (None, None, [])
