@@ -285,6 +285,12 @@ def test_the_busiest_process_shows_its_slots_and_the_split_is_named() -> None:
     assert "uneven shares: the busiest process does 4 at a time" in found["evidence"]
 
 
+def test_a_process_that_works_on_alone_shows_its_slots_from_then_on() -> None:
+    answered = [0.1] * 10 + [0.2] * 4 + [0.3] * 4 + [0.4] * 4 + [0.5] * 2
+    found = estimate("burst", 24, [0.0] * 24, answered, lone_s=[0.1, 0.1])
+    assert (found["slots"], found["low"], found["high"], found["each"]) == (None, 10, None, 4)
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("processes", "each"), ((4, 6), (4, 40), (2, 15)))
 def test_shares_dealt_at_random_never_end_in_a_wrong_number(processes: int, each: int, seed: int) -> None:

@@ -39,6 +39,7 @@ def run_of(**changes: Any) -> Any:
         ([(2.0, 500)] * 5 + [(2.1, 200)] * 5, (0.0, 2.0)),
         ([(0.1, 200), (0.5, 200), (1.0, 200), (1.5, 200), (2.0, 500)], None),  # others are served all the time
         ([(0.1, 500)] * 10, None),  # it fails at once
+        ([(0.1, 500)] + [(1.2, 200)] * 9, None),  # before the silence, not at its end
         ([(2.0, 200)] * 5 + [(2.1, 500)] * 5, (0.0, 2.0)),  # who is freed first may be answered first
         ([(0.1, 200)] * 5 + [(1.15, 500)] * 5, (0.1, 1.15)),
         ([(0.1, 200)] * 5 + [(1.05, 500)] * 5, None),  # less than ten times what a lone one takes
