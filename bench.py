@@ -427,6 +427,7 @@ def probe(
             size, why = limits.next_burst(done, budget - used, left_s)
             if not size and not run["failed"]:
                 run["estimate"] = explain.with_suspects(limits.conclude(done), run, packages_of(plan), PYTHON)
+                explain.judge(run)
             bring_home(run)
             show(explain.render_burst(run))
     if done:
@@ -511,15 +512,13 @@ def finished(
     }
     finding["warmed_up"] += sent_before
     finding["band"] = explain.band_of(finding, timer_s())
-    finding["explained_by"] = explain.explained_by(finding)
-    finding["limits"] = [] if finding["failed"] else explain.limits_of(finding)  # of failures the rates say nothing
     launch = plan.launch
     holds = bool(launch and launch.holds_while_queueing)
     threads = serve.anyio_threads(site.access_log) if site.access_log else slots.ANYIO_THREADS
     finding["estimate"] = explain.estimate_of(
         finding, exchanges, measured.begun_s, lone_s, packages_of(plan), PYTHON, holds, threads
     )
-    finding["warnings"] = explain.audit(finding)
+    explain.judge(finding)
     run = cast(Run, finding)  # which may have more
     if books:
         run["database"] = books

@@ -607,6 +607,13 @@ def compared(run: Finding, prediction: Expected, band: Band, with_cpu: bool) -> 
     return found
 
 
+def judge(run: Finding) -> None:
+    """Fill in what explains the run, what limited it and the warnings, given its figures and its estimate."""
+    run["explained_by"] = explained_by(run)
+    run["limits"] = [] if run["failed"] else limits_of(run)  # of failures the rates say nothing
+    run["warnings"] = audit(run)
+
+
 def explained_by(run: Finding) -> str | None:
     """What the measured figures agree with: the prediction; the same given the split; one of them with the CPU time
     that was used; else a warning that names a reason; else nothing."""
@@ -624,6 +631,8 @@ def explained_by(run: Finding) -> str | None:
         return "cpu"
     if taken_by_others(run) > 0.3:
         return "busy-machine"
+    if slots_of_answers(run):
+        return "other-slots"
     reasons = ("backlog-overflow", "delayed-ack", "client-limit", "late-sends")
     named = next((warned["id"] for warned in load.audit(run) if warned["id"] in reasons), None)
     waits_longer = run["lone_s"] and run["wait_s"] and run["lone_s"] > 1.1 * run["wait_s"] + run["cpu_time_s"] + 0.02
@@ -657,6 +666,27 @@ def slots_of_log(run: Finding) -> tuple[int, str, str] | None:
     return None
 
 
+def slots_of_answers(run: Finding) -> tuple[int, str, str] | None:
+    """As slots_of_log(), of all processes together, where the answers leave no doubt: they show a limit inside the
+    handlers too, of which the settings know nothing."""
+    found = run["estimate"]
+    if not found or not found["slots"] or not is_certain(found) or found["slots"] == run["slots"]:
+        return None
+    evidence, likely = f"the answers came {found['slots']} at a time", f"its slots are {found['slots']}"
+    if inside := held_inside(run, found):
+        evidence += f" while {inside}"
+        likely = f"a limit inside the handler, of {found['slots']}"
+    return found["slots"], evidence, likely
+
+
+def held_inside(run: Finding, found: limits.Estimate) -> str:
+    """Where more requests were in the handlers than were worked on, in words; else empty."""
+    each = found["slots"] if run["workers"] == 1 else found["each"]
+    if not is_certain(found) or not each or (run["slots_seen"] or 0) <= each:
+        return ""
+    return f"a worker had up to {plural(run['slots_seen'] or 0, 'request')} in its handlers"
+
+
 MOST_ESTIMATED = 20_000  # answers that are looked at: some seconds
 
 
@@ -682,6 +712,8 @@ def estimate_of(
     if (others := taken_by_others(run)) > 0.3:
         why = f"other programs used {others:.0%} of the CPUs: these times say little"
         found = {**found, "low": 1, "high": None, "evidence": [*found["evidence"], why]}
+    if inside := held_inside(run, found):
+        found = {**found, "evidence": [*found["evidence"], f"meanwhile {inside}: the limit is inside the handler"]}
     found = with_suspects(found, run, installed, python, failed_after_s)
     if stall := stall_of(run, exchanges, begun_s):
         evidence, suspect = two_pools(run, stall, threads, holds)
@@ -745,9 +777,13 @@ def with_suspects(
     if taken_by_others(run) > 0.3:
         return {**found, "suspects": []}
     server = {"gunicorn-uvicorn": "uvicorn", "gunicorn-asgi": "uvicorn"}.get(run["server"] or "", run["server"] or "")
+    handler = (run["handler"] or "").partition(" ")[0]
+    if run["possibilities"] and "a `def` handler" not in run["possibilities"]:
+        handler = "async"  # it may block as well, and would then be one at a time
     likely = limits.suspects(
         found, run["sent"], run["lone_s"] or run["wait_s"] or 0.0, run["all_cpus"], python,
-        installed if run["server"] else None, server, (run["handler"] or "").partition(" ")[0], failed_after_s,
+        installed if run["server"] else None, server, handler, failed_after_s,
+        settings_allow=unlimited(run["slots"]) if run["slots_known"] else math.inf,
     )  # fmt: skip
     return {**found, "suspects": likely}
 
@@ -777,7 +813,11 @@ def limits_of(run: Finding) -> list[Limit]:
     if any(warned["id"] == "backlog-overflow" for warned in load.audit(run)):
         late = max(run["slow_connects"], run["slow_waits"])
         add("backlog", 1.0, None, f"{plural(late, 'connection')} waited a second or more for TCP to try again", True)
-    if total and wait_s and answered:
+    seen = run["estimate"] if run["explained_by"] == "other-slots" or not run["slots_known"] else None
+    if seen and seen["slots"] and is_certain(seen) and wait_s and not slots_of_log(run):
+        evidence = f"{seen['slots']} / {time_of(wait_s)}, as the answers show"
+        add("slots", answered * wait_s / (seen["slots"] * time_s), seen["slots"] / wait_s, evidence, True)
+    elif total and wait_s and answered:
         pool = bool(run["pool"] and run["pool"] == run["slots_per_worker"] and run["pool"] != run["threads"])
         held_s = answered * (wait_s + run["cpu_time_s"]) if pool or run["handler_s"] is None else run["handler_s"]
         busy = held_s / (total * time_s)
@@ -853,7 +893,7 @@ def audit(run: Finding) -> list[Warned]:
              "repeat it, and look at the requests that were answered late")  # fmt: skip
     elif run["explained_by"] == "other-slots":
         each = "no limit" if run["slots_per_worker"] is None else run["slots_per_worker"]
-        _, evidence, likely = slots_of_log(run) or (0, "", "")
+        _, evidence, likely = slots_of_log(run) or slots_of_answers(run) or (0, "", "")
         warn("other-slots", f"{evidence}; predicted with {each}", likely,
              "look for the setting that says so, and predict with that")  # fmt: skip
     elif run["explained_by"] == "longer-wait":
@@ -1078,6 +1118,9 @@ def render_verdict(run: Run) -> str:
         return f"{text}: CPU explains it. {figures_off(run)}; {render_band(run, band, True)}"
     if because == "nothing":
         return f"{text}: NOT explained. {figures_off(run)}; beyond {render_band(run, band, True)}"
+    if because == "other-slots":
+        _, _, likely = slots_of_log(run) or slots_of_answers(run) or (0, "", "")
+        return f"{text}: {likely}; see the warning"
     return f"{text}: {figures_off(run)}; see the warning ({because})"
 
 

@@ -447,6 +447,15 @@ class Limit(NamedTuple):
         formulas = {"5 + 10": 15, "min(32, cpus + 4)": threads, "5 * cpus": 5 * cpus, "4 * cpus": 4 * cpus}
         return formulas.get(self.default) or int(self.default)
 
+    @property
+    def is_pool(self) -> bool:
+        """Whether a service sets it, as it does with pools of connections: for a server's own, its settings tell."""
+        return (
+            bool(self.packages)
+            and ("pool" in self.what or "connections" in self.what)
+            and not INTERFACES.keys() & {*self.where.split()}
+        )
+
     def possible(self, installed: Collection[str] | None, server: str, handler: str) -> bool:
         where, packages = set(self.where.split()), set(self.packages.split())
         if installed is not None and packages and packages.isdisjoint(installed):
@@ -477,7 +486,7 @@ min(32, cpus + 4) | asyncio.to_thread | ThreadPoolExecutor(n) || CPython concurr
 100 | aiohttp's connections | TCPConnector(limit) | 300 | aiohttp/connector.py:287 | aiohttp | async
 1 | asgiref's sync_to_async | use thread_sensitive=False || asgiref/sync.py:453 | asgiref | asgi async
 1 | asgiref's WsgiToAsgi | use a2wsgi || asgiref/wsgi.py:149 | asgiref | asgi def
-10 | a2wsgi, uvicorn --interface wsgi | workers || a2wsgi/wsgi.py:154 | a2wsgi uvicorn | asgi def
+10 | a2wsgi's threads | workers || a2wsgi/wsgi.py:154 | a2wsgi | asgi def
 1 | Django 3.0 to 3.2 under ASGI | use Django 4 || django/core/handlers/asgi.py:166 | django | asgi def
 10 | aiomysql's or asyncmy's pool | maxsize || aiomysql/pool.py:13 | aiomysql asyncmy | async
 10 | aiopg's pool | maxsize | 60 | aiopg/pool.py:27 | aiopg | async
@@ -519,11 +528,14 @@ def suspects(
     server: str = "",
     handler: str = "",
     failed_after_s: Sequence[float] = (),
+    settings_allow: float = math.inf,
 ) -> list[Suspect]:
     """The three likeliest limits behind an estimate from a burst of `requests`, tried as S and S / processes.
 
     cpus and python are the service's, installed the packages there (None: not known), server the one that runs,
     handler def, async or blocking. The time after which the rest failed is a second fingerprint, often sharper.
+    settings_allow: as many at a time, whatever is changed inside the handler. Where a certain number is nobody's
+    default, the pools that are there may have been set to it.
     """
     failed = sorted(failed_after_s)
     at_once = bool(failed) and failed[-1] < max(0.3, wait_s / 2)
@@ -553,35 +565,52 @@ def suspects(
             if failed and not at_once:
                 odd += 0 if limit.after_s and abs(float(limit.after_s) / failed[0] - 1) < 0.15 else 3
             ranked.append((odd, rank, limit, total))
-    return [suspect(limit, total, low, requests, wait_s, cpus, python) for _, _, limit, total in sorted(ranked)[:3]]
+    set_to = None
+    is_certain = found["slots"] == found["low"] == found["high"] and found["kind"] in ("slots", "smeared")
+    if not ranked and installed and not at_once and is_certain and 1 < best < settings_allow:
+        set_to = found["each"] or best
+        pools = [rank for rank, limit in enumerate(LIMITS) if limit.is_pool]
+        ranked = [
+            (0.0, rank, LIMITS[rank], best) for rank in pools if LIMITS[rank].possible(installed, server, handler)
+        ]
+    return [
+        suspect(limit, total, low, set_to, settings_allow, requests, wait_s, cpus, python)
+        for _, _, limit, total in sorted(ranked)[:3]
+    ]
 
 
 def suspect(
-    limit: Limit, total: int, low: int, requests: int, wait_s: float, cpus: int, python: tuple[int, int]
-) -> Suspect:
+    limit: Limit, total: int, low: int, set_to: int | None, most: float, requests: int, wait_s: float, cpus: int,
+    python: tuple[int, int],
+) -> Suspect:  # fmt: skip
     """A limit in words, with the time that a burst would take if it were raised: ceil(n / S) x t.
 
-    Fewer than the answers showed at the least: it is held for a part of each request.
+    Fewer than the answers showed at the least: it is held for a part of each request. set_to: to what somebody may
+    have set it, as its default would not explain the number; most: beyond that nothing inside a handler helps.
     """
-    number, slots = limit.number(cpus, python), max(total, low)
+    number, slots = set_to or limit.number(cpus, python), max(total, low)
+    what = f"{limit.what} ({limit.default})" + (f" x {total // number}" if total > number else "")
+    if set_to:
+        what = f"{limit.what}, if it was set to {set_to} ({limit.default} by default)"
     raised = 40 if number < 40 else 2 * number
-    before_s, after_s = (math.ceil(requests / size) * wait_s for size in (slots, slots * raised // number))
+    after = slots * raised // number
     change = f"{limit.setting} raised to {raised} in each process"
     if limit.setting.startswith("use "):
-        change, after_s = limit.setting.removeprefix("use "), wait_s
+        change, after = limit.setting.removeprefix("use "), requests
+    before_s, after_s = (math.ceil(requests / size) * wait_s for size in (slots, min(after, most)))
+    others = "and nothing else in the way" if after <= most else f"and the {most:g} that the settings allow"
     tell = f"{limit.setting}: change it, and the rounds follow"
     if "cpus" in limit.default:
         tell = f"it is {limit.number(2 * cpus, python)} on {2 * cpus} CPUs; " + tell
     if limit.after_s:
         tell += f"; those beyond it fail {f'after {limit.after_s} s' if limit.after_s != '0' else 'at once'}"
     return {
-        "what": f"{total} at a time: {limit.what} ({limit.default})"
-        + (f" x {total // number}" if total > number else "")
+        "what": f"{total} at a time: {what}"
         + (f", held for some {total / low:.0%} of the request" if total < low else ""),
         "setting": limit.setting,
         "default": limit.default,
         "source": limit.source,
-        "predicted_effect": f"with {change}, and nothing else in the way, "
+        "predicted_effect": f"with {change}, {others}, "
         f"a burst of {requests} would take {after_s:.3g} s, not {before_s:.3g}",
         "how_to_tell": tell,
     }

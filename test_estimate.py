@@ -562,7 +562,7 @@ def test_the_effect_of_the_change_is_computed() -> None:
 
 
 def test_what_is_not_installed_is_not_suspected_and_what_fails_at_once_does_not_queue() -> None:
-    assert suspects(an_estimate(15), 100, 0.2, 2, installed={"psycopg-pool"}) == []
+    assert suspects(an_estimate(15), 100, 0.2, 2, installed={"flask", "requests"}) == []
     assert not any("redis 8" in one["what"] for one in suspects(an_estimate(100), 300, 0.2, 2))
     refused = suspects(an_estimate(kind="unknown"), 120, 0.2, 2, failed_after_s=[0.01] * 20)
     assert "redis 8" in refused[0]["what"]
@@ -576,6 +576,30 @@ def test_what_is_not_installed_is_not_suspected_and_what_fails_at_once_does_not_
 def test_of_limits_with_the_same_number_the_time_out_tells_which(slots: int, after_s: float, first: str) -> None:
     found = suspects(an_estimate(slots, processes=1), 3 * slots, 1.0, 2, failed_after_s=[after_s] * 5)
     assert found[0]["what"].split(": ")[-1].startswith(first)
+
+
+def test_a_number_that_is_nobodys_default_may_have_been_set_and_then_the_settings_bound_the_effect() -> None:
+    there, found = {"sqlalchemy", "httpx", "gunicorn", "anyio", "flask"}, an_estimate(7, processes=1, each=7)
+    pool, client = suspects(found, 40, 0.1, 2, installed=there, server="gunicorn", handler="def", settings_allow=8)
+    assert pool["what"] == "7 at a time: SQLAlchemy's pool, if it was set to 7 (5 + 10 by default)"
+    assert client["what"] == "7 at a time: httpx's connections, if it was set to 7 (100 by default)"
+    assert pool["predicted_effect"] == (
+        "with pool_size + max_overflow raised to 40 in each process, and the 8 that the settings allow, "
+        "a burst of 40 would take 0.5 s, not 0.6"
+    )
+    assert suspects(found, 40, 0.1, 2, installed=there, settings_allow=7) == []  # that are the settings' own
+    assert suspects(found, 40, 0.1, 2) == []  # nothing is known of what is there
+    for uncertain in (
+        an_estimate(9, low=8),
+        an_estimate(9, high=None),
+        an_estimate(9, kind="two-pass"),
+        an_estimate(1),
+    ):
+        assert not any("if it was set" in one["what"] for one in suspects(uncertain, 40, 0.1, 2, installed=there))
+    twice = suspects(an_estimate(14, processes=2, each=7), 40, 0.1, 2, installed=there)[0]
+    assert twice["what"].startswith("14 at a time: SQLAlchemy's pool, if it was set to 7")
+    double = suspects(an_estimate(30, processes=1, each=30), 40, 0.1, 2, installed=there)[0]
+    assert double["what"] == "30 at a time: SQLAlchemy's pool, if it was set to 30 (5 + 10 by default)"
 
 
 def test_before_python_3_8_the_default_executor_had_five_threads_for_each_cpu() -> None:

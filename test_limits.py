@@ -546,6 +546,21 @@ def test_a_probe_recognises_the_stall_of_two_pools_with_its_threshold_and_cures(
     assert "two pools, one stall" in " ".join(done.stdout.split())
 
 
+def test_a_pool_that_somebody_set_is_found_behind_the_threads_and_named(tmp_path):
+    command = [sys.executable, str(HERE / "bench.py"), "--app", 'parcels:create_app("production")', "--threads", "8"]
+    done = subprocess.run(
+        [*command, "--path", "/parcels/1", "--probe", "--logs", str(tmp_path), "--json", str(tmp_path / "out.json")],
+        cwd=SERVICES, env=os.environ | {"QUERY_TIME": "0.2"}, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    last = json.loads((tmp_path / "out.json").read_text())["runs"][-1]
+    found = last["estimate"]
+    assert done.returncode == 0 and found["low"] <= 5 <= (found["high"] or 99), done.stdout + done.stderr
+    if explain.is_certain(found) and found["suspects"]:  # a busy machine may leave a range
+        assert found["suspects"][0]["what"].startswith("5 at a time: SQLAlchemy's pool, if it was set to 5")
+        assert last["explained_by"] == "other-slots" and last["slots_seen"] == 8
+        assert "a limit inside the handler, of 5" in " ".join(done.stdout.split())
+
+
 # ---------------------------------------------------------------- suite limits
 
 

@@ -511,7 +511,7 @@ def finding(**changes: Any) -> Any:
     sent = load.Measured(exchanges, 0.0, 0.1, 16, {}, load.Exchanges(), server_cpu_s=0.4)
     described = explain.describe(plan)
     from_log, process_of = explain.summarise_log(plan, described, log, [0.0] * 16)
-    nothing = dict.fromkeys(("server_log", "server_said", "explained_by", "band", "lone_s", "other_cpu_s"))
+    nothing = dict.fromkeys(("server_log", "server_said", "explained_by", "band", "lone_s", "other_cpu_s", "estimate"))
     columns = explain.columns_of(sent, log, explain.predicted_answers(plan, process_of))
     return {**described, **load.summarise(plan.traffic, sent), **from_log, **nothing, "server_ended": False,
             "exchanges": columns, "cpus": 2, "all_cpus": 2, "client_on_server_cpus": False} | changes  # fmt: skip
@@ -613,6 +613,12 @@ def test_the_room_that_a_prediction_has(mode, with_cpu, expected):
     assert found[0].measured == (4.0 if mode == "burst" else run["latency_s"]["mean"])
 
 
+def shows(slots: int, **changes: Any) -> Any:
+    """A certain estimate, but for the changes."""
+    return {"slots": slots, "low": slots, "high": slots, "processes": 1, "each": None, "kind": "slots",
+            "evidence": [], "suspects": []} | changes  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "explained"),
     [
@@ -632,11 +638,48 @@ def test_the_room_that_a_prediction_has(mode, with_cpu, expected):
         ({"measured_s": 6.0, "slow_connects": 1}, "backlog-overflow"),
         ({"measured_s": 6.0, "lone_s": 1.2}, "longer-wait"),
         ({"measured_s": 6.0, "lone_s": 1.11}, "nothing"),
+        ({"measured_s": 6.0, "estimate": shows(3)}, "other-slots"),
+        ({"measured_s": 6.0, "estimate": shows(3), "other_cpu_s": 5.0}, "busy-machine"),
+        ({"measured_s": 6.0, "estimate": shows(4)}, "nothing"),  # as many as predicted with
+        ({"measured_s": 6.0, "estimate": shows(3, high=None)}, "nothing"),  # or more
+        ({"measured_s": 4.0, "estimate": shows(3)}, "prediction"),
     ],
 )
 def test_what_explains_a_run(changes, explained):
     run = finding(band=BAND | {"makespan_s": 0.3}, split_prediction=None) | changes
     assert explain.explained_by(run) == explained
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "symptom"),
+    [
+        ({}, "a limit inside the handler, of 3", "while a worker had up to 8 requests in its handlers"),
+        ({"slots_seen": 3}, "its slots are 3", "the answers came 3 at a time; predicted with 8"),
+        ({"slots_seen": None}, "its slots are 3", "the answers came 3 at a time; predicted with 8"),
+        ({"estimate": shows(12), "workers": 2}, "its slots are 12", "the answers came 12 at a time; predicted with 8"),
+        ({"estimate": shows(12, each=6), "workers": 2}, "a limit inside the handler, of 12", "up to 8 requests"),
+    ],
+)
+def test_answers_that_contradict_the_settings_say_so(changes, verdict, symptom):
+    run = finding(band=BAND, split_prediction=None, estimate=shows(3), slots_held=None, slots_seen=8, slots=8,
+                  slots_per_worker=8, server_slots=8, workers=1, measured_s=6.0)  # fmt: skip
+    run |= changes
+    explain.judge(run)
+    assert run["explained_by"] == "other-slots" and verdict in explain.render_verdict(run)
+    assert [symptom in warned["symptom"] for warned in run["warnings"] if warned["id"] == "other-slots"] == [True]
+    slots_row = next(limit for limit in run["limits"] if limit["resource"] == "slots")
+    assert slots_row["ceiling_rps"] == run["estimate"]["slots"] and "as the answers show" in slots_row["evidence"]
+    assert slots_row["busy"] == round(min(1.0, 16 / (run["estimate"]["slots"] * 6)), 3)
+
+
+def test_where_nothing_was_known_the_answers_slots_are_the_limit():
+    unknown = {"slots_known": False, "slots": None, "slots_per_worker": None, "prediction": None}
+    run = finding(**unknown, estimate=shows(4), slots_seen=16, workers=1, server_slots=None, slots_held=None)
+    explain.judge(run)
+    assert run["limits"][0]["resource"] == "slots" and run["limits"][0]["ceiling_rps"] == 4.0
+    run["estimate"] = shows(4, high=None)
+    explain.judge(run)
+    assert run["limits"][0]["resource"] == "none"
 
 
 @pytest.mark.parametrize(
