@@ -516,7 +516,7 @@ def finished(
     holds = bool(launch and launch.holds_while_queueing)
     threads = serve.anyio_threads(site.access_log) if site.access_log else slots.ANYIO_THREADS
     finding["estimate"] = explain.estimate_of(
-        finding, exchanges, measured.begun_s, lone_s, packages_of(plan), PYTHON, holds, threads
+        finding, exchanges, measured.begun_s, lone_s, packages_of(plan), PYTHON, holds, threads, process_of
     )
     explain.judge(finding)
     run = cast(Run, finding)  # which may have more

@@ -639,6 +639,10 @@ def explained_by(run: Finding) -> str | None:
     return named or ("longer-wait" if waits_longer else "nothing")
 
 
+def contradiction(run: Finding) -> tuple[int, str, str]:
+    return slots_of_log(run) or slots_of_answers(run) or (0, "", "")
+
+
 def slots_of_log(run: Finding) -> tuple[int, str, str] | None:
     """Where the log shows other slots than the prediction has: how many, what shows it, and what may be said; None: no
     such thing.
@@ -667,22 +671,25 @@ def slots_of_log(run: Finding) -> tuple[int, str, str] | None:
 
 
 def slots_of_answers(run: Finding) -> tuple[int, str, str] | None:
-    """As slots_of_log(), of all processes together, where the answers leave no doubt: they show a limit inside the
-    handlers too, of which the settings know nothing."""
-    found = run["estimate"]
-    if not found or not found["slots"] or not is_certain(found) or found["slots"] == run["slots"]:
+    """As slots_of_log(), of all processes together, where the answers contradict the settings: they show a limit inside
+    the handlers too, of which the settings know nothing."""
+    found, total = run["estimate"], unlimited(run["slots"])
+    if not found or not found["slots"] or not found["high"] or found["low"] <= total <= found["high"]:
         return None
-    evidence, likely = f"the answers came {found['slots']} at a time", f"its slots are {found['slots']}"
+    if run["workers"] > 1 and not is_certain(found):  # uneven shares look like fewer slots
+        return None
+    many, each = how_many(found), in_each(found)
+    evidence, likely = f"the answers came {many} at a time{each},", f"its slots are {many}{each}"
     if inside := held_inside(run, found):
         evidence += f" while {inside}"
-        likely = f"a limit inside the handler, of {found['slots']}"
-    return found["slots"], evidence, likely
+        likely = f"a limit inside the handler, of {many}{each}"
+    return found["slots"], evidence.removesuffix(","), likely
 
 
 def held_inside(run: Finding, found: limits.Estimate) -> str:
     """Where more requests were in the handlers than were worked on, in words; else empty."""
-    each = found["slots"] if run["workers"] == 1 else found["each"]
-    if not is_certain(found) or not each or (run["slots_seen"] or 0) <= each:
+    each = found["high"] if run["workers"] == 1 else found["each"]
+    if not each or (run["slots_seen"] or 0) <= each:
         return ""
     return f"a worker had up to {plural(run['slots_seen'] or 0, 'request')} in its handlers"
 
@@ -692,9 +699,12 @@ MOST_ESTIMATED = 20_000  # answers that are looked at: some seconds
 
 def estimate_of(
     run: Finding, exchanges: load.Exchanges, begun_s: float, lone_s: Sequence[float], installed: frozenset[str] | None,
-    python: tuple[int, int], holds: bool = False, threads: int = slots.ANYIO_THREADS,
+    python: tuple[int, int], holds: bool = False, threads: int = slots.ANYIO_THREADS, process_of: Sequence[int] = (),
 ) -> limits.Estimate | None:  # fmt: skip
-    """The slots from the answers alone, and what may be behind them; None for other loads than bursts and users."""
+    """The slots from the answers alone, and what may be behind them; None for other loads than bursts and users.
+
+    process_of: which process took each request, as the log tells it: each may show its slots where all together do not.
+    """
     count = run["sent"] if run["mode"] == "burst" else run["concurrency"]
     if run["mode"] not in ("burst", "closed") or not count or run["sent"] > MOST_ESTIMATED or run["stopped"]:
         return None
@@ -709,6 +719,10 @@ def estimate_of(
         processes=run["workers"] if run["server"] else None,
         cpu_s=None if run["server_cpu_s"] is None else run["server_cpu_s"] / max(1, run["answered"]),
     )  # fmt: skip
+    if not failed_after_s and run["mode"] == "burst" and not is_certain(found):
+        own = [[exchanges.answered_s[i] - begun_s for i in range(len(process_of)) if process_of[i] == process]
+               for process in range(run["workers"])]  # fmt: skip
+        found = limits.of_each_process(own, found, lone_s) or found
     if (others := taken_by_others(run)) > 0.3:
         why = f"other programs used {others:.0%} of the CPUs: these times say little"
         found = {**found, "low": 1, "high": None, "evidence": [*found["evidence"], why]}
@@ -813,10 +827,13 @@ def limits_of(run: Finding) -> list[Limit]:
     if any(warned["id"] == "backlog-overflow" for warned in load.audit(run)):
         late = max(run["slow_connects"], run["slow_waits"])
         add("backlog", 1.0, None, f"{plural(late, 'connection')} waited a second or more for TCP to try again", True)
-    seen = run["estimate"] if run["explained_by"] == "other-slots" or not run["slots_known"] else None
-    if seen and seen["slots"] and is_certain(seen) and wait_s and not slots_of_log(run):
-        evidence = f"{seen['slots']} / {time_of(wait_s)}, as the answers show"
-        add("slots", answered * wait_s / (seen["slots"] * time_s), seen["slots"] / wait_s, evidence, True)
+    by_answers = run["explained_by"] == "other-slots" and not slots_of_log(run)
+    if (by_answers or not run["slots_known"]) and wait_s and run["estimate"]:
+        if is_certain(run["estimate"]) and (shown := run["estimate"]["slots"]):
+            evidence = f"{shown} / {time_of(wait_s)}, as the answers show"
+            most = max(run["requests_of_workers"].values(), default=answered)
+            busy = max(answered / shown, most / (run["estimate"]["each"] or shown)) * wait_s / time_s
+            add("slots", busy, shown / wait_s, evidence, True)
     elif total and wait_s and answered:
         pool = bool(run["pool"] and run["pool"] == run["slots_per_worker"] and run["pool"] != run["threads"])
         held_s = answered * (wait_s + run["cpu_time_s"]) if pool or run["handler_s"] is None else run["handler_s"]
@@ -892,9 +909,9 @@ def audit(run: Finding) -> list[Warned]:
         warn("unexplained", figures_off(run), "not known: neither slots, split nor CPU explain it",
              "repeat it, and look at the requests that were answered late")  # fmt: skip
     elif run["explained_by"] == "other-slots":
-        each = "no limit" if run["slots_per_worker"] is None else run["slots_per_worker"]
-        _, evidence, likely = slots_of_log(run) or slots_of_answers(run) or (0, "", "")
-        warn("other-slots", f"{evidence}; predicted with {each}", likely,
+        of_log = slots_of_log(run)
+        settings, (_, evidence, likely) = run["slots_per_worker" if of_log else "slots"], contradiction(run)
+        warn("other-slots", f"{evidence}; predicted with {'no limit' if settings is None else settings}", likely,
              "look for the setting that says so, and predict with that")  # fmt: skip
     elif run["explained_by"] == "longer-wait":
         warn("longer-wait", figures_off(run), f"a request alone takes {seconds(round(run['lone_s'] or 0.0, 3))}, not"
@@ -1119,8 +1136,7 @@ def render_verdict(run: Run) -> str:
     if because == "nothing":
         return f"{text}: NOT explained. {figures_off(run)}; beyond {render_band(run, band, True)}"
     if because == "other-slots":
-        _, _, likely = slots_of_log(run) or slots_of_answers(run) or (0, "", "")
-        return f"{text}: {likely}; see the warning"
+        return f"{text}: {contradiction(run)[2]}; see the warning"
     return f"{text}: {figures_off(run)}; see the warning ({because})"
 
 
@@ -1154,17 +1170,27 @@ def seen_in_the_answers(run: Run) -> str:
     return text + (f"; {words_of(found)}" if found and run["wait_s"] != 0 else "")
 
 
+def how_many(found: limits.Estimate) -> str:
+    if is_certain(found):
+        return f"{found['slots']}"
+    return f"{found['low']} to {found['high']}" if found["high"] else f"at least {found['low']}"
+
+
+def in_each(found: limits.Estimate) -> str:
+    shared = is_certain(found) and found["each"] and found["each"] != found["slots"]
+    return f", {found['each']} in each of {found['processes']} processes" if shared else ""
+
+
 def words_of(found: limits.Estimate) -> str:
     """An estimate in a few words: the number, a range, or why there is none."""
-    many = f"{found['low']} to {found['high']}" if found["high"] else f"at least {found['low']}"
-    many = str(found["slots"]) if is_certain(found) else many
+    many = how_many(found)
     return {
         "none": f"no limit up to {found['low']} at a time",
         "unknown": "how many at a time is not known",
         "cpu": "what they share, CPU or the like, is the limit, not slots",
         "two-pass": f"{many} at a time, in two passes: nobody is answered before all have run once",
         "smeared": f"{many} at a time, not first come, first served",
-        "slots": f"{many} at a time",
+        "slots": f"{many} at a time{in_each(found)}",
     }[found["kind"]]
 
 

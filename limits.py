@@ -121,6 +121,30 @@ def estimate(
     ))  # fmt: skip
 
 
+def of_each_process(answered_s: Sequence[Sequence[float]], found: Estimate, lone_s: Sequence[float]) -> Estimate | None:
+    """The estimate of a burst on several processes, if one of them shows its slots without a doubt and no other one
+    contradicts: they run the same code. None otherwise.
+
+    answered_s: the answers of each process, since all were sent; found: what all answers together show.
+
+    >>> own = [[1.0] * 3 + [2.0] * 3 + [3.0] * 3, [1.0] * 3 + [2.0]]
+    >>> found = estimate("burst", 13, [0.0] * 13, sorted(own[0] + own[1]), lone_s=[1.0], processes=2)
+    >>> found["slots"], of_each_process(own, found, [1.0])["slots"]
+    (None, 6)
+    """
+    asked = sorted((sorted(own) for own in answered_s if own), key=len, reverse=True)  # the fullest first
+    several = [estimate("burst", len(own), [0.0] * len(own), own, lone_s=lone_s, processes=1) for own in asked]
+    certain = {one["slots"] for one in several if one["slots"] == one["low"] == one["high"] and one["kind"] == "slots"}
+    if len(answered_s) < 2 or len(certain) != 1 or not (each := certain.pop()):
+        return None
+    if any(one["low"] > each or (one["high"] or each) < each for one in several):
+        return None
+    total = each * len(answered_s)
+    evidence = [f"of one process alone: {text}" for text in several[0]["evidence"][:2]]
+    return {**found, "slots": total, "low": total, "high": total, "each": each, "kind": "slots",
+            "processes": len(answered_s), "evidence": [*found["evidence"][:1], *evidence]}  # fmt: skip
+
+
 def judge(seen: Seen) -> Estimate:
     if seen.failed_after:
         return failing(seen)
@@ -364,8 +388,12 @@ def blurred(seen: Seen) -> Estimate:
     steady &= max(b - a for a, b in pairwise(first)) < max(0.3 * wait_s, 4 * each_s)  # else there are rounds
     if late_s > 2 * wait_s and by_rate >= 8 and not seen.cpu_limits():
         return seen.says("two-pass", None, int(least), math.ceil(most), *texts, TWO_PASS)
-    if seen.cpu_limits() or (steady and seen.cpu_s is None):
+    if seen.cpu_limits() or (steady and (seen.cpu_s is None or by_rate > 4)):
         reason = f"no rounds: one answer each {each_s:.3g} s from the first on: CPU, or another thing done one by one"
+        if seen.cpu_s is not None and not seen.cpu_limits():
+            reason = reason.replace("CPU, or another thing", "with the CPU idle, something") + (
+                ": a lock, or an event loop that each request blocks for so long"
+            )
         return seen.says("cpu", None, 1, None, *texts, reason)
     if not 0.5 < wait_s / each_s / by_rate < 2 or most < 0.95:
         return seen.says("unknown", None, 1, None, *texts, "the two disagree: these waits are not like those alone")

@@ -12,7 +12,20 @@ from typing import NamedTuple
 
 import pytest
 
-from limits import LIMITS, Burst, Estimate, conclude, estimate, fit, holds, next_burst, suspects, two_pools, work
+from limits import (
+    LIMITS,
+    Burst,
+    Estimate,
+    conclude,
+    estimate,
+    fit,
+    holds,
+    next_burst,
+    of_each_process,
+    suspects,
+    two_pools,
+    work,
+)
 
 # ---------------------------------------------------------------- servers that are not there
 
@@ -289,6 +302,47 @@ def test_a_process_that_works_on_alone_shows_its_slots_from_then_on() -> None:
     answered = [0.1] * 10 + [0.2] * 4 + [0.3] * 4 + [0.4] * 4 + [0.5] * 2
     found = estimate("burst", 24, [0.0] * 24, answered, lone_s=[0.1, 0.1])
     assert (found["slots"], found["low"], found["high"], found["each"]) == (None, 10, None, 4)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "slots"),
+    [
+        ([[3, 3, 3, 1], [3, 3]], 6),
+        ([[3, 3, 3, 3], []], 6),  # one got none
+        ([[3, 3, 3, 3]], None),  # there is only one
+        ([[3, 3], [3, 3]], None),  # nobody shows three rounds
+        ([[3, 3, 3, 3], [2, 2, 2, 2]], None),  # they contradict each other
+        ([[3, 3, 3, 3], [9]], None),
+    ],
+)
+def test_each_process_may_show_its_slots_where_all_together_do_not(sizes: list[list[int]], slots: int | None) -> None:
+    own = [[0.1 * (k + 1) for k, size in enumerate(rounds) for _ in range(size)] for rounds in sizes]
+    everything = sorted(itertools.chain(*own))
+    together = estimate("burst", len(everything), [0.0] * len(everything), everything, lone_s=[0.1, 0.1])
+    found = of_each_process(own, together, [0.1, 0.1])
+    assert (found and (found["slots"], found["low"], found["high"])) == (slots and (slots, slots, slots))
+    if found:
+        assert (found["each"], found["processes"], found["kind"]) == (3, 2, "slots")
+        assert "of one process alone: 3, 3, 3" in found["evidence"][1]
+
+
+@pytest.mark.parametrize("shares", UNEVEN)
+@pytest.mark.parametrize("jitter", (0.0, 0.1, 0.3))
+@pytest.mark.parametrize("slots", (2, 6, 15))
+def test_what_one_process_shows_of_a_pool_in_each_is_never_wrong(
+    shares: tuple[int, ...], jitter: float, slots: int
+) -> None:
+    """The answers of each process as its own server gives them, many of them at random."""
+    dice, stub = random.Random(f"{shares} {jitter} {slots}"), Stub((slots,), jitter=jitter)
+    for requests in (60, 200):
+        own = [stub.serve(round(share * requests / 100), dice).answered_s for share in shares]
+        everything = sorted(itertools.chain(*own))
+        lone_s = stub.lone(dice)
+        together = estimate("burst", len(everything), [0.0] * len(everything), everything, lone_s=lone_s)
+        found = of_each_process(own, together, lone_s)
+        assert found is None or found["each"] == slots
+        if jitter == 0 and max(map(len, own)) >= 3 * slots:
+            assert found and found["slots"] == slots * len(shares)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -642,6 +642,10 @@ def shows(slots: int, **changes: Any) -> Any:
         ({"measured_s": 6.0, "estimate": shows(3), "other_cpu_s": 5.0}, "busy-machine"),
         ({"measured_s": 6.0, "estimate": shows(4)}, "nothing"),  # as many as predicted with
         ({"measured_s": 6.0, "estimate": shows(3, high=None)}, "nothing"),  # or more
+        ({"measured_s": 6.0, "estimate": shows(3, low=2), "workers": 1}, "other-slots"),  # whichever of the two
+        ({"measured_s": 6.0, "estimate": shows(3, low=2)}, "nothing"),  # or processes with uneven shares
+        ({"measured_s": 6.0, "estimate": shows(3, low=2, high=4), "workers": 1}, "nothing"),
+        ({"measured_s": 6.0, "estimate": shows(6, low=5, high=7), "workers": 1}, "other-slots"),
         ({"measured_s": 4.0, "estimate": shows(3)}, "prediction"),
     ],
 )
@@ -657,7 +661,11 @@ def test_what_explains_a_run(changes, explained):
         ({"slots_seen": 3}, "its slots are 3", "the answers came 3 at a time; predicted with 8"),
         ({"slots_seen": None}, "its slots are 3", "the answers came 3 at a time; predicted with 8"),
         ({"estimate": shows(12), "workers": 2}, "its slots are 12", "the answers came 12 at a time; predicted with 8"),
-        ({"estimate": shows(12, each=6), "workers": 2}, "a limit inside the handler, of 12", "up to 8 requests"),
+        (
+            {"estimate": shows(12, each=6, processes=2), "workers": 2},
+            "a limit inside the handler, of 12, 6 in each of 2 processes",
+            "12 at a time, 6 in each of 2 processes, while a worker had up to 8 requests in its handlers",
+        ),
     ],
 )
 def test_answers_that_contradict_the_settings_say_so(changes, verdict, symptom):
