@@ -69,7 +69,9 @@ from typing import Any, NamedTuple, NoReturn, TextIO, TypedDict
 MAX_HEAD_BYTES = 64 * 1024  # head of a response, its chunk lines, its trailers: more is an attack or a mistake
 MAX_BODY_BYTES = 64 * 1024 * 1024  # bodies are counted, not kept; an endless one must end
 NO_BODY = (204, 304)
-FIRST_READ_BYTES, READ_BYTES = 4096, 65536  # Python allocates the whole buffer for each read: the usual answer is small
+READ_BYTES = 65536
+FIRST_READ_BYTES = 479  # Python allocates the buffer of each read, up to 512 bytes with its header from a pool
+EVENTS = 64  # handled at a time: with more, the first sockets have left the CPU's caches before they are read
 SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s later (TCP_TIMEOUT_INIT)
 DELAYED_ACK_S = (0.035, 0.1)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
 SOCK_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux: one system call less for each connection
@@ -440,8 +442,8 @@ class Poller:
             # EPOLLRDHUP: the server has closed, which is known with its answer, without another recv
             self.closed, self.read, self.write = select.EPOLLRDHUP, select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
             self.fileno, self.register, self.modify = epoll.fileno, epoll.register, epoll.modify
-            self.poll: Callable[[], list[tuple[int, int]]] = functools.partial(epoll.poll, 0, 256)
-            self.forget: Callable[[int], object] = lambda fd: None  # closing a socket takes it out of its epoll
+            self.poll: Callable[[], list[tuple[int, int]]] = functools.partial(epoll.poll, 0, EVENTS)
+            self.forget: Callable[[int], object] | None = None  # closing a socket takes it out of its epoll
             self.close: Callable[[], None] = epoll.close
         else:
             selector = selectors.DefaultSelector()
@@ -455,9 +457,11 @@ class Poller:
 class Connection:
     """A socket and what it works on. Used again, with its parser, for the next socket: making one takes time."""
 
-    __slots__ = ("fd", "index", "parser", "sock", "unsent", "watched")
+    __slots__ = ("fd", "index", "parser", "recv", "send", "sock", "unsent", "watched")
     sock: socket.SocketType
     fd: int
+    recv: Callable[[int], bytes]  # of the socket, looked up once
+    send: Callable[[bytes], int]
 
     def __init__(self) -> None:
         self.parser = ResponseParser()
@@ -494,6 +498,7 @@ class Load:
         self.idle: dict[Connection, None] = {}  # kept connections with nothing to do, the last used at the end
         self.spare: list[Connection] = []  # without a socket
         self.last_answer, self.last_result = b"none yet", (0, 0, False)  # status, bytes of body, connection stays
+        self.first_read_bytes = FIRST_READ_BYTES
         self.poller = Poller()
         # select counts in microseconds, where asyncio's usual epoll rounds up to the next millisecond
         self.loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
@@ -615,7 +620,7 @@ class Load:
             sock.setblocking(False)
         self.sockets_opened += 1
         conn = self.spare.pop() if self.spare else Connection()
-        conn.sock, conn.fd = sock, sock.fileno()
+        conn.sock, conn.fd, conn.recv, conn.send = sock, sock.fileno(), sock.recv, sock.send
         self.connections[conn.fd] = conn
         code = sock.connect_ex(self.address)
         if code == errno.EINPROGRESS or not code:
@@ -627,7 +632,7 @@ class Load:
     def _send(self, conn: Connection, unsent: bytes) -> bool:
         """Hand the kernel what it takes, have the poller report what comes next. False: the connection is lost."""
         try:
-            taken = conn.sock.send(unsent)
+            taken = conn.send(unsent)
         except (BlockingIOError, InterruptedError):
             taken = 0
         except OSError as error:
@@ -660,6 +665,8 @@ class Load:
         """Take what has come; where an answer is whole, send the next request in its place."""
         connections, answered_s, statuses, sizes = self.connections, self.answered_s, self.status, self.body_bytes
         thinking, messages, started_s = self.thinking, self.messages, self.started_s
+        keep_alive, think_s, read = self.keep_alive, self.think_s, self.poller.read
+        first_bytes = self.first_read_bytes
         for fd, events in ready:
             # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.
             conn = connections.get(fd)
@@ -672,7 +679,7 @@ class Load:
                 continue
             fresh = conn.parser.fresh
             try:
-                data = conn.sock.recv(FIRST_READ_BYTES if fresh else READ_BYTES)
+                data = conn.recv(first_bytes if fresh else READ_BYTES)
             except (BlockingIOError, InterruptedError):
                 continue
             except OSError as error:
@@ -683,15 +690,16 @@ class Load:
                 statuses[index], sizes[index], stays = self.last_result
             elif result := self._parse(conn, data, now_s):
                 statuses[index], sizes[index], stays = result
+                fresh = False
             else:
                 continue
             answered_s[index] = now_s
-            if self.think_s:
-                thinking.append(now_s + self.think_s)
+            if think_s:
+                thinking.append(now_s + think_s)
             index = self.sent
             if (
                 stays
-                and self.keep_alive
+                and keep_alive
                 and not conn.unsent
                 and index < self.released
                 and self.in_flight + len(thinking) <= self.users
@@ -699,18 +707,26 @@ class Load:
             ):  # nearly all of a run on kept connections: as _start, in place of the one that has just been answered
                 self.sent, conn.index, message = index + 1, index, next(messages)
                 started_s[index] = now_s
-                if message[0] == 72 or not conn.parser.fresh:  # 72: an H, as in HEAD
+                if message[0] == 72 or not fresh:  # 72: an H, as in HEAD
                     conn.parser.reset(message.startswith(b"HEAD "))
-                self._send(conn, message)
+                try:
+                    taken = conn.send(message)
+                except OSError:
+                    taken = 0  # once more, where the error is looked at
+                if taken < len(message) or conn.watched != read:
+                    self._send(conn, message[taken:])
                 continue
             conn.index = -1
             self.in_flight -= 1
-            if stays and self.keep_alive and not conn.unsent:
+            if stays and keep_alive and not conn.unsent:
                 self.idle[conn] = None
             elif events & self.poller.closed:
                 self._close(conn)
             # else: let the server close first, which is this connection's next event: the port is then free again
-            self._fill()
+            if self.sent < self.released and not thinking and self.in_flight < self.users:  # one for one
+                self._start()
+            else:
+                self._fill()
 
     def _parse(self, conn: Connection, data: bytes, now_s: float) -> tuple[int, int, bool] | None:
         """Status, bytes of the body and whether the connection stays, once the answer is whole."""
@@ -721,6 +737,8 @@ class Load:
             self._fail(conn, error.kind)
             return None
         if not complete:
+            if fresh and len(data) >= self.first_read_bytes:  # the usual answer is larger
+                self.first_read_bytes = min(8 * self.first_read_bytes, READ_BYTES)
             self.first_byte_s[conn.index] = self.first_byte_s[conn.index] or now_s
             return None
         result = parser.status, parser.body_bytes, parser.keep_alive
@@ -750,7 +768,7 @@ class Load:
         return self.failures == self.sent - self.in_flight
 
     def _close(self, conn: Connection) -> None:
-        if conn.watched:
+        if conn.watched and self.poller.forget:
             self.poller.forget(conn.fd)
         self.connections.pop(conn.fd, None)
         conn.sock.close()
