@@ -665,12 +665,15 @@ class Load:
         """Take what has come; where an answer is whole, send the next request in its place."""
         connections, answered_s, statuses, sizes = self.connections, self.answered_s, self.status, self.body_bytes
         thinking, messages, started_s = self.thinking, self.messages, self.started_s
-        keep_alive, think_s, read = self.keep_alive, self.think_s, self.poller.read
-        first_bytes = self.first_read_bytes
+        keep_alive, think_s, read, first_bytes = self.keep_alive, self.think_s, self.poller.read, self.first_read_bytes
+        # A user who neither thinks nor goes sends at once: all before this number, on the connection that is free.
+        at_once = (
+            min(self.released, self.capacity) if keep_alive and not think_s and self.in_flight <= self.users else 0
+        )
         for fd, events in ready:
             # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.
             conn = connections.get(fd)
-            if not conn or (conn.unsent and not self._send(conn, conn.unsent)):
+            if not conn or ((unsent := conn.unsent) and not self._send(conn, unsent)):
                 continue
             index = conn.index
             if index < 0:  # answered already: the server closes, or says more than it was asked
@@ -694,17 +697,8 @@ class Load:
             else:
                 continue
             answered_s[index] = now_s
-            if think_s:
-                thinking.append(now_s + think_s)
             index = self.sent
-            if (
-                stays
-                and keep_alive
-                and not conn.unsent
-                and index < self.released
-                and self.in_flight + len(thinking) <= self.users
-                and index < self.capacity
-            ):  # nearly all of a run on kept connections: as _start, in place of the one that has just been answered
+            if index < at_once and stays and not unsent:  # nearly all of a run on kept connections: as _start
                 self.sent, conn.index, message = index + 1, index, next(messages)
                 started_s[index] = now_s
                 if message[0] == 72 or not fresh:  # 72: an H, as in HEAD
@@ -716,6 +710,8 @@ class Load:
                 if taken < len(message) or conn.watched != read:
                     self._send(conn, message[taken:])
                 continue
+            if think_s:
+                thinking.append(now_s + think_s)
             conn.index = -1
             self.in_flight -= 1
             if stays and keep_alive and not conn.unsent:
