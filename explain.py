@@ -688,7 +688,7 @@ def slots_of_answers(run: Finding) -> tuple[int, str, str] | None:
 
 def held_inside(run: Finding, found: limits.Estimate) -> str:
     """Where more requests were in the handlers than were worked on, in words; else empty."""
-    each = found["high"] if run["workers"] == 1 else found["each"]
+    each = found["high"] and (found["high"] if run["workers"] == 1 else found["each"])
     if not each or (run["slots_seen"] or 0) <= each:
         return ""
     return f"a worker had up to {plural(run['slots_seen'] or 0, 'request')} in its handlers"

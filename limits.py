@@ -601,10 +601,11 @@ def suspects(
         ranked = [
             (0.0, rank, LIMITS[rank], best) for rank in pools if LIMITS[rank].possible(installed, server, handler)
         ]
-    return [
-        suspect(limit, total, low, set_to, settings_allow, requests, wait_s, cpus, python)
-        for _, _, limit, total in sorted(ranked)[:3]
-    ]
+    found_suspects = []
+    for _, _, limit, total in sorted(ranked)[:3]:
+        most = settings_allow if limit.is_pool and best < settings_allow else math.inf  # else it is one of the settings
+        found_suspects.append(suspect(limit, total, low, set_to, most, requests, wait_s, cpus, python))
+    return found_suspects
 
 
 def suspect(

@@ -642,6 +642,10 @@ def test_a_number_that_is_nobodys_default_may_have_been_set_and_then_the_setting
         "a burst of 40 would take 0.5 s, not 0.6"
     )
     assert suspects(found, 40, 0.1, 2, installed=there, settings_allow=7) == []  # that are the settings' own
+    for own in (an_estimate(4, processes=1), an_estimate(40, processes=1), an_estimate(15, processes=1)):
+        settings = own["slots"] or 0  # what the settings say, and show: a change of them is bound by nothing
+        (first, *_) = suspects(own, 120, 0.1, 2, settings_allow=settings)
+        assert "and nothing else in the way" in first["predicted_effect"]
     assert suspects(found, 40, 0.1, 2) == []  # nothing is known of what is there
     for uncertain in (
         an_estimate(9, low=8),

@@ -608,7 +608,8 @@ def test_the_published_figures_are_what_the_slots_of_that_machine_give():
 def test_what_limits_is_named_from_the_answers_of_each_run():
     document = json.loads(finished_once())
     named = {"what": "6 at a time: asyncio.to_thread"}
-    found = {"slots": 6, "low": 6, "high": 6, "kind": "slots", "suspects": [named, {"what": "another"}]}
+    found = {"slots": 6, "low": 6, "high": 6, "processes": 1, "each": 6, "kind": "slots",
+             "suspects": [named, {"what": "another"}]}  # fmt: skip
     change(document, "A /executor", estimate=found)
     row = rows_of(sweep.render(document))["A /executor"]
     assert row == ["6 at a time", named["what"], "asyncio's own threads, min(32, CPUs + 4)"]
