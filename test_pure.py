@@ -268,6 +268,18 @@ def test_the_bounds_of_a_stage(text, fits):
         slots.stages("1s:100001")
 
 
+@pytest.mark.parametrize(("processes", "next_step"), [(1, "add --processes 2"), (2, "use more CPUs")])
+def test_who_has_cpus_left_is_told_to_use_them(monkeypatch, processes, next_step):
+    monkeypatch.setattr(load.os, "cpu_count", lambda: 2)
+    (warned,) = load.audit(plain_run(client_cpu_s=18.0, processes=processes))
+    assert warned["id"] == "client-limit" and next_step in warned["next"]
+
+
+def test_the_percentile_of_few_values_is_one_of_them():
+    assert slots.nearest_rank([1.0, 2.0], 50) == 1.0 and load.nearest_rank([1.0, 2.0], 50) == 1.0
+    assert slots.nearest_rank([1.0], 50) is None and load.nearest_rank([1.0], 50) is None
+
+
 # ---------------------------------------------------------------- options and plans
 
 
