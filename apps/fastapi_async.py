@@ -1,4 +1,5 @@
-"""Claim: an `async def` handler that awaits its I/O holds nothing while it waits, so one process serves any number.
+"""Claim: an `async def` handler that awaits its I/O holds no thread while it waits, so one process serves
+any number of requests at a time.
 
 Serve it by hand:  uvicorn --app-dir apps fastapi_async:app
 """
@@ -33,7 +34,7 @@ async def async_io_multi():
 
 
 def task_time(number):
-    """Drawn by the number of the request, so that whoever knows the number knows the time."""
+    """Drawn by the number of the request: the same number always waits the same time."""
     dice = random.Random(int(number) if number.isdigit() else 0)
     if DISTRIBUTION == "exp":
         return dice.expovariate(1 / TASK_TIME)

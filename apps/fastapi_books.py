@@ -1,8 +1,9 @@
-"""A Books API on FastAPI: a request is one SQL statement on one of POOL_SIZE connections.
+"""Claim: with an async database driver the connection pool is the limit: a process has POOL_SIZE slots.
 
-Same as flask_books.py, but a request that waits holds no thread: a process has POOL_SIZE slots.
-By hand, in apps/, with the database_url that postgres.py prints:
-DATABASE_URL=... POOL_SIZE=4 uvicorn --workers 4 fastapi_books:app
+A Books API: a request is one SQL statement on one of POOL_SIZE connections. Same as flask_books.py, but a request that
+waits holds no thread. It needs a Postgres with a table `books` like the one in engine/inside/books.sql.
+
+Serve it by hand:  DATABASE_URL=... POOL_SIZE=4 uvicorn --app-dir apps --workers 4 fastapi_books:app
 """
 
 import asyncio
@@ -36,8 +37,8 @@ URL, SIZE = os.environ["DATABASE_URL"], int(os.environ.get("POOL_SIZE", "4"))
 # A request is one transaction and one round trip: no BEGIN and COMMIT, no PREPARE.
 EACH = {"autocommit": True, "prepare_threshold": None, "connect_timeout": 5}
 pool = AsyncConnectionPool(URL, min_size=SIZE, kwargs=EACH, reconnect_timeout=0.2, open=False)
-# Requests queue here; whoever passes finds a connection free in the pool. If not, the database is
-# away, and the next ones wait less for it until it is back.
+# Requests queue here. One that passes finds a connection free in the pool. If not, the database is
+# away, and the next requests wait less for it until it is back.
 slots, patience_s = asyncio.Semaphore(SIZE), 2.0
 
 

@@ -25,7 +25,7 @@ def io(request: Request):
 
 
 def task_time(number):
-    """Drawn by the number of the request, so that whoever knows the number knows the time."""
+    """Drawn by the number of the request: the same number always waits the same time."""
     dice = random.Random(int(number) if number.isdigit() else 0)
     if DISTRIBUTION == "exp":
         return dice.expovariate(1 / TASK_TIME)

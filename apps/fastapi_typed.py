@@ -1,7 +1,7 @@
 """Claim: a return annotation makes a request queue for a thread twice. Same as fastapi_sync.py, but with one.
 
-FastAPI checks and serialises what a typed `def` handler returns in a thread as well, and that waits its turn behind
-all handlers that wait: nobody is answered before the whole queue has run.
+FastAPI checks and serialises what a typed `def` handler returns in a thread as well. That takes its turn behind all
+handlers that queue for a thread, so no request is answered before the whole queue has run.
 
 Serve it by hand:  uvicorn --app-dir apps fastapi_typed:app
 """

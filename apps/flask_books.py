@@ -1,8 +1,9 @@
-"""A Books API on Flask: a request is one SQL statement on one of POOL_SIZE connections.
+"""Claim: with threads the smaller of two limits counts: a process has min(threads, POOL_SIZE) slots.
 
-Same as fastapi_books.py, but a request that waits holds a thread: a process has min(threads,
-POOL_SIZE) slots. By hand, in apps/, with the database_url that postgres.py prints:
-DATABASE_URL=... POOL_SIZE=4 gunicorn -w 4 -k gthread --threads 4 flask_books:app
+A Books API: a request is one SQL statement on one of POOL_SIZE connections. Same as fastapi_books.py, but a request
+that waits holds a thread. It needs a Postgres with a table `books` like the one in engine/inside/books.sql.
+
+Serve it by hand:  DATABASE_URL=... POOL_SIZE=4 gunicorn -w 4 -k gthread --threads 4 --chdir apps flask_books:app
 """
 
 import atexit
@@ -34,8 +35,8 @@ URL, SIZE = os.environ["DATABASE_URL"], int(os.environ.get("POOL_SIZE", "4"))
 EACH = {"autocommit": True, "prepare_threshold": None, "connect_timeout": 5}
 pool = ConnectionPool(URL, min_size=SIZE, kwargs=EACH, reconnect_timeout=0.2, open=True)
 atexit.register(pool.close)  # or its threads hold up the end of a worker, 5 s and more
-# Requests queue here; whoever passes finds a connection free in the pool. If not, the database is
-# away, and the next ones wait less for it until it is back.
+# Requests queue here. One that passes finds a connection free in the pool. If not, the database is
+# away, and the next requests wait less for it until it is back.
 slots, patience_s = threading.Semaphore(SIZE), 2.0
 app = Flask(__name__)
 app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False

@@ -1,9 +1,10 @@
-"""Claim: threads and a connection pool in one service stop each other as soon as threads + connections are under way.
+"""Claim: a thread pool and a connection pool in one service stop each other once enough requests are under way.
 
-A request of /depends takes a thread, then a connection that it holds until its answer is made, and for that needs a
-thread again: once all threads are with requests that wait for a connection, nobody who has one gets a thread, until
-the pool's timeout fails them. With the session inside the handler, or without a response model, nobody waits for one
-while holding the other. The database is a SQLite file: what waits is the handler.
+A request of /depends takes a thread, and then a connection that it holds until its answer is made. To make the answer
+it needs a thread again. With as many requests as there are threads and connections together, all threads are taken by
+requests that wait for a connection. The requests that have a connection wait for a thread, until the pool's timeout
+fails the others. With the session inside the handler, or without a response model, no request waits for the one while
+it holds the other. The database is a SQLite file: the handler is what waits.
 
 Serve it by hand:  uvicorn --app-dir apps limits_pools:app
 """

@@ -1,105 +1,60 @@
 """comparison - two documents side by side, of bench.py or of sweep.py; and a document of bench.py as a report.
 
-`python sweep.py compare A.json B.json`: for each run that both have, the ratio B / A
-with its spread, and "too noisy to tell" where their spreads overlap. It is no suite:
-it runs nothing. The two were measured at different times, so that repeats cannot be
-paired as within a sweep: the least ratio is B's least to A's most.
+`python sweep.py compare A.json B.json`: for each run that both have, the ratio B / A with its spread, and "too noisy to
+tell" where their spreads overlap. It is no suite: it runs nothing. The two were measured at different times, so repeats
+cannot be paired as within a sweep: the least ratio is B's least to A's most.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from load import Machine, render_machine
-from slots import Problem, plural
-from suites import TOLERANCE, Document, look_up, short, spread, spread_ms, table
-
-Run = Mapping[str, Any]  # of either: bench.py's Run, or what sweep.py keeps of it
-
-
-class Found(NamedTuple):
-    """A document of either kind."""
-
-    name: str  # of the file
-    kind: str  # bench.py or sweep.py
-    when: str
-    command: str
-    machine: Machine
-    versions: dict[str, str]
-    runs: dict[str, list[Run]]  # what it measured -> its repeats
-
+from engine.words import Problem, plural, slots_text
+from suites.common import P99_S, RPS, TIME_S, TOLERANCE, Json, Repeats, look_up, short, table
 
 # ---------------------------------------------------------------- reading
 
 
-def load_of(run: Run) -> str:
+def load_of(run: Json) -> str:
     """The load in bench.py's words.
 
-    >>> load_of({"mode": "burst", "requests": 16}), load_of({"mode": "open", "rate_rps": 256.0, "arrivals": "poisson"})
-    ('-n 16', '--rate 256 --arrivals poisson')
+    >>> load_of({"plan": {"load": {"kind": "burst", "requests": 16}}})
+    '-n 16'
     """
-    if run["mode"] == "burst":
-        return f"-n {run['requests']}"
-    if run["mode"] == "open":
-        return f"--rate {run['rate_rps']:g}" + (" --arrivals poisson" if run["arrivals"] == "poisson" else "")
-    if run["mode"] == "ramp":
-        return "--ramp " + ",".join(f"{stage_s:g}s:{users}" for stage_s, users in run["stages"])
-    return f"-c {run['concurrency']}" + (" -k" if run["keep_alive"] else "")
+    load = run["plan"]["load"]
+    texts = {
+        "burst": "-n {requests:g}",
+        "closed": "-c {concurrency}",
+        "open": "--rate {rate_rps:g} --arrivals {arrivals}",
+        "ramp": "--ramp {stages}",
+    }
+    return texts[load["kind"]].format(**load)
 
 
-def found_in(document: Any, name: str) -> Found:
-    """Raises Problem if it is neither kind of document."""
-    runs: dict[str, list[Run]] = {}
-    try:
-        kind = "sweep.py" if "suite" in document else "bench.py"
-        for entry in document["runs"]:
-            if kind == "sweep.py":
-                run, c = entry["run"], entry["concurrency"]
-                label = entry["variant"] + (f", c = {c}" if c else "")
-            else:
-                run = entry
-                label = f"{run['target']} {run['path']} {load_of(run)}"
-            look_up(run, "latency_s.p99"), run["throughput_rps"], run["measured_s"]
-            runs.setdefault(label, []).append(run)
-        return Found(name, kind, document["when"], document["command"], document["machine"], document["versions"], runs)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise Problem(f"{name} is neither of bench.py nor of sweep.py") from None
+def runs_of(document: Json) -> dict[str, list[Json]]:
+    """What a document of either kind measured: each run's name, and its repeats."""
+    runs: dict[str, list[Json]] = {}
+    for entry in document["runs"]:
+        if "suite" in document:
+            c = entry["concurrency"]
+            name, run = f"{entry['variant']}{f', c = {c}' if c else ''}", entry["run"]
+        else:
+            name, run = f"{entry['plan']['target']} {entry['plan']['path']} {load_of(entry)}", entry
+        runs.setdefault(name, []).append(run)
+    return runs
 
 
-def read(path: Path) -> Found:
-    try:
-        return found_in(json.loads(path.read_text()), path.name)
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
-        raise Problem(f"{path} is neither of bench.py nor of sweep.py") from None
+def machine_text(machine: Json) -> str:
+    """Older documents have neither the CPU's model nor the kernel."""
+    more = ", ".join(filter(None, (machine.get("cpu"), machine.get("kernel"))))
+    return f"{machine['system']}, {plural(machine['cpus'], 'CPU')}{f' ({more})' if more else ''}"
 
 
-BENCH = "bench"  # the suite that a document of bench.py counts as, in a table of runs
-
-
-def bench_document(path: Path) -> dict[str, Any] | None:
-    """A document of bench.py; None if it is something else, or nothing."""
-    try:
-        document = json.loads(path.read_text())
-        is_one = "suite" not in document and document["runs"] and document["machine"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return document if is_one else None
-
-
-def as_sweep(document: Mapping[str, Any]) -> Document:
-    """Its runs, as a table of runs wants them: each a variant."""
-    entries = [
-        {"variant": f"{run['target']} {run['path']}", "concurrency": run["concurrency"] or 0, "repeat": 1, "run": run}
-        for run in document["runs"]
-    ]
-    return cast(Document, {"suite": BENCH, "runs": entries})
+def about(document: Json) -> str:
+    return f"`{document['command']}`, {document['when']}; {machine_text(document['machine'])}"
 
 
 # ---------------------------------------------------------------- one figure of both
@@ -112,63 +67,58 @@ class Compared(NamedTuple):
     figure: str
     a: list[float]
     b: list[float]
-    more_is_better: bool
+    more_is_better: bool = False
 
     @property
-    def ratio(self) -> float:
-        return statistics.median(self.b) / statistics.median(self.a)
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return min(self.b) / max(self.a), max(self.b) / min(self.a)
+    def ratio(self) -> Repeats:
+        """The least that it can be, B's median to A's, and the most."""
+        middle = statistics.median(self.b) / statistics.median(self.a)
+        return Repeats(enumerate((min(self.b) / max(self.a), middle, max(self.b) / min(self.a))))
 
     @property
     def verdict(self) -> str:
-        """Whether B is better or worse, the same, or nobody can tell.
+        """Whether B is better or worse, the same, or too noisy to tell.
 
-        >>> Compared("x", "p99", [1.0, 1.1, 1.2], [2.0, 2.1, 2.2], False).verdict
+        >>> Compared("x", "p99", [1.0, 1.1, 1.2], [2.0, 2.1, 2.2]).verdict
         'worse'
-        >>> Compared("x", "p99", [1.0, 1.1, 1.2], [1.1, 1.4, 1.5], False).verdict
+        >>> Compared("x", "p99", [1.0, 1.1, 1.2], [1.1, 1.4, 1.5]).verdict
         'too noisy to tell'
         """
-        near = abs(self.ratio - 1) <= TOLERANCE
+        low, middle, high = self.ratio.values()
         if min(len(self.a), len(self.b)) == 1:
+            near = abs(middle - 1) <= TOLERANCE
             return "about the same, but once each" if near else "measured once: no spread is known"
-        low, high = self.bounds
         if max(1 - low, high - 1) <= TOLERANCE:
             return "the same"
         if low <= 1 <= high:
             return "too noisy to tell"
-        return "better" if (self.ratio > 1) is self.more_is_better else "worse"
+        return "better" if (middle > 1) is self.more_is_better else "worse"
 
 
-FIGURES = (  # name, where, unit, whether more is better
-    ("requests/s", "throughput_rps", "", True),
-    ("last answer", "measured_s", "s", False),
-    ("p50", "latency_s.median", "ms", False),
-    ("p99", "latency_s.p99", "ms", False),
-)
+FIGURES = {"requests/s": RPS, "last answer, s": TIME_S, "p50, ms": "measured.latency_s.median", "p99, ms": P99_S}
+BURST_HAS_NOT, OTHERS_HAVE_NOT = "requests/s", "last answer, s"
 
 
-def compared(a: Found, b: Found) -> list[Compared]:
-    """Every figure of every run that both have. A burst by its last answer, all else by throughput; both by latency."""
-    if a.kind != b.kind:
-        raise Problem(f"{a.name} is of {a.kind}, {b.name} of {b.kind}: compare two of a kind")
-    lines = []
-    for label in [label for label in a.runs if label in b.runs]:
-        is_burst = a.runs[label][0].get("mode") == "burst"
-        for name, path, _, more_is_better in FIGURES:
-            values_a, values_b = ([look_up(run, path) for run in found.runs[label]] for found in (a, b))
-            known_a, known_b = ([value for value in values if value] for values in (values_a, values_b))
-            if known_a and known_b and name != ("requests/s" if is_burst else "last answer"):
-                lines.append(Compared(label, name, known_a, known_b, more_is_better))
+def compared(a: Json, b: Json) -> list[Compared]:
+    """Every figure of every run that both have. A burst by its last answer, all else by throughput; both by latency.
+
+    Raises Problem where the two cannot be compared.
+    """
+    if ("suite" in a) != ("suite" in b):
+        raise Problem("one of them is of bench.py, the other of sweep.py: compare two of a kind")
+    of_a, of_b, lines = runs_of(a), runs_of(b), list[Compared]()
+    for name in [name for name in of_a if name in of_b]:
+        is_burst = look_up(of_a[name][0], "plan.load.kind") == "burst"
+        for figure, path in FIGURES.items():
+            if figure == (BURST_HAS_NOT if is_burst else OTHERS_HAVE_NOT):
+                continue
+            factor = 1000 if "ms" in figure else 1
+            values = [[value * factor for run in runs[name] if (value := look_up(run, path))] for runs in (of_a, of_b)]
+            if all(values):
+                lines.append(Compared(name, figure, *values, figure == "requests/s"))
     if not lines:
-        raise Problem(f"{a.name} and {b.name} have no run in common: {listed(a.runs)}; {listed(b.runs)}")
+        raise Problem(f"they have no run in common: {', '.join(list(of_a)[:3])}; {', '.join(list(of_b)[:3])}")
     return lines
-
-
-def listed(runs: Mapping[str, object]) -> str:
-    return ", ".join(list(runs)[:3]) + (", ..." if len(runs) > 3 else "") or "none"
 
 
 # ---------------------------------------------------------------- what it can and cannot show
@@ -190,90 +140,66 @@ def what_it_shows(lines: Sequence[Compared]) -> str:
     of_a, of_b = min(len(line.a) for line in lines), min(len(line.b) for line in lines)
     cannot = "No number of repeats shows what changed between the two times at which they were measured."
     if min(of_a, of_b) == 1:
-        return f"One run a side has no spread: a difference can be chance alone. {cannot}"
-    once, pairs = by_chance(of_a, of_b), 2 ** (min(of_a, of_b) - 1)
+        return f"One run on a side has no spread: a difference can be chance alone. {cannot}"
+    once = by_chance(of_a, of_b)
     return (
-        f"{of_a} runs against {of_b}: even if nothing differs, all of one lie above all of the other 1 time in {once}"
-        f" ({min(of_a, of_b)} pairs within a sweep all in one direction: 1 time in {pairs}); of"
-        f" {plural(len(lines), 'line')} here that is {len(lines) / once:.2g} by chance. A difference smaller than the"
-        f" spread cannot be shown by so few. {cannot}"
+        f"{of_a} runs against {of_b}: even if nothing differs, all of one lie above all of the other 1 time in {once}."
+        f" Of {plural(len(lines), 'line')} here that happens to {len(lines) / once:.2g} by chance. A difference that is"
+        f" smaller than the spread cannot be shown by so few. {cannot}"
     )
 
 
-def differences(a: Found, b: Found) -> list[str]:
-    """What else differs: machine, versions. What one of them does not tell is not compared."""
+def differences(a: Json, b: Json) -> list[str]:
+    """What else differs: machine and versions."""
     found = []
-    for name in ("system", "cpus", "cpu", "kernel"):
-        x, y = a.machine.get(name), b.machine.get(name)
-        if x and y and x != y:
-            found.append(f"{name} {x} / {y}")
-        elif bool(x) != bool(y):
-            found.append(f"{name}: only {(a if x else b).name} tells")
-    for name in dict.fromkeys([*a.versions, *b.versions]):
-        x, y = (versions.get(name, "none") for versions in (a.versions, b.versions))
-        if x != y:
-            found.append(f"{name} {x} / {y}")
+    for part in ("machine", "versions"):
+        for name in {**a[part], **b[part]}:
+            x, y = (document[part].get(name, "not told") for document in (a, b))
+            if x != y:
+                found.append(f"{name} {x} / {y}")
     return found
 
 
 # ---------------------------------------------------------------- render
 
 
-def shown(values: Sequence[float], figure: str) -> str:
-    unit = next(unit for name, _, unit, _ in FIGURES if name == figure)
-    return f"{spread_ms(values)} ms" if unit == "ms" else spread(values, f" {unit}" if unit else "")
-
-
-def ratio_of(line: Compared) -> str:
-    low, high = line.bounds
-    return short(line.ratio) + ("" if low == high else f" ({short(low)}-{short(high)})")
-
-
-def render(a: Found, b: Found, lines: Sequence[Compared]) -> str:
+def render(a: Json, b: Json, lines: Sequence[Compared]) -> str:
     """The comparison, as Markdown."""
-    parts = [
-        f"## B against A\n\nA: {a.name}, `{a.command}`, {a.when}; {render_machine(a.machine)}.\n\n"
-        f"B: {b.name}, `{b.command}`, {b.when}; {render_machine(b.machine)}."
-    ]
+    parts = [f"## B against A\n\nA: {about(a)}.\n\nB: {about(b)}."]
     if differ := differences(a, b):
         parts.append(f"**They differ in more than what is compared** (A / B): {'; '.join(differ)}.")
-    for one, other in ((a, b), (b, a)):
-        if only := [label for label in one.runs if label not in other.runs]:
-            parts.append(f"Only in {one.name}: {', '.join(only)}.")
-    failed = {found.name: sum(run["failed"] for runs in found.runs.values() for run in runs) for found in (a, b)}
-    if any(failed.values()):
-        parts.append(f"**Failed requests**: {', '.join(f'{count} in {name}' for name, count in failed.items())}.")
+    of_a, of_b = runs_of(a), runs_of(b)
+    for side, runs, others in (("A", of_a, of_b), ("B", of_b, of_a)):
+        if only := [name for name in runs if name not in others]:
+            parts.append(f"Only in {side}: {', '.join(only)}.")
+        if failed := sum(look_up(run, "measured.failed") for repeats in runs.values() for run in repeats):
+            parts.append(f"**Failed requests** in {side}: {failed}.")
     rows = [
-        [line.run, line.figure, shown(line.a, line.figure), shown(line.b, line.figure), ratio_of(line), line.verdict]
+        [line.run, line.figure, *(Repeats(enumerate(values)) for values in (line.a, line.b)), line.ratio, line.verdict]
         for line in lines
     ]
-    parts += [table(["run", "figure", "A", "B", "B : A", "B is"], rows, 2), what_it_shows(lines)]
+    parts += [table(["run", "figure", "A", "B", "B : A", "B is"], rows), what_it_shows(lines)]
     return "\n\n".join(parts)
 
 
 def worse(lines: Sequence[Compared]) -> list[str]:
     """A line for each figure of B that is worse than A's beyond all spread."""
-    bad = [line for line in lines if line.verdict == "worse"]
-    return [f"{line.run}: {line.figure} is {ratio_of(line)} x what it was" for line in bad]
+    return [f"{line.run}: {line.figure} is {line.ratio} times what it was" for line in lines if line.verdict == "worse"]
 
 
-def render_bench(document: Mapping[str, Any], name: str) -> str:
+def render_bench(document: Json, name: str) -> str:
     """A document of bench.py as Markdown: a line a run."""
-    found = found_in(document, name)
-    versions = ", ".join(f"{package} {version}" for package, version in found.versions.items())
-    header = ["run", "slots", "predicted", "last answer", "requests/s", "p50 ms", "p99 ms", "max ms", "failed"]
+    header = ["run", "slots", "predicted, s", "last answer, s", "requests/s", "p50 ms", "p99 ms", "max ms", "failed",
+              "explained by"]  # fmt: skip
     rows = []
-    for label, runs in found.runs.items():
+    for label, runs in runs_of(document).items():
         for run in runs:
-            predicted_s = look_up(run, "prediction.makespan_s") or look_up(run, "predicted_s")
-            slots = run.get("slots")
-            known = "no limit" if run.get("slots_known") and slots is None else "?" if slots is None else str(slots)
-            latencies = (look_up(run, f"latency_s.{key}") for key in ("median", "p99", "max"))
+            plan = run["plan"]
+            slots = slots_text(math.inf if plan["slots_known"] and plan["slots"] is None else plan["slots"])
+            times_ms = (look_up(run, f"measured.latency_s.{key}") for key in ("median", "p99", "max"))
             rows.append([
-                label, known, "-" if predicted_s is None else f"{predicted_s:.2f} s", f"{run['measured_s']:.2f} s",
-                short(run["throughput_rps"]), *("-" if at_s is None else short(at_s * 1000) for at_s in latencies),
-                str(run["failed"]), run.get("explained_by") or "-",
+                label, slots, look_up(run, "prediction.makespan_s"), look_up(run, TIME_S), look_up(run, RPS),
+                *(at_s and at_s * 1000 for at_s in times_ms), run["measured"]["failed"], run["verdict"]["explained_by"],
             ])  # fmt: skip
-    unfinished = [] if document.get("complete", True) else ["**Unfinished**: it was interrupted."]
-    about = f"`{found.command}`, {found.when}; {render_machine(found.machine)}; {versions}."
-    return "\n\n".join([f"## {name}", about, *unfinished, table([*header, "explained by"], rows)])
+    unfinished = "" if document["complete"] else " **Unfinished**: it was interrupted."
+    return f"## {name}\n\n{about(document)}.{unfinished}\n\n{table(header, rows)}"

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import NamedTuple
 
-from suites import Document
-from suites.ab import POST as POST_AB
-from suites.io import POST as POST_IO
+from suites import ab, io
+from suites.common import P99_S, TIME_S, Document, Json, Variant, fits, look_up
+
+# ---------------------------------------------------------------- how a repeat is judged
+
+FIRST_S = "measured.latency_s.min"
+TOLERANCE_OF_RATIO = 0.15  # the server's own CPU time per request is in no prediction
+
+
+class Expects(Enum):
+    """What must come of an experiment."""
+
+    SLOTS = "both take what their slots give"
+    SPLIT = "only the second takes what its slots give; the first is explained by its uneven split"
+    FIRST = "as SLOTS, and the first answer comes after one wait before, and with the last after"
+    RATIO = "the second takes as much less as its slots and CPUs say, within 15 %"
+    TAIL = "the listen queue overflows only before, and the p99 falls to less than half"
+
+    @property
+    def figure(self) -> str:
+        """What must move."""
+        return {Expects.FIRST: FIRST_S, Expects.TAIL: P99_S}.get(self, TIME_S)
+
+    def agrees(self, before: Json, after: Json) -> bool:
+        """Whether a repeat went as predicted."""
+        fitting = [fits(run["measured"]["measured_s"], run["prediction"]["makespan_s"] or 0.0) for run in (before, after)]
+        (was, due), (now, now_due) = (
+            (look_up(run, self.figure), run["prediction"]["makespan_s"]) for run in (before, after)
+        )
+        if self is Expects.SPLIT:
+            return fitting == [False, True] and fits(was, before["split_prediction"]["makespan_s"])
+        if self is Expects.FIRST:
+            return all(fitting) and fits(was, before["plan"]["wait_s"]) and fits(now, now_due)
+        if self is Expects.RATIO:
+            return abs(now / was / (now_due / due) - 1) <= TOLERANCE_OF_RATIO
+        if self is Expects.TAIL:
+            overflows = [look_up(run, ab.OVERFLOWS) for run in (before, after)]
+            return overflows[0] > 0 == overflows[1] and now < was / 2
+        return all(fitting)
+
 
 # ---------------------------------------------------------------- experiments
 
 
 class Experiment(NamedTuple):
-    """One changed setting. expects: how a repeat is judged, see as_predicted()."""
+    """One changed setting."""
 
     name: str
     believed: str
@@ -20,8 +58,9 @@ class Experiment(NamedTuple):
     before: str
     after: str
     predicts: str  # {before} and {after}: what the slots give with an even split, in seconds; {t}: one wait
-    expects: str
+    expects: Expects
     explains: str
+    group: str = ""  # of experiments that share a variant
 
 
 # A closed loop that fills every thread; a run with the same requests takes as long as its throughput is low.
@@ -29,12 +68,12 @@ KNEE = "--target flask-gunicorn-threads --path /io -c 88 -n {k} --task-time 0.05
 EXPERIMENTS = (
     Experiment(
         "AnyIO's limit",
-        f"`async def` makes FastAPI twice as fast as `def`, as in {POST_IO}",
+        f"`async def` makes FastAPI twice as fast as `def`, as in {io.POST}",
         "AnyIO's limit of threads for `def` handlers, 40 -> 100",
         "--target fastapi-uvicorn-workers --path /io -n 100 --task-time {t} --warmup 8",
         "--target fastapi-threads --path /io -n 100 --task-time {t} --warmup 8",
         "more than {before:g} s, as some worker takes more than 40 -> {after:g} s",
-        "split",
+        Expects.SPLIT,
         "the second round is the limit of 40 threads met by an uneven split, not the price of `def`",
     ),
     Experiment(
@@ -45,18 +84,18 @@ EXPERIMENTS = (
         "--target flask-gunicorn-threads --path /io -n 64 --task-time {t} --warmup 8"
         " --server-args='--worker-connections 4'",
         "more than {before:g} s, as some worker takes more than 16 -> {after:g} s",
-        "split",
+        Expects.SPLIT,
         "a worker accepts connections that it has no thread for, and they wait there while others have threads free",
     ),
     Experiment(
         "listen backlog",
-        f"Flask itself is slow for 1 % of the requests, as in {POST_AB}, p50 136 ms and p99 27.8 s",
+        f"Flask itself is slow for 1 % of the requests, as in {ab.POST}, p50 136 ms and p99 27.8 s",
         "the development server's listen backlog, 128 -> 4096",
         "--target flask-hello-dev -n {n} -c 500 --warmup 200 --timeout 100",
         "--target flask-hello-dev-backlog -n {n} -c 500 --warmup 200 --timeout 100",
-        "overflows of the listen queue -> none, and p99 less than half",
-        "tail",
-        "the tail is TCP trying again after about 1, 3 and 7 s because the listen queue was full",
+        "overflows of the listen queue -> none, and the p99 less than half",
+        Expects.TAIL,
+        "the tail is TCP asking again after about 1, 3 and 7 s because the listen queue was full",
     ),
     Experiment(
         "workers",
@@ -65,7 +104,7 @@ EXPERIMENTS = (
         "--target flask-gunicorn --path /io -n 16 --workers 1 --task-time {t}",
         "--target flask-gunicorn --path /io -n 16 --workers 8 --task-time {t}",
         "{before:g} s -> {after:g} s",
-        "slots",
+        Expects.SLOTS,
         "the time is ceil(n / slots) x t, and a sync worker is one slot",
     ),
     Experiment(
@@ -75,8 +114,8 @@ EXPERIMENTS = (
         "--target flask-gunicorn --path /async-io-multi -n 16 --subtasks 1 --task-time {t} --warmup 8",
         "--target flask-gunicorn --path /async-io-multi -n 16 --subtasks 8 --task-time {t} --warmup 8",
         "{before:g} s -> {after:g} s",
-        "slots",
-        "only awaiting several things within one request gains time; the view holds its worker either way",
+        Expects.SLOTS,
+        "a view gains time only if it awaits several things within one request; it holds its worker either way",
     ),
     Experiment(
         "threads, not async",
@@ -85,7 +124,7 @@ EXPERIMENTS = (
         "--target fastapi-uvicorn --path /async-io -n 100 --task-time {t} --warmup 8",
         "--target flask-gunicorn-threads --path /io -n 100 --workers 1 --threads 100 --task-time {t} --warmup 8",
         "{before:g} s -> {after:g} s, no change",
-        "slots",
+        Expects.SLOTS,
         "100 slots are 100 slots, whether they are threads or coroutines",
     ),
     Experiment(
@@ -95,7 +134,7 @@ EXPERIMENTS = (
         "--target fastapi-uvicorn --path /io -n 80 --task-time {t} --warmup 8",
         "--target flask-gunicorn-threads --path /io -n 80 --workers 1 --threads 40 --task-time {t} --warmup 8",
         "{before:g} s -> {after:g} s, no change",
-        "slots",
+        Expects.SLOTS,
         "the framework does not matter to a wait: the same slots take the same time",
     ),
     Experiment(
@@ -105,9 +144,9 @@ EXPERIMENTS = (
         "--target fastapi-uvicorn --path /io -n 120 --task-time {t} --warmup 8",
         "--target fastapi-typed --path /io -n 120 --task-time {t} --warmup 8",
         "the first answer at {t:g} s -> {after:g} s, the last at {before:g} s -> {after:g} s",
-        "first",
-        "a typed `def` handler takes one of 40 threads twice, in one first-come queue: nobody is answered before all"
-        " have run, and the first of 120 waits as long as the last",
+        Expects.FIRST,
+        "a typed `def` handler takes one of 40 threads twice, in one first-come queue: no request is answered before"
+        " all have run, and the first of 120 waits as long as the last",
     ),
     Experiment(
         "threads beyond the knee",
@@ -116,8 +155,9 @@ EXPERIMENTS = (
         f"{KNEE} --workers 1 --threads 11",
         f"{KNEE} --workers 1 --threads 22",
         "{before:.3g} s -> {after:.3g} s, no change",
-        "ratio",
-        "one process computes on one CPU, which P (t + s) / s = 1 x 55 / 5 = 11 threads fill",
+        Expects.RATIO,
+        "one process computes on one CPU, and 11 threads of 50 + 5 ms fill it: 11 x 5 ms = 55 ms",
+        "knee",
     ),
     Experiment(
         "processes beyond the knee",
@@ -126,60 +166,22 @@ EXPERIMENTS = (
         f"{KNEE} --workers 1 --threads 22",
         f"{KNEE} --workers 2 --threads 11",
         "{before:.3g} s -> {after:.3g} s, as two processes compute on two CPUs",
-        "ratio",
+        Expects.RATIO,
         "beyond the knee only another CPU serves more, and only another process uses it",
+        "knee",
     ),
 )
-
-
-NAMES: dict[str, str] = {}  # of the variants, by their arguments: what two experiments share is run once
-for each in EXPERIMENTS:
-    NAMES.setdefault(each.before, f"{each.name}, before")
-    NAMES.setdefault(each.after, f"{each.name}, after")
+VARIANTS: dict[str, Variant] = {}  # by their arguments: what two experiments share is run once
+for one in EXPERIMENTS:
+    for when, arguments in (("before", one.before), ("after", one.after)):
+        VARIANTS.setdefault(arguments, Variant(f"{one.name}, {when}", arguments, one.group or one.name))
 
 
 def names_of(experiment: Experiment) -> tuple[str, str]:
     """Its two variants."""
-    return NAMES[experiment.before], NAMES[experiment.after]
-
-
-def group_of(name: str) -> str:
-    """Variants to run next to each other: those of one experiment; the two beyond the knee share one."""
-    return name.partition(",")[0].replace("processes", "threads")
-
-
-def asked(document: Document) -> list[Experiment]:
-    """Those that the document has: an older file knows fewer."""
-    known = {name for name, _, _ in document["order"]}
-    return [experiment for experiment in EXPERIMENTS if known.issuperset(names_of(experiment))]
-
-
-def key_of(experiment: Experiment) -> str:
-    """The figure of a run that must move."""
-    return {"tail": "latency_s.p99", "first": "latency_s.min"}.get(experiment.expects, "measured_s")
-
-
-def predicted_s(document: Document, experiment: Experiment) -> tuple[float | None, float | None]:
-    """That figure, before and after, from the slots; None where it is not a number."""
-    before_s, after_s = (document["predictions"][name] for name in names_of(experiment))
-    if experiment.expects == "first":
-        return float(document["values"]["t"]), after_s
-    return None if experiment.expects == "split" else before_s, after_s
+    return VARIANTS[experiment.before].name, VARIANTS[experiment.after].name
 
 
 def prediction_of(document: Document, experiment: Experiment) -> str:
-    before_s, after_s = (document["predictions"][name] for name in names_of(experiment))
-    return experiment.predicts.format(before=before_s, after=after_s, t=float(document["values"]["t"]))
-
-
-def foretell(document: Document) -> list[str]:
-    return [f"predicted  {experiment.name}: {prediction_of(document, experiment)}" for experiment in asked(document)]
-
-
-def verdict(good: int, repeats: int, explains: str) -> str:
-    if not repeats:
-        return "not run yet."
-    if good == repeats:
-        times = "the one repeat" if good == 1 else f"all {good} repeats"
-        return f"as predicted in {times}. So {explains}."
-    return f"**NOT as predicted in {repeats - good} of {repeats} repeats**: these runs do not show that {explains}."
+    before_s, after_s = (document.predictions.get(name) or 0.0 for name in names_of(experiment))
+    return experiment.predicts.format(before=before_s, after=after_s, t=float(document.values["t"]))

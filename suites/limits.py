@@ -1,432 +1,189 @@
-"""limits - limits that nobody set: four published figures, and the setting that each of them is.
+"""limits - limits of default settings: four published figures, and the setting that each of them is.
 
 A  four handlers that wait the same take 20, 25 and 84 rounds: asyncio's threads are not FastAPI's
 B  threads and database connections stop each other from threads + connections requests on
 C  gunicorn's --threads does nothing for a worker that runs an event loop
 D  figures that cannot be: the table of one handler under the name of another
 
-Each is predicted from slots before it is run; what limits it is found from the answers alone.
+Each is predicted from slots before it is run. Then the slots are read once more, from the answers alone.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
-import shlex
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
-import bench
-import slots
-from explain import words_of
-from limits import Estimate
-from slots import ANYIO_THREADS, NO_LIMIT, plural
-from suites import (
-    Document,
-    Programs,
-    Suite,
-    ToolRun,
-    Variant,
-    compare,
-    entries_of,
-    figures,
-    fits,
-    median_run,
-    runs_of,
-    short,
-    spread,
-    spread_of,
-    table,
-    typical,
-)
+from engine.targets import ANYIO_THREADS
+from suites.common import TIME_S, Document, Json, Suite, Variant, fits, look_up, plus, shares_of, table
 
-WITH_SETTINGS = "bench.py with settings in the environment"
+# ---------------------------------------------------------------- cases
 
 
-# ---------------------------------------------------------------- A: four handlers, one number each
+class Case(NamedTuple):
+    """One run. limit: what makes the published figure. due_t: when the last answer is due, in waits {t}, where settings
+    in env leave nothing to predict for bench.py."""
+
+    part: str
+    name: str
+    arguments: str
+    limit: str
+    published: str = "-"
+    env: tuple[tuple[str, str], ...] = ()
+    due_t: float = 0.0
+    stalls: bool = False
+
+    def due_s(self, document: Document) -> float | None:
+        return self.due_t * float(document.values["t"]) or document.predictions.get(self.name)
+
+    def as_predicted(self, document: Document, run: Json) -> bool:
+        """A stall lasts the pool's time-out, and then only that fails requests. All else takes as long as predicted,
+        or is explained by the split or by CPU time; where nothing is predicted it ends before that time-out."""
+        measured, due_s, timeout_s = run["measured"], self.due_s(document), float(document.values["p"])
+        took_s, failed = measured["measured_s"], measured["failed"]
+        if self.stalls:
+            return took_s >= timeout_s and 0 < failed == measured["errors"].get("HTTP 500")
+        explained = look_up(run, "verdict.explained_by") in ("split", "cpu")
+        return not failed and (explained or (fits(took_s, due_s) if due_s else took_s < timeout_s))
 
 
-class Handler(NamedTuple):
-    path: str
-    limit: str  # its name
-    slots_there: float | None  # of the published machine
-    published_s: float | None
-    threads: int = 0  # that asyncio is given; 0: as Python has it
-
-    @property
-    def variant(self) -> str:
-        return f"A {self.path}" + (f", {self.threads} threads" if self.threads else "")
+ANYIO, BLOCKED, NONE = f"AnyIO's {ANYIO_THREADS} threads", "a blocked event loop", "none: it awaits"
 
 
-POST_A = (
-    '"FastAPI: Performance results differ between run_in_threadpool() and run_in_executor()" (Stack Overflow 77935269)'
-)
-REQUESTS_A, USERS_A, WAIT_A_S = 1000, 50, 3.0  # as published: ab -n 1000 -c 50, each waits 3 s
-BURST = 100
-HANDLERS = (
-    Handler("/async", "none: it awaits", NO_LIMIT, 63.5),
-    Handler("/def", "AnyIO's 40 threads", ANYIO_THREADS, 78.6),
-    Handler("/threadpool", "AnyIO's 40 threads", ANYIO_THREADS, None),
-    Handler("/executor", "asyncio's own threads, min(32, CPUs + 4)", None, None),
-    Handler("/executor", "asyncio's own threads, as on the 8 CPUs there", 12, 256.2, threads=12),
-)
+def handler(part: str, name: str, path: str, limit: str, published: str = "-", load: str = "-n 100 --task-time {t}",
+            **more: Any) -> Case:  # fmt: skip
+    return Case(part, name, f"--target limits-handlers --path {path} {load} --warmup 8", limit, published, **more)
 
 
-def predicted_a_s(document: Document, handler: Handler) -> float:
-    if handler.threads:
-        return slots.burst_s(BURST, handler.threads, float(document["values"]["t"]))
-    return document["predictions"][handler.variant] or math.nan
+def pools(threads: int, connections: int, n: int, path: str = "/depends", cure: str = "") -> Case:
+    """A burst on so many threads, and a connection pool of so many.
+
+    The rule of two pools: from threads + connections requests on, one with a connection finds no thread, and one with
+    a thread no connection. After a cure there is no stall.
+    """
+    env = ("THREADS", str(threads)), ("POOL_SIZE", str(connections)), ("MAX_OVERFLOW", "0"), ("POOL_TIMEOUT", "{p}")
+    return Case("B", f"B {threads} + {connections}, n = {n}{cure}",
+                f"--target limits-pools --path {path} -n {n} --task-time 0.1 --warmup 4",
+                f"{threads} threads and {connections} connections", env=env,
+                stalls=not cure and n >= threads + connections)  # fmt: skip
 
 
-def row_a(document: Document, handler: Handler) -> list[str]:
-    there, measured = "-", list(figures(document, handler.variant, "measured_s").values())
-    if handler.slots_there and handler.published_s:
-        there = f"{slots.burst_s(REQUESTS_A, min(USERS_A, handler.slots_there), WAIT_A_S):.0f} s"
-    predicted_s = predicted_a_s(document, handler)
-    return [
-        handler.variant.removeprefix("A "),
-        f"{handler.published_s} s" if handler.published_s else "-",
-        there,
-        f"{short(predicted_s)} s",
-        spread(measured, " s"),
-        f"{sum(fits(measured_s, predicted_s) for measured_s in measured)} of {len(measured)}",
-    ]
+def workers(name: str, path: str, count: int, threads: int, limit: str, published: str) -> Case:
+    return Case("C", name, f"--target fastapi-gunicorn --path {path} --workers {count} -n 400 -c 100 --task-time {{s}}"
+                f" --warmup 16 --server-args='--threads {threads}'", limit, published)  # fmt: skip
 
 
-# ---------------------------------------------------------------- B: two pools, one stall
-
-
-class Pools(NamedTuple):
-    """A burst of n on so many threads, and a connection pool of so many."""
-
-    threads: int
-    connections: int
-    n: int
-    path: str = "/depends"
-    cure: str = ""
-
-    @property
-    def variant(self) -> str:
-        return f"B {self.threads} + {self.connections}, n = {self.n}{self.cure and f', {self.cure}'}"
-
-    @property
-    def stalls(self) -> bool:
-        """The rule of two pools: no thread is free for who has a connection, and no connection for who has a thread."""
-        return not self.cure and self.n >= self.threads + self.connections
-
-    @property
-    def settings(self) -> dict[str, str]:
-        return {"THREADS": str(self.threads), "POOL_SIZE": str(self.connections), "MAX_OVERFLOW": "0"}
-
-
-SIZES = ((40, 15), (15, 15), (10, 20))
-POOLS = (
-    *(Pools(threads, pool, threads + pool + more) for threads, pool in SIZES for more in (-1, 0)),
-    Pools(40, 15, 100, "/untyped", "no response model"),
-    Pools(40, 15, 100, "/with", "session inside the handler"),
-)
-POSTS_B = (
-    "fastapi/full-stack-fastapi-template #104 (100 at once: 47 answered, 53 failed), uhh-lt/dats #217 (above 50 at once"
-    ' "everything grinds to a halt for 30 seconds, then a few requests error out"), fastapi/fastapi #3205 and #5122'
-)
-
-
-class PoolRun(ToolRun, total=False):
-    """failed: in another way than by the pool's timeout."""
-
-    answered: int
-    timed_out: int  # answered 500
-    estimate: Estimate | None
-    said: str | None  # the line of the server's log that tells most
-
-
-def pool_runs(document: Document, pools: Pools) -> list[PoolRun]:
-    return [cast(PoolRun, entry["run"]) for entry in entries_of(document, pools.variant)]
-
-
-def as_predicted_b(pools: Pools, run: PoolRun, timeout_s: float) -> bool:
-    """A stall lasts the pool's timeout, and ends in failures; without one all are answered before it."""
-    if run.get("timed_out", 0) or run["failed"] or run["requests"] != pools.n:
-        return pools.stalls and not run["failed"] and run["measured_s"] >= timeout_s
-    return not pools.stalls and run["measured_s"] < timeout_s
-
-
-def row_b(document: Document, pools: Pools) -> list[str]:
-    runs, timeout_s = pool_runs(document, pools), float(document["values"]["p"])
-    good = sum(as_predicted_b(pools, run, timeout_s) for run in runs)
-    times = [run["measured_s"] for run in runs]
-    failed = [run.get("timed_out", 0) for run in runs]
-    predicted = f"stalls for {timeout_s:g} s, some fail" if pools.stalls else "all answered"
-    return [pools.variant.removeprefix("B "), predicted, spread(times, " s"), spread(failed), f"{good} of {len(runs)}"]
-
-
-def said_of_stall(document: Document) -> str:
-    """The line that names it in the server's log."""
-    said = [run.get("said") for pools in POOLS if pools.stalls for run in pool_runs(document, pools)]
-    line = next((line for line in said if line), None)
-    return f" The server's log says: `{line.partition(' (Background')[0]}`." if line else ""
-
-
-# ---------------------------------------------------------------- C: --threads that does nothing
-
-
-class Workers(NamedTuple):
-    path: str
-    workers: int
-    threads: int
-    published: int | None  # requests answered in 60 s
-
-    @property
-    def variant(self) -> str:
-        return f"C {self.path}, {plural(self.workers, 'worker')} x {plural(self.threads, 'thread')}"
-
-    @property
-    def slots(self) -> float:
-        return NO_LIMIT if self.path.startswith("/async") else self.workers * ANYIO_THREADS
-
-
-POST_C = "ajndkr/fastapi-concurrency-tests (2023), wrk -c 100 -d 60s, each waits 10 s"
-ROUNDS_C, USERS_C = 5, 100  # the answers of the sixth round come when the minute is over
-WORKERS = (
-    Workers("/io", 1, 1, 200), Workers("/io", 1, 4, 200), Workers("/io", 4, 1, 500), Workers("/io", 4, 4, None),
-    Workers("/async-io", 1, 1, 500),
+AT_ONCE_10 = "-n 10 --task-time {d}"
+A_DEF = handler("A", "A /def", "/def", ANYIO, "78.6 s; its slots give 75 s")
+A_EXECUTOR = handler("A", "A /executor", "/executor", "asyncio's own threads, min(32, CPUs + 4)")
+B_54, B_55 = pools(40, 15, 54), pools(40, 15, 55)
+C_1 = workers("C /io, 1 worker x 1 thread", "/io", 1, 1, ANYIO, "200 answered; its slots give 200")
+C_4 = workers("C /io, 1 worker x 4 threads", "/io", 1, 4, ANYIO, "200 answered; its slots give 200")
+D_10 = handler("D", "D /blocking, 10 users", "/blocking", BLOCKED, load=AT_ONCE_10)
+CASES = (
+    handler("A", "A /async", "/async", NONE, "63.5 s; its slots give 60 s"),
+    A_DEF,
+    handler("A", "A /threadpool", "/threadpool", ANYIO),
+    A_EXECUTOR,
+    handler("A", "A /executor, 12 threads", "/executor", "asyncio's own threads, as on the 8 CPUs there",
+            "256.2 s; its slots give 252 s", env=(("EXECUTOR_THREADS", "12"),), due_t=9),
+    B_54, B_55, pools(15, 15, 29), pools(15, 15, 30), pools(10, 20, 29), pools(10, 20, 30),
+    pools(40, 15, 100, "/untyped", ", no response model"),
+    pools(40, 15, 100, "/with", ", session inside the handler"),
+    C_1,
+    C_4,
+    workers("C /io, 4 workers x 1 thread", "/io", 4, 1, ANYIO, "500 answered; its slots give 500"),
+    workers("C /io, 4 workers x 4 threads", "/io", 4, 4, ANYIO, "-"),
+    workers("C /async-io, 1 worker x 1 thread", "/async-io", 1, 1, NONE, "500 answered; its slots give 500"),
+    handler("D", "D /def, 10 users", "/def", ANYIO, "10 t", AT_ONCE_10),
+    D_10,
+    handler("D", "D /blocking, 100 users", "/blocking", BLOCKED, load="-n 100 --task-time {d}"),
 )  # fmt: skip
-PAIRS_C = ((WORKERS[1], WORKERS[0]), (WORKERS[3], WORKERS[2]), (WORKERS[2], WORKERS[0]))
+PARTS = {
+    "A": "**A. Four handlers, one number each.** Published: \"FastAPI: Performance results differ between"
+    " run_in_threadpool() and run_in_executor()\" (Stack Overflow 77935269), ab -n 1000 -c 50, each waits 3 s. Run"
+    " again: 100 at once, each waits {t} s.",
+    "B": "**B. Two pools, one stall.** Published: fastapi/full-stack-fastapi-template #104 (100 at once: 47 answered,"
+    " 53 failed), uhh-lt/dats #217 (above 50 at once \"everything grinds to a halt for 30 seconds, then a few requests"
+    " error out\"), fastapi/fastapi #3205 and #5122. A `def` handler with a response model, whose session is a"
+    " dependency with `yield`; threads + connections as given, the defaults being 40 + 15; the pool's time-out is {p} s"
+    " here, 30 s by default. Predicted: all is well up to threads + connections - 1 requests at once; from there on"
+    " nothing is answered until the time-out, and some requests fail.",
+    "C": "**C. `--threads` that does nothing.** Published: ajndkr/fastapi-concurrency-tests (2023), wrk -c 100 -d 60s,"
+    " each waits 10 s: requests answered; gunicorn with uvicorn's worker. Run again: 400 requests of 100 users, each"
+    " waits {s} s.",
+    "D": "**D. Figures that cannot be.** Published: amirberenji1995/technical-blog, async-or-sync.md: a `def` handler"
+    " that sleeps for t = 1 s, 10 and 100 users, 10 t and 100 t, in a test of 30 s. That is one slot, so the handler of"
+    " the last two rows; and no client sees 100 s within 30. Run again, all at once: t = {d} s. (For 100 users on"
+    " `/def` see A.)",
+}  # fmt: skip
+
+# ---------------------------------------------------------------- tables
 
 
-def row_c(document: Document, row: Workers) -> list[str]:
-    runs = runs_of(document, row.variant)
-    middle = median_run(runs)
-    shares = sorted(middle["requests_of_workers"].values(), reverse=True) if middle else []
-    explained = dict.fromkeys(run.get("explained_by") or "nothing" for run in runs.values())
+def seen(estimate: Json) -> str:
+    """How many at a time the answers show, in words, and the known limit that comes first for that number."""
+    low, high, stall, suspects = (estimate[name] for name in ("low", "high", "stall", "suspects"))
+    if stall:
+        return f"two pools, one stall: {stall['threads']} threads + {stall['connections']} connections"
+    many = f"{low} to {high} at a time" if high != low else f"{low} at a time"
+    words = {"none": f"no limit up to {low} at a time", "unknown": "not known"}
+    text = words.get(estimate["seen"], many if high else f"at least {low} at a time")
+    return f"{text}: {suspects[0]['name']}?" if suspects else text
+
+
+def row(document: Document, case: Case) -> list[object]:
+    runs = list(document.runs_of(case.name).values())
+    good = [case.as_predicted(document, run) for run in runs]
+    estimates = [look_up(run, "verdict.estimate") for run in runs]
+    words = dict.fromkeys(seen(estimate) for estimate in estimates if estimate)
     return [
-        row.variant.removeprefix("C "),
-        str(row.published or "-"),
-        f"{ROUNDS_C * min(USERS_C, row.slots):.0f}",
-        f"{short(document['predictions'][row.variant] or math.nan)} s",
-        spread([run["measured_s"] for run in runs.values()], " s"),
-        " + ".join(map(str, shares)),
-        ", ".join(explained),
+        case.name,
+        case.published,
+        "a stall" if case.stalls else case.due_s(document),
+        document.figure(case.name, TIME_S),
+        document.figure(case.name, "measured.failed"),
+        plus(shares_of(runs[0]) if runs else ()),
+        f"{sum(good)} of {len(good)}",
+        "; ".join(words),
+        case.limit,
     ]
-
-
-def ratio_c(document: Document, a: Workers, b: Workers) -> list[str]:
-    """The time of a by that of b."""
-    predicted = [document["predictions"][row.variant] or math.nan for row in (a, b)]
-    measured = compare(*(figures(document, row.variant, "measured_s") for row in (a, b)))
-    names = " : ".join(row.variant.removeprefix("C /io, ") for row in (a, b))
-    return [names, short(predicted[0] / predicted[1]), measured]
-
-
-# ---------------------------------------------------------------- D: figures that cannot be
-
-POST_D = "amirberenji1995/technical-blog, async-or-sync.md"
-USERS_D = (10, 100)
-PATHS_D = {"/def": "`def` with time.sleep", "/blocking": "`async def` with time.sleep"}
-
-
-def variant_d(path: str, users: int) -> str:
-    """A burst of 100 on /def is in case A already."""
-    return "A /def" if (path, users) == ("/def", BURST) else f"D {path}, {users} users"
-
-
-def row_d(document: Document, path: str, users: int) -> list[str]:
-    variant = variant_d(path, users)
-    wait_s = float(document["values"]["t" if variant[0] == "A" else "d"])
-    predicted_s = document["predictions"][variant] or math.nan
-    measured = figures(document, variant, "measured_s").values()
-    published = f"{users} t" if path == "/def" else "-"
-    fitting = sum(fits(measured_s, predicted_s) for measured_s in measured)
-    return [
-        f"{PATHS_D[path]}, {users} users",
-        published,
-        f"{short(predicted_s / wait_s)} t",
-        spread([measured_s / wait_s for measured_s in measured], " t"),
-        f"{fitting} of {len(measured)}",
-    ]
-
-
-# ---------------------------------------------------------------- named from the answers alone
-
-
-def row_named(document: Document, variant: str, limit: str) -> list[str]:
-    """What the answers of each repeat say of the slots, the name that comes first, and what it is."""
-    estimates = [cast(PoolRun, entry["run"]).get("estimate") for entry in entries_of(document, variant)]
-    found = [estimate for estimate in estimates if estimate]
-    words = dict.fromkeys(words_of(estimate) for estimate in found)
-    first = dict.fromkeys(suspect["what"] for estimate in found for suspect in estimate["suspects"][:1])
-    return [variant, "; ".join(words) or "-", "; ".join(first) or "-", limit]
-
-
-def rows_named(document: Document) -> list[list[str]]:
-    limits = {handler.variant: handler.limit for handler in HANDLERS}
-    limits |= {pools.variant: f"{pools.threads} threads and {pools.connections} connections" for pools in POOLS}
-    limits |= {row.variant: "AnyIO's 40 threads a worker" for row in WORKERS[:4]}
-    limits |= {variant_d("/blocking", users): "a blocked event loop" for users in USERS_D}
-    return [row_named(document, variant, limit) for variant, limit in limits.items()]
-
-
-# ---------------------------------------------------------------- run: with settings that bench.py has no option for
-
-
-@contextlib.contextmanager
-def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """What a server that is started meanwhile inherits."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-
-
-SETTINGS = {pools.variant: pools.settings for pools in POOLS} | {
-    handler.variant: {"EXECUTOR_THREADS": str(handler.threads)} for handler in HANDLERS if handler.threads
-}
-
-
-def run_with_settings(document: Document, variant: Variant, concurrency: int, logs: Path) -> PoolRun:
-    """One run of bench.py. What the pool's timeout fails is foretold, and no failure of the run."""
-    values, before = document["values"], set(logs.glob("*.log"))
-    options = bench.parse_arguments(shlex.split(variant.arguments.format(c=concurrency, **values)))
-    options.logs = logs
-    settings = SETTINGS[variant.name] | ({"POOL_TIMEOUT": values["p"]} if variant.name.startswith("B") else {})
-    with environment(settings):
-        run, _ = bench.execute(bench.make_plans(options)[0], options)
-    timed_out = run["errors"].get("HTTP 500", 0)
-    found: PoolRun = {
-        "throughput_rps": run["throughput_rps"], "requests": run["sent"], "failed": run["failed"] - timed_out,
-        "client_cpu_s": run["client_cpu_s"], "measured_s": run["measured_s"], "pinned": False,
-        "answered": run["answered"], "timed_out": timed_out, "said": run["server_said"],
-        "estimate": run["estimate"],
-    }  # fmt: skip
-    for log in set(logs.glob("*.log")) - before if not found["failed"] else ():
-        log.unlink()
-    return found
-
-
-def seconds(variant: Variant, _: int, values: Mapping[str, str]) -> float:
-    """Of the runs with settings, which nothing predicts."""
-    if variant.name.startswith("A"):
-        return slots.burst_s(BURST, 12, float(values["t"]))
-    return max(0.5, *(float(values["p"]) + 0.5 for pools in POOLS if pools.variant == variant.name and pools.stalls), 0)
-
-
-# ---------------------------------------------------------------- all of them
-
-
-def foretell(document: Document) -> list[str]:
-    """Every prediction, before the first run."""
-    lines = [f"{handler.variant}: {short(predicted_a_s(document, handler))} s" for handler in HANDLERS]
-    timeout = f"{document['values']['p']} s"
-    lines += [f"{pools.variant}: {f'stalls for {timeout}' if pools.stalls else 'all answered'}" for pools in POOLS]
-    for name, predicted_s in document["predictions"].items():
-        if name[0] in "CD":
-            lines.append(f"{name}: {short(predicted_s or math.nan)} s")
-    return [f"predicted  {line}" for line in lines]
 
 
 def tables(document: Document) -> str:
-    values = document["values"]
-    return "\n\n".join([
-        f"**A. Four handlers, one number each.** Published: {POST_A}, ab -n {REQUESTS_A} -c {USERS_A}, each waits"
-        f" {WAIT_A_S:g} s; what the slots give for that beside it. Run again: {BURST} at once, each waits {values['t']}"
-        " s.",
-        table(["handler", "published", "slots give", "predicted here", "measured", "fits"],
-              [row_a(document, handler) for handler in HANDLERS]),
-        f"**B. Two pools, one stall.** Published: {POSTS_B}. A `def` handler with a response model, whose session is a"
-        " dependency with `yield`; threads + connections as given, the defaults being 40 + 15; the pool's timeout is"
-        f" {values['p']} s here, 30 s by default. Predicted: all is well up to threads + connections - 1 requests at"
-        f" once.{said_of_stall(document)}",
-        table(["threads + connections", "predicted", "last answer", "failed", "as predicted"],
-              [row_b(document, pools) for pools in POOLS]),
-        f"**C. `--threads` that does nothing.** Published: {POST_C}: requests answered; gunicorn with uvicorn's worker."
-        f" Run again: 400 requests of {USERS_C} users, each waits {values['s']} s. *Explained by* the prediction,"
-        " by the split (the share that each worker took), or by CPU time.",
-        table(["handler, settings", "published", "slots give", "predicted here", "measured", "shares", "explained by"],
-              [row_c(document, row) for row in WORKERS]),
-        table(["time of /io", "predicted", "measured"], [ratio_c(document, *pair) for pair in PAIRS_C]),
-        f"**D. Figures that cannot be.** Published: {POST_D}: a `def` handler that sleeps for t = 1 s, 10 and 100"
-        " users, 10 and 100 s and 1 request/s, in a test of 30 s. That is one slot, so the handler of the last two"
-        " rows; and nobody sees 100 s within 30. Run again: all at once, until the last answer.",
-        table(["handler", "published", "predicted", "measured", "fits"],
-              [row_d(document, path, users) for path in PATHS_D for users in USERS_D]),
-        "**Named from the answers alone**: how many at a time, and which limit comes first for it.",
-        table(["run", "found", "named", "it is"], rows_named(document), 4),
-    ])  # fmt: skip
+    header = ["run", "published", "predicted, s", "last answer, s", "failed", "shares", "as predicted",
+              "seen in the answers alone", "it is"]  # fmt: skip
+    parts = [
+        "*As predicted*: within 5 % + 100 ms, or explained by the split (the share that each worker took) or by CPU"
+        " time; of a stall, that it lasts the pool's time-out and only that fails requests."
+    ]
+    for part, text in PARTS.items():
+        rows = [row(document, case) for case in CASES if case.part == part]
+        parts += [text.format(**document.values), table(header, rows)]
+    said = [look_up(run, "inside.server_said") for run in document.runs_of(B_55.name).values()]
+    parts += [f"What the server's log says of a stall: `{lines[-1]}`." for lines in said if lines]
+    return "\n\n".join(parts)
 
 
 def headline(document: Document) -> list[str]:
     """The four findings, each with a figure of its table."""
-    threads, executor = (spread_of(document, f"A {path}", "estimate.slots") for path in ("/def", "/executor"))
-    below, at = (typical(row_b(document, pools)[2]) for pools in POOLS[:2])
-    same = typical(ratio_c(document, *PAIRS_C[0])[2])
-    blocked = typical(row_d(document, "/blocking", 10)[3])
+    threads, executor = (document.figure(case.name, "verdict.estimate.slots").typical for case in (A_DEF, A_EXECUTOR))
+    below, at, one, four, blocked = (document.figure(case.name, TIME_S) for case in (B_54, B_55, C_1, C_4, D_10))
     return [
-        f"The same wait is served {typical(threads)} at a time in a `def` handler, {typical(executor)} at a time by"
-        " asyncio.to_thread.",
-        f"40 threads and a pool of 15 answer 54 requests at once in {below}; one more, and the last answer takes {at}"
-        f" with a pool timeout of {document['values']['p']} s (30 s by default).",
-        f"Four times gunicorn's --threads on uvicorn's worker: {same} of the time. A handler that blocks the event loop"
-        f" takes {blocked} for 10 requests.",
+        f"The same wait is served {threads} at a time in a `def` handler, {executor} at a time by asyncio.to_thread.",
+        f"40 threads and a pool of 15 answer 54 requests at once in {below.typical} s; one more, and the last answer"
+        f" takes {at.typical} s with a pool time-out of {document.values['p']} s (30 s by default).",
+        "gunicorn's --threads does nothing for uvicorn workers: with 4 instead of 1 the run takes"
+        f" {four.typical} s instead of {one.typical} s. A handler that blocks the event loop takes {blocked.typical} s"
+        f" for 10 requests that wait {document.values['d']} s each.",
     ]
 
 
-VARIANTS = (
-    *(
-        Variant(
-            handler.variant,
-            f"--target limits-handlers --path {handler.path} -n {BURST} --task-time {{t}} --warmup 8",
-            "A",
-            program=WITH_SETTINGS if handler.threads else "",
-        )
-        for handler in HANDLERS
-    ),
-    *(
-        Variant(
-            pools.variant,
-            f"--target limits-pools --path {pools.path} -n {pools.n} --task-time 0.1 --warmup 4",
-            f"B {pools.threads}",
-            program=WITH_SETTINGS,
-        )
-        for pools in POOLS
-    ),
-    *(
-        Variant(
-            row.variant,
-            f"--target fastapi-gunicorn --path {row.path} --workers {row.workers} -n 400 -c {USERS_C} --task-time {{s}}"
-            + (f" --warmup 16 --server-args='--threads {row.threads}'" if row.threads > 1 else " --warmup 16"),
-            "C",
-        )
-        for row in WORKERS
-    ),
-    *(
-        Variant(
-            variant_d(path, users),
-            f"--target limits-handlers --path {path} -n {users} --task-time {{d}} --warmup 4",
-            "D",
-        )
-        for path in PATHS_D
-        for users in USERS_D
-        if variant_d(path, users)[0] == "D"
-    ),
-)
 SUITE = Suite(
-    title="limits that nobody set: published figures, and the setting that each of them is",
+    title="limits of default settings: published figures, and the setting that each of them is",
+    takes="21 runs, about 1 min",
     source="Each was predicted from slots before it was run.",
-    variants=VARIANTS,
+    variants=tuple(Variant(case.name, case.arguments, case.part, env=case.env, may_fail=case.stalls) for case in CASES),
     full={"t": "0.3", "s": "0.5", "d": "0.1", "p": "2"},
     quick={"t": "0.1", "s": "0.2", "d": "0.05", "p": "1"},
-    bodies={path: {"task_time": 0.01} for path in ("/async", "/def", "/threadpool", "/executor", "/blocking", "/io",
-                                                  "/async-io")},
     tables=tables,
     headline=headline,
-    seconds=seconds,
-    foretell=foretell,
-    programs=Programs(lambda _: True, run_with_settings, dict),
-)  # fmt: skip
+)

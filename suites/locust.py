@@ -1,128 +1,41 @@
-"""locust - what apps/locustfile.py measured, from more than one machine, with the prediction beside it.
+"""locust - what suites/locustfile.py measured, from more than one machine, with the prediction beside it.
 
-`python sweep.py report logs/books_stats.csv --slots 16` reads what `locust --csv
-logs/books` leaves: _stats.csv, _stats_history.csv, _failures.csv, and the
-_run.json of apps/locustfile.py: the stages, the answers of each second, and
-which worker was lost. Without that file (any other locustfile) less can be said.
-
-Past one machine the idea stays the same. m machines of p processes with S_p slots
-each have m p S_p slots: throughput is at most m p S_p / t, and c users wait
-c t / (m p S_p), whoever deals the requests out (Little's law does not ask). What
-the balancer decides is the slowest 1 %, since who queues at one process stays
-there while others idle: balanced() simulates it.
+`python sweep.py report logs/books_stats.csv --slots 16` reads what `locust --csv logs/books` leaves: _stats.csv,
+_stats_history.csv, _failures.csv, and the _run.json of suites/locustfile.py: the stages, the answers of each second,
+and which worker was lost. Past one machine the idea stays the same, see more-machines.md.
 """
 
 from __future__ import annotations
 
 import csv
-import heapq
 import json
 import math
-import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict, cast
+from typing import NamedTuple
 
-import serve
-import slots
-from slots import Problem, plural
-from suites import short, table
+from engine.access_log import AccessLog
+from engine.model import Service, predict_users
+from engine.stats import figures_of
+from engine.words import Problem, duration, per_cent
 from suites.books import ramp_rps
-
-# ---------------------------------------------------------------- past one machine
-
-
-BALANCERS = ("in turn", "random", "least connections")
-
-
-def balanced(
-    arrivals_s: Sequence[float], machines: int, processes: int, slots_each: int, wait_s: float | Callable[[int], float],
-    balancer: str, within: str = "random", seed: int = 1,
-) -> list[int]:  # fmt: skip
-    """Which process takes each request: process_of for slots.predict(), the processes of a machine side by side.
-
-    balancer chooses the machine, within the process there (random: as the kernel wakes whoever is first); each is one
-    of BALANCERS. Least connections: the fewest requests under way, in turn among equals, as HAProxy's leastconn.
-
-    >>> balanced([0.0] * 4, 2, 1, 1, 1.0, "in turn"), balanced([0.0, 0.5, 1.2], 2, 1, 1, 1.0, "least connections")
-    ([0, 1, 0, 1], [0, 1, 0])
-    """
-    dice = random.Random(seed)
-    free_s = [[-math.inf] * slots_each for _ in range(machines * processes)]  # a heap each: when its slots are free
-    ends_s: list[list[float]] = [[] for _ in free_s]  # a heap each: the answers of what is under way
-    turns, chosen_of = Counter[int](), list[int]()
-
-    def choose(how: str, groups: Sequence[Sequence[int]], name: int) -> int:
-        turns[name] += 1
-        first = (turns[name] - 1) % len(groups)
-        if how == "random":
-            return dice.randrange(len(groups))
-        if how == "in turn":
-            return first
-        order = [(first + i) % len(groups) for i in range(len(groups))]
-        return min(order, key=lambda place: sum(len(ends_s[process]) for process in groups[place]))
-
-    of_machine = [range(k * processes, (k + 1) * processes) for k in range(machines)]
-    for number, now_s in enumerate(arrivals_s):
-        for ends in ends_s:
-            while ends and ends[0] <= now_s:
-                heapq.heappop(ends)
-        machine = choose(balancer, of_machine, -1)
-        process = of_machine[machine][choose(within, [[one] for one in of_machine[machine]], machine)]
-        end_s = max(now_s, free_s[process][0]) + (wait_s(number) if callable(wait_s) else wait_s)
-        heapq.heapreplace(free_s[process], end_s)
-        heapq.heappush(ends_s[process], end_s)
-        chosen_of.append(process)
-    return chosen_of
-
+from suites.common import Json, short, table
 
 # ---------------------------------------------------------------- what Locust leaves
 
-
-class Row(NamedTuple):
-    """A line of _stats.csv. Locust keeps times from 0.1 s on with two digits: 147 ms is 150."""
-
-    name: str
-    requests: int
-    failures: int
-    rps: float  # from the first request to the last answer
-    p50_s: float
-    p95_s: float
-    p99_s: float
-    max_s: float
-
-
-class Failure(NamedTuple):
-    name: str
-    error: str
-    times: int
-
-
-class Noted(TypedDict):
-    """_run.json, as apps/locustfile.py writes it."""
-
-    workload: str
-    wait_s: float | None
-    stages: list[tuple[float, int]]
-    begun: float  # seconds since 1970
-    complete: bool  # the stages ran to their end, and the last answers were waited for
-    workers: dict[str, float | None]  # when each was found lost, in seconds since the begin; null: it was not
-    requests: int
-    failures: int
-    per_second: list[tuple[int, int]]  # second since 1970, good answers in it
+ENDING = "_stats.csv"
 
 
 class Results(NamedTuple):
+    """rows: of _stats.csv, one for each kind of request. Locust keeps times from 0.1 s on with two digits: 147 ms is
+    150. users: seconds since 1970, and how many there were. noted: _run.json."""
+
     name: str
-    kinds: list[Row]
-    total: Row
-    users: list[tuple[float, int]]  # seconds since 1970, and how many there were
-    failed: list[Failure]
-    noted: Noted | None
-
-
-ENDING = "_stats.csv"
+    rows: list[Json]
+    total: Json
+    users: list[tuple[float, int]]
+    failed: list[Json]
+    noted: Json
 
 
 def files_in(path: Path) -> list[Path]:
@@ -132,196 +45,129 @@ def files_in(path: Path) -> list[Path]:
     return [path] if path.name.endswith(ENDING) else []
 
 
-def rows_of(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if rows and not rows[0].keys() >= set(needed):
-        raise Problem(f"{path} is not of `locust --csv`: it has no column {sorted(set(needed) - rows[0].keys())[0]!r}")
-    return rows
-
-
-def milliseconds(text: str) -> float:
-    """In seconds; nan of what Locust writes where there was no request."""
-    return math.nan if text in ("", "N/A") else float(text) / 1000
-
-
-def row_of(line: Mapping[str, str]) -> Row:
-    p50_s, p95_s, p99_s, max_s = (milliseconds(line[per_cent]) for per_cent in ("50%", "95%", "99%", "100%"))
-    return Row(f"{line['Type']} {line['Name']}".strip(), int(line["Request Count"]), int(line["Failure Count"]),
-               float(line["Requests/s"]), p50_s, p95_s, p99_s, max_s)  # fmt: skip
-
-
 def read(path: Path) -> Results:
-    """One run, by its _stats.csv. Raises Problem."""
+    """One run, by its _stats.csv. Raises OSError, or a Problem or an error of a file that is not of Locust."""
     stem = path.name.removesuffix(ENDING)
-    beside = {name: path.with_name(f"{stem}_{name}") for name in ("stats_history.csv", "failures.csv", "run.json")}
-    try:
-        rows = [row_of(line) for line in rows_of(path, ("Type", "Name", "Request Count", "Requests/s", "50%", "99%"))]
-        history = rows_of(beside["stats_history.csv"], ("Timestamp", "User Count"))
-        failures = rows_of(beside["failures.csv"], ("Method", "Name", "Error", "Occurrences"))
-        noted = json.loads(beside["run.json"].read_text()) if beside["run.json"].exists() else None
-        if noted is not None and not noted.keys() >= Noted.__required_keys__:
-            raise Problem(f"{beside['run.json']} is not of this apps/locustfile.py")
-        users = sorted({float(line["Timestamp"]): int(line["User Count"]) for line in history}.items())
-        failed = [Failure(f"{line['Method']} {line['Name']}".strip(), line["Error"], int(line["Occurrences"]))
-                  for line in failures]  # fmt: skip
-    except OSError as error:
-        raise Problem(f"cannot read {error.filename}: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Problem(f"{path} and what is beside it are not of `locust --csv`: {error}") from None
-    if not rows or rows[-1].name != "Aggregated":
+
+    def rows_of(name: str) -> list[Json]:
+        with path.with_name(f"{stem}_{name}.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    *rows, total = rows_of("stats")
+    if total["Name"] != "Aggregated":
         raise Problem(f"{path} has no line Aggregated: was Locust killed before it wrote it?")
-    return Results(stem, rows[:-1], rows[-1], users, failed, cast("Noted | None", noted))
+    noted = json.loads(path.with_name(f"{stem}_run.json").read_text())
+    users = {float(line["Timestamp"]): int(line["User Count"]) for line in rows_of("stats_history")}
+    return Results(stem, rows, total, sorted(users.items()), rows_of("failures"), noted)
 
 
 # ---------------------------------------------------------------- measured beside predicted
 
 
-def answers_between(per_second: Sequence[tuple[int, int]], begin_s: float, end_s: float) -> float:
+def answers_between(per_second: list[tuple[int, int]], begin_s: float, end_s: float) -> float:
     """Of a second that begins before or ends after, its share.
 
     >>> answers_between([(7, 100), (8, 40)], 7.0, 8.5), answers_between([(7, 100)], 7.75, 8.0)
     (120.0, 25.0)
     """
-    shares = ((max(0.0, min(end_s, at + 1) - max(begin_s, at)), count) for at, count in per_second)
-    return sum(share * count for share, count in shares)
+    return sum(max(0.0, min(end_s, at + 1) - max(begin_s, at)) * count for at, count in per_second)
 
 
 class Level(NamedTuple):
-    """A stage, or the whole ramp."""
+    """Answers/s of a stage, or of the whole ramp. predicted: min(users, slots) / t at each moment. given: the same, of
+    the users that Locust had: it has the next ones once a second, and may lose some with a worker."""
 
     name: str
-    predicted_rps: float | None  # None: the slots are not known
-    given_rps: float | None  # of the users that Locust had
-    measured_rps: float
+    predicted: float | None
+    given: float | None
+    measured: float
 
 
-def users_between(users: Sequence[tuple[float, int]], begin_s: float, end_s: float) -> list[int]:
-    return [count for at_s, count in users if begin_s <= at_s < end_s]
+def level(result: Results, name: str, stages: list[tuple[float, int]], at_s: float, slots: float, wait_s: float) -> Level:
+    """stages: (seconds, users at their end) from at_s on; slots 0: not known."""
+    end_s = at_s + sum(stage_s for stage_s, _ in stages)
+    measured = answers_between(result.noted["per_second"], at_s, end_s) / (end_s - at_s)
+    if not slots:
+        return Level(name, None, None, measured)
+    had = [min(users, slots) for moment_s, users in result.users if at_s <= moment_s < end_s]
+    given = sum(had) / len(had) / wait_s if had else None
+    return Level(name, ramp_rps(stages, slots, wait_s), given, measured)
 
 
-def levels_of(result: Results, slots_in_all: int | None, wait_s: float | None) -> list[Level]:
-    """Answers/s of each stage and of the whole ramp: predicted as min(users, slots) / t at each moment, and measured.
-
-    Locust has the next users once a second and may lose some with a worker: "given" counts those that it had.
-    """
-    noted = result.noted
-    if not noted:
-        return []
-    begin_s, before, found = noted["begun"], 0, list[Level]()
-    bounds = [(begin_s, begin_s + sum(stage_s for stage_s, _ in noted["stages"]), "all", noted["stages"])]
-    at_s = begin_s
-    for number, (stage_s, target) in enumerate(noted["stages"], 1):
-        stages: list[tuple[float, int]] = [(0.0, before), (stage_s, target)]
-        bounds.append((at_s, at_s + stage_s, f"{number}: {before} to {target} users", stages))
-        at_s, before = at_s + stage_s, target
-    for since_s, until_s, name, stages in [*bounds[1:], bounds[0]]:
-        measured_rps = answers_between(noted["per_second"], since_s, until_s) / (until_s - since_s)
-        predicted_rps = given_rps = None
-        if slots_in_all and wait_s:
-            predicted_rps = ramp_rps(stages, slots_in_all, wait_s)
-            had = users_between(result.users, since_s, until_s)
-            given_rps = sum(min(count, slots_in_all) for count in had) / len(had) / wait_s if had else None
-        found.append(Level(name, predicted_rps, given_rps, measured_rps))
-    return found
+def levels_of(result: Results, slots: float, wait_s: float) -> list[Level]:
+    """Each stage, then the whole ramp."""
+    stages = [(float(stage_s), int(users)) for stage_s, users in result.noted["stages"]]
+    begun_s, before, found = result.noted["begun"], 0, list[Level]()
+    at_s = begun_s
+    for number, (stage_s, users) in enumerate(stages, 1):
+        name = f"{number}: {before} to {users} users"
+        found.append(level(result, name, [(0.0, before), (stage_s, users)], at_s, slots, wait_s))
+        at_s, before = at_s + stage_s, users
+    return [*found, level(result, "all", stages, begun_s, slots, wait_s)]
 
 
-def degraded(result: Results) -> list[str]:
+def percentile_rows(result: Results, slots: float, wait_s: float) -> list[list[object]]:
+    """p50, p95 and p99 of the whole ramp in ms: of one queue, predicted, and as Locust has them."""
+    stages = [(float(stage_s), int(users)) for stage_s, users in result.noted["stages"]]
+    figures = figures_of(predict_users(stages, Service((slots,)), wait_s)) if slots else {}
+    rows: list[list[object]] = []
+    for key, column in (("median_s", "50%"), ("p95_s", "95%"), ("p99_s", "99%")):
+        due_s, text = figures.get(key), result.total[column]
+        measured_ms = None if text in ("", "N/A") else float(text)
+        rows.append([column, due_s and due_s * 1000, measured_ms])
+    return rows
+
+
+# ---------------------------------------------------------------- render
+
+
+def degraded(noted: Json) -> list[str]:
     """What makes the figures less than they seem, a sentence each."""
-    said = list[str]()
-    noted = result.noted
-    if not noted:
-        return ["No _run.json of apps/locustfile.py: whether a worker was lost, nobody knows."]
-    lost = sorted((at_s, worker) for worker, at_s in noted["workers"].items() if at_s is not None)
-    for at_s, worker in lost:
-        said.append(
-            f"**Degraded**: worker {worker}, one of {len(noted['workers'])}, was found lost after {at_s:g} s: its users"
-            " were gone until they were dealt out again, and what it had not reported (3 s, and 4 s until it was"
-            " missed) is in no count."
-        )
+    said = [
+        f"**Degraded**: worker {worker}, one of {len(noted['workers'])}, was found lost after {at_s:g} s. Its users were"
+        " gone until they were dealt out again, and what it had not reported is in no count."
+        for worker, at_s in noted["workers"].items()
+        if at_s is not None
+    ]
     if not noted["complete"]:
         said.append("**Unfinished**: it was interrupted; requests that were under way are in no count.")
     return said
 
 
-def log_line(result: Results, log: serve.AccessLog) -> str:
+def log_line(noted: Json, log: AccessLog) -> str:
     """Locust's count beside the server's."""
-    lines, counted = len(log.lines), result.noted["requests"] if result.noted else result.total.requests
-    pids = Counter(line.pid for line in log.lines)
-    same = "the same" if lines == counted else f"{abs(lines - counted)} {'more' if lines > counted else 'fewer'}"
-    shares = " + ".join(str(count) for _, count in pids.most_common())
-    return f"The server's access log has {plural(lines, 'request')}, {same}; of its processes: {shares or 'none'}."
+    lines, shares = len(log.lines), Counter(line.pid for line in log.lines).most_common()
+    more = lines - noted["requests"]
+    same = "the same" if not more else f"{abs(more)} {'more' if more > 0 else 'fewer'}"
+    return f"The server's access log has {lines} requests, {same}; of its processes: {' + '.join(str(n) for _, n in shares)}."
 
 
-def percentiles_row(result: Results, slots_in_all: int | None, wait_s: float | None) -> list[list[str]]:
-    """p50, p95, p99 of the whole ramp in ms: of one queue, simulated, and as Locust has them."""
-    figures: slots.Expected | None = None
-    if result.noted and slots_in_all and wait_s:
-        stages = [(float(stage_s), int(users)) for stage_s, users in result.noted["stages"]]
-        figures = slots.expected(slots.predict_users(stages, slots.Service((slots_in_all,)), wait_s))
-    due_s = (figures["median_s"], figures["p95_s"], figures["p99_s"]) if figures else (None, None, None)
-    measured_s = (result.total.p50_s, result.total.p95_s, result.total.p99_s)
-    return [
-        [name, "-" if due is None else digits(due * 1000), digits(at_s * 1000), per_cent_of(due, at_s)]
-        for name, due, at_s in zip(("p50, ms", "p95, ms", "p99, ms"), due_s, measured_s, strict=True)
-    ]
-
-
-def digits(value: float) -> str:
-    """Three significant digits of a rate or of milliseconds.
-
-    >>> digits(99.99999), digits(3.14159)
-    ('100', '3.10')
-    """
-    return short(round(value, 1))
-
-
-def per_cent_of(predicted: float | None, measured: float) -> str:
-    return f"{measured / predicted:.0%}" if predicted else "-"
-
-
-def render(result: Results, slots_in_all: int | None, wait_s: float | None, log: serve.AccessLog | None) -> str:
+def render(result: Results, slots: int | None, wait_s: float | None, log: AccessLog | None) -> str:
     """One run, as Markdown."""
-    noted, total = result.noted, result.total
-    wait_s = wait_s or (noted["wait_s"] if noted else None)
-    parts = [f"## {result.name}, measured by Locust"]
-    if noted:
-        most = max(users for _, users in noted["stages"])
-        last_s = sum(stage_s for stage_s, _ in noted["stages"])
-        parts[0] += f": workload {noted['workload']}, up to {most} users in {last_s:g} s"
-        parts[0] += f", {plural(len(noted['workers']), 'worker')}" if noted["workers"] else ""
-    parts += degraded(result)
-    requests, failures = (noted["requests"], noted["failures"]) if noted else (total.requests, total.failures)
-    of_them = " (in Locust's percentiles, too)" if failures else ""
-    counts = f"{plural(requests, 'request')}, {failures} failed{of_them}"
-    parts.append(f"{counts}; {digits(total.rps)}/s from the first to the last answer, as Locust counts.")
-    if log:
-        parts.append(log_line(result, log))
-    if slots_in_all and wait_s:
-        at_most = (
-            f"S / t = {slots_in_all} / {slots.seconds(wait_s)} = {digits(slots_in_all / wait_s)} requests/s at most"
-        )
-        parts.append(f"{at_most}; at each moment min(users, S) / t. *Given the users*: those that Locust had then.")
+    noted = result.noted
+    wait_s = wait_s or noted["wait_s"]
+    known, t = (slots or 0) if wait_s else 0, wait_s or math.nan
+    users = max(users for _, users in noted["stages"])
+    parts = [f"## {result.name}, measured by Locust: workload {noted['workload']}, up to {users} users,"
+             f" {len(noted['workers'])} workers", *degraded(noted)]  # fmt: skip
+    failures = f"{noted['failures']} failed" + " (in Locust's percentiles, too)" * bool(noted["failures"])
+    parts.append(f"{noted['requests']} requests, {failures}.")
+    parts += [log_line(noted, log)] if log else []
+    if known:
+        parts.append(f"S / t = {slots} / {duration(t)} = {short(known / t)} requests/s at most; at each moment"
+                     " min(users, S) / t. *Given the users*: those that Locust had then.")  # fmt: skip
     else:
-        parts.append(
-            "Nothing is predicted: --slots says how many slots all processes have, --wait what a request waits."
-        )
-    if levels := levels_of(result, slots_in_all, wait_s):
-        known = [
-            ["-" if rps is None else digits(rps) for rps in (level.predicted_rps, level.given_rps)] for level in levels
-        ]
-        rows = [[level.name, *cells, digits(level.measured_rps), per_cent_of(level.predicted_rps, level.measured_rps)]
-                for level, cells in zip(levels, known, strict=True)]  # fmt: skip
-        parts.append(table(["stage", "predicted, requests/s", "given the users", "measured", "of predicted"], rows))
-    parts.append(table(["all stages", "predicted, one queue", "measured", "of predicted"],
-                       percentiles_row(result, slots_in_all, wait_s)))  # fmt: skip
-    if len(result.kinds) > 1:
-        rows = [[row.name, str(row.requests), f"{row.requests / (total.requests or 1):.1%}", str(row.failures),
-                 digits(row.p50_s * 1000), digits(row.p99_s * 1000)] for row in result.kinds]  # fmt: skip
-        parts.append(table(["request", "count", "share", "failed", "p50, ms", "p99, ms"], rows))
-    parts += [f"Failed, {failure.times} times: {failure.name}: {failure.error}" for failure in result.failed]
-    parts.append(
-        "Locust keeps times from 0.1 s on with two digits (147 ms is 150), none raw. One queue is the best case:"
-        " of several processes that which holds more of the kept connections answers each of them later."
-    )
+        parts.append("Nothing is predicted: --slots says how many slots all processes have, --wait what a request waits.")
+    rows = [[*one, per_cent(one.measured / one.predicted) if one.predicted else None] for one in levels_of(result, known, t)]
+    parts.append(table(["stage", "predicted, requests/s", "given the users", "measured", "of predicted"], rows))
+    parts.append(table(["percentile of all stages, ms", "predicted, one queue", "measured"],
+                       percentile_rows(result, known, t)))  # fmt: skip
+    if len(result.rows) > 1:
+        columns = ("Name", "Request Count", "Failure Count", "50%", "99%")
+        parts.append(table(["request", "count", "failed", "p50, ms", "p99, ms"],
+                           [[f"{row['Type']} {row['Name']}", *(row[key] for key in columns[1:])] for row in result.rows]))  # fmt: skip
+    parts += [f"Failed, {one['Occurrences']} times: {one['Method']} {one['Name']}: {one['Error']}" for one in result.failed]
+    parts.append("Locust keeps times from 0.1 s on with two digits (147 ms is 150), none raw. One queue is the best"
+                 " case: of several processes the one with more of the kept connections answers each of them"
+                 " later.")  # fmt: skip
     return "\n\n".join(parts)

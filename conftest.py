@@ -1,8 +1,0 @@
-"""The same examples in every run: a suite that fails by chance is believed by nobody. FUZZ_EXAMPLES=N looks further."""
-
-import os
-
-from hypothesis import settings
-
-settings.register_profile("steady", derandomize="FUZZ_EXAMPLES" not in os.environ)
-settings.load_profile("steady")

@@ -1,0 +1,1 @@
+"""What bench.py and sweep.py stand on. Standard library only; imports run downwards only; start reading in model.py."""

@@ -1,0 +1,84 @@
+"""What a reader must know before believing a run, from the client's side and from the database: ids and numbers.
+
+report.py has the symptom, the likely cause and the next step of each id. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from engine.run import Facts, Warned
+from engine.targets import SEEDED_BOOKS
+
+
+def warnings_of_client(facts: Facts) -> Iterator[Warned]:
+    """What was off in the sending, and in what came back."""
+    yield from of_failures(facts)
+    yield from of_sending(facts)
+    yield from of_connections(facts)
+
+
+def of_failures(facts: Facts) -> Iterator[Warned]:
+    measured, inside, sent, errors = facts.measured, facts.inside, facts.measured.sent, facts.measured.errors
+    if measured.failed:
+        counts: dict[str, Any] = {"failed": measured.failed, "sent": sent, "errors": errors}
+        said = {"said": list(inside.server_said), "log": inside.server_log} if inside else {}
+        yield Warned("failed-requests", counts | {"most": max(errors, key=errors.__getitem__)} | said)
+    if died := errors.get("client died"):
+        yield Warned("client-died", {"died": died})
+
+
+def of_sending(facts: Facts) -> Iterator[Warned]:
+    plan, measured, sent, clients = facts.plan, facts.measured, facts.measured.sent, facts.plan.processes
+    more_processes = 2 * clients if clients < plan.all_cpus else 0  # 0: no CPU is left for more
+    if measured.due is not None and measured.due > sent:
+        yield Warned("never-left", {"due": measured.due, "sent": sent, "more_processes": more_processes})
+    if has_overflowed(facts):
+        kernel, late = measured.kernel, max(measured.slow_connects, measured.slow_waits)
+        overflows, again = kernel.get("ListenOverflows", 0), kernel.get("TCPSynRetrans", 0)
+        yield Warned("backlog-overflow", {"late": late, "overflows": overflows, "retransmissions": again})
+    busy_s = (measured.client_cpu_s - measured.client_spun_s) / clients
+    if busy_s > 0.8 * measured.measured_s > 0.4:
+        busy = busy_s / measured.measured_s
+        yield Warned("client-limit", {"busy": busy, "processes": clients, "more_processes": more_processes})
+    if measured.lag_s and measured.latency_s:
+        lag_s, latency_s = (of.p99 or of.max for of in (measured.lag_s, measured.latency_s))
+        if lag_s > 0.01 or lag_s > max(0.0005, 0.1 * latency_s):
+            yield Warned("late-sends", {"lag_s": lag_s, "latency_s": latency_s})
+
+
+def of_connections(facts: Facts) -> Iterator[Warned]:
+    plan, measured, sent = facts.plan, facts.measured, facts.measured.sent
+    expected = min(plan.load.most_under_way, sent)  # sockets, if nothing goes wrong; a schedule opens what it needs
+    if plan.keep_alive and not plan.load.is_scheduled and measured.sockets_opened > 1.1 * expected + 1:
+        yield Warned("no-keep-alive", {"sockets": measured.sockets_opened, "sent": sent, "expected": expected})
+    if measured.late_bodies > 0.1 * sent:
+        yield Warned("delayed-ack", {"late_bodies": measured.late_bodies})
+    asked, under_way = plan.load.steady_count or 0, measured.mean_in_flight
+    if 10 * asked < sent and not measured.failed and not plan.load.think_s and under_way < 0.9 * asked:
+        yield Warned("little", {"under_way": under_way, "asked": asked})
+
+
+def has_overflowed(facts: Facts) -> bool:
+    """Whether connections waited for TCP to try again, as the server's listen queue was full.
+
+    Where the client's connect succeeds, the wait shows before the first byte. There are then at least as many overflows
+    as late answers, and these are the smaller part: rounds of a second are late, too.
+    """
+    measured = facts.measured
+    overflows = measured.kernel.get("ListenOverflows", 0)
+    return bool(measured.slow_connects) or 0 < measured.slow_waits <= min(overflows, measured.answered / 2)
+
+
+def warnings_of_database(facts: Facts) -> Iterator[Warned]:
+    """The requests against what Postgres counted."""
+    measured = facts.measured
+    database, asked = facts.inside and facts.inside.database, measured.sent + measured.warmed_up
+    if not database or database.error or measured.failed:
+        return
+    if database.rows != SEEDED_BOOKS + measured.created:
+        yield Warned("rows", {"rows": database.rows, "created": measured.created})
+    # A connection that is still there has not reported all of its statements.
+    if not database.connections and database.statements not in (None, asked):
+        yield Warned("statements", {"statements": database.statements, "asked": asked})

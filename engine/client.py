@@ -1,0 +1,404 @@
+"""The client: sends requests on raw sockets as a load allows, and records the times of each.
+
+All sockets sit in one private epoll. Its own descriptor is the only thing that asyncio watches, and one callback
+drains all that is ready, so that asyncio's work is done once for many answers. Most answers of a run are equal, byte
+for byte, while the second in their Date lasts: an answer equal to the last one is not parsed again. Where an answer is
+whole, the next request leaves in its place. Times are perf_counter seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import select
+import selectors
+import socket
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter, process_time
+from typing import Any, NamedTuple
+
+from engine.http1 import HTTPError, ResponseParser
+from engine.loads import Part
+from engine.signals import signals
+
+READ_BYTES = 65536
+FIRST_READ_BYTES = 479  # Python allocates the buffer of each read, up to 512 bytes with its header from a pool
+EVENTS = 64  # handled at a time: with more, the first sockets have left the CPU's caches before they are read
+SOCK_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux: one system call less for each connection
+SPIN_S = 0.0002  # stop sleeping so long before a request is due: a sleeper wakes some 0.1 ms late; costs CPU, stated
+TURN_S = 0.02  # then timers and Ctrl-C have their turn
+
+Address = tuple[Any, ...]  # of a socket: IPv4, or IPv6 where it has four parts
+
+# ---------------------------------------------------------------- raw times
+
+ERRORS = (
+    "", "refused", "reset", "closed", "timed out", "malformed", "truncated", "too large", "no local port",
+    "too many open files", "connect failed", "interrupted", "given up", "client died",
+)  # fmt: skip
+ERRNO_NAMES: dict[int | None, str] = defaultdict(lambda: "connect failed", {
+    errno.ECONNREFUSED: "refused", errno.ECONNRESET: "reset", errno.EPIPE: "reset",
+    errno.EADDRNOTAVAIL: "no local port", errno.EMFILE: "too many open files",
+})  # fmt: skip
+
+
+class Exchanges:
+    """The raw times of every request in columns, request i at index i; perf_counter seconds, 0.0 for never.
+
+    What each column says stands in run.Columns. error is an index into ERRORS.
+    """
+
+    def __init__(self) -> None:
+        self.started_s, self.sent_s, self.first_byte_s, self.answered_s = (array("d") for _ in range(4))
+        self.body_bytes, self.status, self.error = array("L"), array("H"), array("B")
+
+    def grow(self, rows: int = 4096) -> None:
+        for column in vars(self).values():
+            column.frombytes(bytes(column.itemsize * rows))
+
+    def finish(self, rows: int) -> None:
+        """Cut what was not used, and fill in the two moments that a run leaves out because they are known."""
+        for column in vars(self).values():
+            del column[rows:]
+        for i, error in enumerate(self.error):
+            if not error:
+                self.sent_s[i] = self.sent_s[i] or self.started_s[i]  # on a kept connection
+                self.first_byte_s[i] = self.first_byte_s[i] or self.answered_s[i]  # the answer came in one piece
+
+
+class Outcome(NamedTuple):
+    """What a load leaves, before any sum is made of it."""
+
+    exchanges: Exchanges
+    begun_s: float
+    client_cpu_s: float  # of all client processes
+    sockets_opened: int
+    kernel: dict[str, int] = {}  # noqa: RUF012  machine.kernel_counters(), during the load
+    stopped: str | None = None  # why the sending ended early: a signal's name, or what happened
+    server_cpu_s: float | None = None
+    spun_s: float = 0.0  # of client_cpu_s: spent in waiting for the next due moment
+    numbers: Sequence[int] = ()  # the X-Request-Id of each row; empty: the row's own number
+    other_cpu_s: float | None = None  # of other programs
+
+
+def is_success(status: int, error_code: int) -> bool:
+    """A whole answer with a status of 2xx."""
+    return not error_code and 200 <= status < 300
+
+
+# ---------------------------------------------------------------- connections
+
+
+class Selector(selectors.DefaultSelector):
+    """What the selectors module has, with the interface of an epoll."""
+
+    def poll(self, *_: float) -> Any:
+        return [(key.fd, events) for key, events in self.select(0)]
+
+
+# EPOLLRDHUP: the server has closed, which is known with its answer, without another recv
+POLLER: Callable[[], Any] = getattr(select, "epoll", Selector)  # there is none on macOS
+CLOSED = getattr(select, "EPOLLRDHUP", 0)
+READ = selectors.EVENT_READ | CLOSED  # that is EPOLLIN, too
+WRITE = getattr(select, "EPOLLOUT", selectors.EVENT_WRITE)
+NOT_YET = (errno.EAGAIN, errno.EINPROGRESS, errno.ENOTCONN)  # the last one on macOS: still connecting
+
+
+class Connection:
+    """A new socket, and what it works on. Raises OSError."""
+
+    index = -1  # of the request; -1: none
+    unsent = b""  # what the kernel has not taken yet
+    watched = 0  # the events that the poller reports
+
+    def __init__(self, family: int) -> None:
+        # The type below socket.socket: it opens and closes without that class's Python layer.
+        self.sock = socket.SocketType(family, socket.SOCK_STREAM | SOCK_NONBLOCK)
+        if not SOCK_NONBLOCK:
+            self.sock.setblocking(False)
+        self.fd = self.sock.fileno()
+        self.parser = ResponseParser()
+
+
+# ---------------------------------------------------------------- sending
+
+
+@dataclass(eq=False)
+class Client:
+    """Sends one part of a load, as fast as the part allows, and records every exchange."""
+
+    address: Address
+    messages: Iterator[bytes]
+    part: Part
+    timeout_s: float
+    keep_alive: bool = False
+    progress: Callable[..., object] = lambda *_: None  # is told begun_s, and how many are sent, under way, failed
+    begun_s: float = 0.0  # when to begin; 0: at once
+
+    sent = in_flight = sockets_opened = failures = 0
+    released = users = cpu_s = spun_s = 0.0  # released and users: the limits of the part, as last asked for
+    ended = fill_is_due = False  # ended: nothing more will be sent
+    stopped, left_as = "", "interrupted"  # why it ended before its time; what the requests under way then count as
+    last_answer, last_result = b"none yet", (0, 0, False)  # status, bytes of body, connection stays
+
+    def __post_init__(self) -> None:
+        self.think_s = self.part.load.think_s
+        self.thinking = 0  # users between two requests
+        self.first_read_bytes = FIRST_READ_BYTES
+        self.family = socket.AF_INET6 if len(self.address) == 4 else socket.AF_INET
+        self.exchanges = Exchanges()
+        self.connections: dict[int, Connection] = {}
+        self.idle: dict[Connection, None] = {}  # kept connections with nothing to do, the last used at the end
+        self.poller = POLLER()
+        # select counts in microseconds, where asyncio's usual epoll rounds up to the next millisecond
+        self.loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
+        self.finished = self.loop.create_future()
+
+    async def run(self) -> None:
+        """Send everything, and wait for every answer or its time-out."""
+        self.loop.add_reader(self.poller.fileno(), self._drain)
+        gc.disable()  # nothing here makes cycles, and a collection in the middle of a run shows as latency
+        try:
+            await asyncio.sleep(self.begun_s - perf_counter())
+            self.begun_s, self.cpu_s = self.begun_s or perf_counter(), -process_time()
+            self._follow()
+            self._watch_deadlines()
+            await self.finished
+            self.cpu_s += process_time()
+            self.spun_s = min(self.spun_s, self.cpu_s)  # measured by the clock, which runs on while others have the CPU
+        finally:
+            gc.enable()
+            for conn in list(self.connections.values()):
+                self._fail(conn, self.left_as)
+            self.exchanges.finish(self.sent)
+
+    def stop(self, why: str, left_as: str = "interrupted") -> None:
+        """Send nothing more, wait for nothing more; what is under way counts as failed, under that name. why: what cut
+        the load short; empty: it is over."""
+        if not self.finished.done():
+            self.stopped, self.left_as = why, left_as
+            self.ended, self.released = True, self.sent
+            self.finished.set_result(None)
+
+    def _follow(self) -> None:
+        """Send what may leave by now, and come back when that changes: a little before, and then wait awake, because a
+        sleeper wakes late."""
+        turn_ends_s = perf_counter() + TURN_S
+        while not self.ended:
+            elapsed_s = perf_counter() - self.begun_s
+            self.ended = elapsed_s >= self.part.load.time_limit_s
+            self.released, self.users = self.part.limits(elapsed_s)
+            if self.ended:
+                self.released = self.sent
+            self._fill()
+            next_s = self.begun_s + self.part.next_change_s(elapsed_s)
+            sleep_s = next_s - perf_counter() - SPIN_S
+            if sleep_s > 0 or perf_counter() > turn_ends_s:
+                self.loop.call_later(sleep_s, self._follow)
+                return
+            awake_s = perf_counter()
+            while (now_s := perf_counter()) < next_s:
+                if events := self.poller.poll(0, EVENTS):
+                    self._handle(events)
+                    awake_s += perf_counter() - now_s  # which was no waiting
+            self.spun_s += now_s - awake_s
+
+    def _fill(self) -> None:
+        """Start what the load allows, a hundred at most, so that answers are read in between."""
+        self.fill_is_due = False
+        for _ in range(100):
+            if self.sent >= self.released or self.in_flight + self.thinking >= self.users:
+                break
+            self._start()
+        else:
+            self._fill_soon()
+        if not self.in_flight and (self.ended or self.sent >= self.part.requests):
+            self.stop("")
+
+    def _fill_soon(self) -> None:
+        """Once in each round of the loop, however many requests fail in it: its timers must have their turn."""
+        if not self.fill_is_due:
+            self.fill_is_due = True
+            self.loop.call_soon(self._fill)
+
+    def _think(self) -> None:
+        self.thinking += 1
+        self.loop.call_later(self.think_s, self._send_again)
+
+    def _send_again(self) -> None:
+        self.thinking -= 1
+        self._fill()
+
+    def _start(self, conn: Connection | None = None, now_s: float = 0.0) -> None:
+        """Send the next request: on a connection whose answer has come now_s, on an idle one, or on a new one."""
+        index, rows = self.sent, self.exchanges
+        if index == len(rows.status):
+            rows.grow()
+        self.sent = index + 1
+        message = next(self.messages)
+        rows.started_s[index] = now_s or perf_counter()
+        if not conn:
+            self.in_flight += 1
+            try:
+                conn = self.idle.popitem()[0] if self.idle else self._connect()
+            except OSError as error:
+                self._record_failure(index, ERRNO_NAMES[error.errno])
+                return
+        conn.index = index
+        if message[0] == 72 or not conn.parser.fresh:  # 72: an H, as in HEAD
+            conn.parser.reset(message.startswith(b"HEAD "))
+        # On loopback the handshake is over by now, so that the request usually leaves with no wait for an event.
+        self._send(conn, message)
+
+    def _connect(self) -> Connection:
+        """A connection that is there, or will be. Raises OSError."""
+        conn = Connection(self.family)
+        self.sockets_opened += 1
+        self.connections[conn.fd] = conn
+        code = conn.sock.connect_ex(self.address)
+        if code and code not in NOT_YET:
+            self._close(conn)
+            raise OSError(code, "connect")
+        return conn
+
+    def _send(self, conn: Connection, unsent: bytes) -> bool:
+        """Hand the kernel what it takes, have the poller report what comes next. False: the connection is lost."""
+        taken = 0
+        try:
+            taken = conn.sock.send(unsent)
+        except OSError as error:
+            if error.errno not in NOT_YET:
+                self._fail(conn, ERRNO_NAMES[error.errno])
+                return False
+        if taken == len(unsent) and conn.watched == READ:  # nearly all of a run on kept connections
+            return True
+        sent_s = self.exchanges.sent_s
+        if taken and not sent_s[conn.index]:
+            sent_s[conn.index] = perf_counter()
+        conn.unsent = unsent[taken:]
+        watch = self.poller.modify if conn.watched else self.poller.register
+        conn.watched = READ | WRITE if conn.unsent else READ
+        watch(conn.fd, conn.watched)
+        return True
+
+    def _drain(self) -> None:
+        """Handle all that is ready; back to the loop after 20 ms at most, for its timers and for Ctrl-C."""
+        until_s = min(perf_counter() + TURN_S, self.begun_s + self.part.load.time_limit_s)
+        while events := self.poller.poll(0, EVENTS):
+            self._handle(events)
+            if perf_counter() > until_s:
+                break
+
+    def _handle(self, ready: list[tuple[int, int]]) -> None:
+        """Take what has come; where an answer is whole, send the next request in its place."""
+        rows, connections = self.exchanges, self.connections
+        for fd, events in ready:
+            # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.
+            conn = connections.get(fd)
+            if not conn or (conn.unsent and not self._send(conn, conn.unsent)):
+                continue
+            index, fresh = conn.index, conn.parser.fresh
+            if index < 0:  # answered already: the server closes, or says more than it was asked
+                self.idle.pop(conn, None)
+                self._close(conn)
+                continue
+            try:
+                data = conn.sock.recv(self.first_read_bytes if fresh else READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self._fail(conn, ERRNO_NAMES[error.errno])
+                continue
+            now_s = perf_counter()
+            result = self.last_result if fresh and data == self.last_answer else self._parse(conn, data, now_s)
+            if not result:
+                continue
+            rows.status[index], rows.body_bytes[index], stays = result
+            rows.answered_s[index] = now_s
+            if self.think_s:
+                self._think()
+            stays = stays and self.keep_alive and not conn.unsent
+            if stays and self.sent < self.released and self.in_flight + self.thinking <= self.users:  # one for one
+                self._start(conn, now_s)
+                continue
+            conn.index = -1
+            self.in_flight -= 1
+            if stays:
+                self.idle[conn] = None
+            elif events & CLOSED:
+                self._close(conn)
+            # else: let the server close first, which is this connection's next event: the port is then free again
+            self._fill()
+
+    def _parse(self, conn: Connection, data: bytes, now_s: float) -> tuple[int, int, bool] | None:
+        """Status, bytes of the body and whether the connection stays, once the answer is whole."""
+        parser, fresh, first_byte_s = conn.parser, conn.parser.fresh, self.exchanges.first_byte_s
+        try:
+            complete = parser.feed(data)
+        except HTTPError as error:
+            self._fail(conn, error.kind)
+            return None
+        if not complete:
+            if fresh and len(data) >= self.first_read_bytes:  # the usual answer is larger
+                self.first_read_bytes = READ_BYTES
+            first_byte_s[conn.index] = first_byte_s[conn.index] or now_s
+            return None
+        result = parser.status, parser.body_bytes, parser.keep_alive
+        if fresh:
+            self.last_answer, self.last_result = data, result
+        return result
+
+    def _fail(self, conn: Connection, kind: str) -> None:
+        self._close(conn)
+        if conn.index >= 0:
+            self._record_failure(conn.index, kind)
+
+    def _record_failure(self, index: int, kind: str) -> None:
+        self.exchanges.answered_s[index] = perf_counter()
+        self.exchanges.error[index] = ERRORS.index(kind)
+        self.in_flight -= 1
+        self.failures += 1
+        if self.think_s:
+            self._think()
+        if self.failures >= max(10, self.users):
+            self._give_up(f"the first {self.failures} requests all failed ({kind})")
+        self._fill_soon()
+
+    def _give_up(self, why: str) -> None:
+        """Stop, unless a request has been answered."""
+        if self.failures == self.sent - self.in_flight:
+            self.stop(why, "given up")
+
+    def _close(self, conn: Connection) -> None:
+        if conn.watched and not CLOSED:  # closing a socket takes it out of its epoll
+            self.poller.unregister(conn.fd)
+        del self.connections[conn.fd]
+        conn.sock.close()
+
+    def _watch_deadlines(self) -> None:
+        late_s = perf_counter() - self.timeout_s
+        for conn in list(self.connections.values()):
+            if conn.index >= 0 and self.exchanges.started_s[conn.index] < late_s:
+                self._fail(conn, "timed out")
+        if self.failures and self.begun_s <= late_s:
+            self._give_up(f"no answer at all within the time-out of {self.timeout_s:g} s (-s)")
+        self.progress(self.begun_s, self.sent, self.in_flight, self.failures)
+        self.loop.call_later(0.1, self._watch_deadlines)
+
+
+def run_client(client: Client) -> tuple[Exchanges, str | None]:
+    """Run it in a loop of its own: what happened, and why it stopped early. The first signal stops it in order."""
+    signals.stop_load = lambda name: client.loop.call_soon_threadsafe(client.stop, name)
+    if signals.received:  # before there was anything to stop
+        client.stop(signals.name)
+    try:
+        client.loop.run_until_complete(client.run())
+        return client.exchanges, client.stopped or None
+    finally:
+        signals.stop_load = None
+        client.loop.close()
+        client.poller.close()

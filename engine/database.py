@@ -1,0 +1,106 @@
+"""A Postgres for the Books API: engine/inside/postgres.py as a process, and what it counted in a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.launch import INSIDE, Launch
+from engine.machine import pin
+from engine.run import Database
+from engine.words import Problem
+
+RESERVED = 4  # connections: Postgres keeps 3 for superusers, and postgres.py takes one for itself
+
+
+class BooksDatabase:
+    """It ends, and takes its Postgres along, when its stdin closes.
+
+    about: its first answer; url: where the books are. Raises Problem if it does not start.
+    """
+
+    def __init__(self, url: str | None, log: Path, cpus: set[int]) -> None:
+        command = [sys.executable, str(INSIDE / "postgres.py"), *([url] if url else [])]
+        with log.open("wb") as sink:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, start_new_session=True, text=True
+            )
+        self.log = log
+        try:
+            if cpus:
+                pin(self.process.pid, cpus)
+            self.about = self.read()
+            if "error" in self.about:
+                raise Problem(self.about["error"])
+        except BaseException:
+            self.stop()
+            raise
+        self.url: str = self.about["database_url"]
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """One of the commands that postgres.py describes, and its answer: {"error": ...} if that fails."""
+        assert self.process.stdin
+        with contextlib.suppress(OSError, ValueError):
+            self.process.stdin.write(f"{command}\n")
+            self.process.stdin.flush()
+        return self.read()
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout
+        if line := self.process.stdout.readline():
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        lines = self.log.read_text(errors="replace").splitlines()
+        return {"error": lines[-1] if lines else "the database ended without a word"}
+
+    def stop(self) -> None:
+        assert self.process.stdin
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def database_for(
+    launches: Sequence[Launch], url: str | None, folder: Path, cpus: set[int]
+) -> Iterator[BooksDatabase | None]:
+    """Start Postgres if a launch needs one, and stop it in the end; its log is folder/postgres.log.
+
+    url: of a server to use (else DATABASE_URL, else an embedded one). Problem if it cannot be, or has too few
+    connections for the pools.
+    """
+    if not any(launch.pool for launch in launches):
+        yield None
+        return
+    database = BooksDatabase(url or os.environ.get("DATABASE_URL"), folder / "postgres.log", cpus)
+    try:
+        most = database.about["max_connections"]
+        for launch in launches:
+            needed, free = launch.workers * launch.pool + RESERVED, most - database.about["connections_in_use"]
+            if needed > free:
+                raise Problem(
+                    f"{launch.name} needs {launch.workers} workers x {launch.pool} connections and {RESERVED} more;"
+                    f" Postgres has {free} free of max_connections {most}."
+                    " Lower --workers or --pool-size, or raise max_connections (embedded: PG_MAX_CONNECTIONS=N)"
+                )
+        yield database
+    finally:
+        database.stop()
+
+
+def books_seen(database: BooksDatabase) -> Database:
+    """What Postgres counted since the last reset."""
+    answer = database.ask("stats")
+    if "error" in answer:
+        return Database(error=answer["error"])
+    return Database(answer["rows"], answer["statements"], answer["connections"], database.about["version"])

@@ -1,0 +1,145 @@
+"""Where results go: the folder of a run, the JSON document, the terminal.
+
+A document is replaced as a whole after each run, so that no end of the program loses one. A pipe and standard output
+get the document once, when everything has ended. Problems are found before the first request where that is possible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from engine.machine import about_machine
+from engine.run import Run, to_json
+from engine.tables import in_colour
+from engine.words import Problem
+
+LOGS = Path(__file__).resolve().parent.parent / "logs"
+STDOUT = ("-", "/dev/stdout")
+
+
+def shown(path: Path) -> str:
+    """A path as you would type it."""
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+def run_folder(logs: Path, name: str) -> Path:
+    """Create logs/<time>-<name>/, never one that is there already. Raises Problem where it cannot be written."""
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-" + re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:80]
+    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+        folder = logs.absolute() / f"{stem}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if not logs.is_dir():
+                raise Problem(f"--logs {logs} is not a folder") from None
+        except OSError as error:
+            raise Problem(f"cannot write logs to {logs}: {error.strerror}") from None
+    raise AssertionError("unreachable")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Replace the file in one step: a program that is killed in between leaves the one before it. Raises Problem."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with writing(str(path)):
+        try:
+            with part.open("w") as out:
+                json.dump(document, out)
+                out.write("\n")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+class Document:
+    """What --json writes: machine, versions, and every run. complete is false until all that was asked for has run."""
+
+    def __init__(self, command: Sequence[str], versions: dict[str, str], path: str | None) -> None:
+        """Raises Problem if the path cannot be written, before anything is run."""
+        self.runs: list[Run] = []
+        self.is_complete = False
+        self.head = {
+            "when": datetime.now().isoformat(" ", "seconds"),
+            "command": shlex.join(command),
+            "machine": asdict(about_machine()),
+            "versions": {"Python": platform.python_version()} | versions,
+        }
+        self.path = path
+        self.stream = sys.stdout if path in STDOUT else None
+        is_special = path and (path.startswith("/dev/") or (Path(path).exists() and not Path(path).is_file()))
+        if path and is_special and not self.stream:
+            with writing(path):
+                self.stream = os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "w")
+                os.set_blocking(self.stream.fileno(), True)
+        self.write()
+
+    def as_json(self, runs: Sequence[Run] | None = None) -> dict[str, Any]:
+        shown_runs = self.runs if runs is None else runs
+        return self.head | {"complete": self.is_complete, "runs": [to_json(run) for run in shown_runs]}
+
+    def write(self, is_last: bool = False) -> None:
+        """Raises Problem; the file that was there before is then still there."""
+        if not self.path or (self.stream and not is_last):
+            return
+        if not self.stream:
+            write_json(Path(self.path), self.as_json())
+            return
+        with writing(self.path, self.stream):
+            json.dump(self.as_json(), self.stream)
+            self.stream.write("\n")
+            self.stream.flush()
+
+
+@contextlib.contextmanager
+def writing(what: str, stream: TextIO | None = None) -> Iterator[None]:
+    """A Problem where writing fails, but not for a pipe whose reader has seen enough."""
+    try:
+        yield
+    except OSError as error:
+        if stream:
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # the last flush must not fail, too
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise Problem(f"cannot write {what}: {error.strerror}") from None
+
+
+class Printer:
+    """Prints a report: in colour on a terminal, on stderr where stdout takes JSON."""
+
+    def __init__(self, json_path: str | None = None) -> None:
+        self.out: TextIO | None = sys.stderr if json_path in STDOUT else sys.stdout
+        if self.out and hasattr(self.out, "reconfigure"):
+            self.out.reconfigure(errors="backslashreplace")
+        self.is_terminal = bool(self.out and self.out.isatty())
+        self.has_colour = self.is_terminal and "NO_COLOR" not in os.environ
+
+    def show(self, text: str = "") -> None:
+        """Raises Problem if the output is full, or closed before the first line."""
+        with writing("the report", self.out):
+            if self.out:  # `python >&-` has none
+                print(in_colour(text) if self.has_colour else text, file=self.out, flush=True)
+
+
+def tell(text: str) -> None:
+    """On standard output, as --help and --list."""
+    Printer().show(text)
+
+
+def say(text: str) -> None:
+    """A line on stderr; the report is elsewhere."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)

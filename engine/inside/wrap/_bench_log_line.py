@@ -1,0 +1,44 @@
+"""The lines of the access log: the server's process writes them, the benchmark reads them, both with what stands here.
+
+    [2026-11-20 17:04:15.123] [pid-4711] GET /io 200 1.0012s #7 @5123.456789
+    [2026-11-20 17:04:15.123] [pid-4711] starts GET /io #7
+    [2026-11-20 17:04:15.123] [pid-4711] ready
+
+A request line has the status, the duration, and what matches it to a client's record: the request's X-Request-Id (or
+-) and the handler's start on the system's monotonic clock, in seconds. The stamp is the *start* of the handler: a
+server's own log stamps the end, which hides the wait for a slot. `starts` is written at that start, where a log is shown live;
+the line with the duration can only be written at the end.
+"""
+
+import os
+import re
+import time
+from datetime import datetime
+from urllib.parse import quote
+
+ZONE = datetime.now().astimezone().tzinfo  # as it is before the app is loaded: Django changes it
+REQUEST_LINE = re.compile(  # stamp, pid, method, path, status, duration, request, start
+    r"\[([^\]]+)\] \[pid-(\d+)\] (\S+) (\S*) (\S+)"
+    r" ([\d.]+)s #(?P<request>\S*) @([\d.]+)"
+)
+START_LINE = re.compile(r"\[([^\]]+)\] \[pid-(\d+)\] starts (\S+) (\S*) #(\d+)")  # stamp, pid, method, path, request
+WORD_LINE = re.compile(  # pid, word, what follows it
+    r"^\[[^\]]+\] \[pid-(\d+)\] (ready$|forks$|failed|threads(?= \d+$)) ?(.*)$", re.MULTILINE
+)
+SAFE = "/?&=%:,+;@"
+
+
+def log_line(text: str, wall_s: float | None = None) -> bytes:
+    """A line of this process; wall_s: the time.time() of its stamp, else now."""
+    stamp = datetime.fromtimestamp(time.time() if wall_s is None else wall_s, ZONE).replace(tzinfo=None)
+    return f"[{stamp.isoformat(' ', 'milliseconds')}] [pid-{os.getpid()}] {text}\n".encode()
+
+
+def start_text(method: str, target: str, request: str) -> str:
+    return f"starts {quote(method)} {quote(target, safe=SAFE)[:2000]} #{quote(request)[:100]}"
+
+
+def request_text(method: str, target: str, status: object, duration_s: float, request: str, started_s: float) -> str:
+    """Quoted, so that nothing that a client sends can break a line."""
+    target, request = quote(target, safe=SAFE)[:2000], quote(request)[:100]
+    return f"{quote(method)} {target} {status} {duration_s:.4f}s #{request} @{started_s:.6f}"

@@ -1,0 +1,47 @@
+"""The access log as it grows: a line on the terminal when a handler starts."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from engine.access_log import started_lines
+from engine.tables import live_line
+
+MOST_LINES = 60  # then the terminal has seen enough; the file has all
+
+
+class LiveLog:
+    """Shows the requests of a log that start from now on, in a thread of its own, until stop()."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.begins = path, path.stat().st_size
+        self.workers: dict[int, str] = {}
+        self.shown = 0
+        self.has_ended = threading.Event()
+        self.thread = threading.Thread(target=self.follow, daemon=True)
+        self.thread.start()
+
+    def follow(self) -> None:
+        with self.path.open("rb") as log:
+            log.seek(self.begins)
+            rest = b""
+            while True:
+                is_last = self.has_ended.wait(0.05)
+                *lines, rest = (rest + log.read()).split(b"\n")
+                self.show(b"\n".join(lines).decode(errors="replace"))
+                if is_last:
+                    return
+
+    def show(self, text: str) -> None:
+        for line in started_lines(text):
+            name = self.workers.setdefault(line.pid, f"worker{len(self.workers)}")
+            self.shown += 1
+            if self.shown <= MOST_LINES:
+                print(live_line(line, name), flush=True)
+            elif self.shown == MOST_LINES + 1:
+                print(f"  ... more in {self.path}", flush=True)
+
+    def stop(self) -> None:
+        self.has_ended.set()
+        self.thread.join(2)

@@ -1,0 +1,343 @@
+"""The four kinds of load. Each knows what may leave now, its forecast, its formula, and the figures it is judged by.
+
+Nobody else asks which kind a load is: the client asks `limits`, the prediction asks `forecast`, the verdict asks
+`judged_by`. A new kind of load is a class here, its words in report.py, and its option in options.py.
+A load reads no clock and sees no socket, so a table of cases tests it. Times are seconds since the run began.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import ClassVar
+
+from engine import model
+from engine.model import Forecast, Service, Stages, Wait
+from engine.words import Problem, duration
+
+
+class Figure(str, Enum):
+    """A figure of a run that is compared with its prediction."""
+
+    LAST_ANSWER = "makespan_s"
+    MEAN = "mean_s"
+    THROUGHPUT = "throughput_rps"
+    P95 = "p95_s"
+    P99 = "p99_s"
+
+
+@dataclass(frozen=True)
+class Load(ABC):
+    """When requests are sent. requests: in all. time_limit_s: no request is sent from then on."""
+
+    kind: ClassVar[str]
+    is_scheduled: ClassVar[bool] = False  # a request leaves when it is due, whatever the server does
+    is_steady: ClassVar[bool] = True  # small overheads add up, as every request queues behind others
+    judged_by: ClassVar[tuple[Figure, ...]]
+
+    requests: float = math.inf
+    time_limit_s: float = math.inf
+    think_s: float = 0.0  # the pause of a user between an answer and the next request
+
+    @property
+    @abstractmethod
+    def most_under_way(self) -> float:
+        """The most requests that can be under way at once."""
+
+    @property
+    def steady_count(self) -> int | None:
+        """How many requests wait side by side throughout, as far as slots can be read from the answers; else None."""
+        return None
+
+    @property
+    def due_in_all(self) -> int | None:
+        """How many requests a schedule sends; None without a schedule."""
+        return None
+
+    @property
+    def most_requests(self) -> float:
+        """The most requests that the load can send."""
+        return self.requests
+
+    @abstractmethod
+    def limits(self, elapsed_s: float) -> tuple[float, float]:
+        """How many requests may have been sent in all by now, and how many may be under way at once."""
+
+    def next_change_s(self, elapsed_s: float) -> float:
+        """When to ask for the limits again."""
+        return self.time_limit_s
+
+    def due_s(self, number: int) -> float:
+        """When a schedule sends that request. Only of a load that is_scheduled."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def forecast(
+        self, service: Service, wait_s: Wait, process_of: Sequence[int] = (), most_connections: float = math.inf
+    ) -> Forecast:
+        """The times of every request; most_connections: that the server serves at a time, if users keep theirs."""
+
+    def forecast_split(self, service: Service, wait_s: Wait, split: Sequence[int]) -> Forecast:
+        """The same, given how many requests (of a closed loop: users with kept connections) each process gets."""
+        raise Problem("a split goes with a burst or with users")
+
+    @abstractmethod
+    def formula(self, slots: float, wait_s: float) -> str:
+        """The closed form with its numbers."""
+
+    def last_answer_s(self, slots: float, wait_s: float) -> float | None:
+        """The closed form of the last answer's time, for loads that are too large for a forecast; None: there is none."""
+        return None
+
+    def spread_s(self, slots: float, wait_s: float) -> float | None:
+        """The latency that all requests approach as users drift out of step; None where users do not wait in step."""
+        return None
+
+    def offered_load(self, slots: float, wait_s: float) -> float | None:
+        """rate x t / S of a schedule; None where users wait for answers."""
+        return None
+
+
+def full_deal(process_of: Sequence[int], requests: int, processes: int) -> Sequence[int]:
+    """Which process takes each request, where that is known of the first ones only: the others go to each in turn."""
+    if not process_of:
+        return ()
+    return [*process_of[:requests], *(i % processes for i in range(len(process_of), requests))]
+
+
+@dataclass(frozen=True)
+class Burst(Load):
+    """All requests at once."""
+
+    kind = "burst"
+    is_steady = False
+    judged_by = (Figure.LAST_ANSWER,)
+    requests: float = 16
+
+    @property
+    def most_under_way(self) -> float:
+        return self.requests
+
+    @property
+    def steady_count(self) -> int | None:
+        return int(self.requests)
+
+    def limits(self, elapsed_s: float) -> tuple[float, float]:
+        return self.requests, math.inf
+
+    def forecast(
+        self, service: Service, wait_s: Wait, process_of: Sequence[int] = (), most_connections: float = math.inf
+    ) -> Forecast:
+        requests = int(self.requests)
+        return model.predict([0.0] * requests, service, wait_s, full_deal(process_of, requests, len(service.slots)))
+
+    def forecast_split(self, service: Service, wait_s: Wait, split: Sequence[int]) -> Forecast:
+        return model.predict([0.0] * int(self.requests), service, wait_s, model.spread_evenly(split))
+
+    def formula(self, slots: float, wait_s: float) -> str:
+        last = duration(self.last_answer_s(slots, wait_s))
+        if slots == math.inf:
+            return f"t = {last}"
+        return f"ceil(n / S) x t = ceil({self.requests:g} / {slots:g}) x {duration(wait_s)} = {last}"
+
+    def last_answer_s(self, slots: float, wait_s: float) -> float | None:
+        return model.burst_s(int(self.requests), slots, wait_s)
+
+
+@dataclass(frozen=True)
+class Users(Load):
+    """Users who send, wait for the answer, think, and send again."""
+
+    @property
+    @abstractmethod
+    def users(self) -> int | Stages:
+        """How many there are, or the stages of a ramp."""
+
+    @property
+    def most_users(self) -> int:
+        return model.most_users(self.users)
+
+    @property
+    def most_under_way(self) -> float:
+        return min(self.requests, self.most_users)
+
+    def forecast(
+        self, service: Service, wait_s: Wait, process_of: Sequence[int] = (), most_connections: float = math.inf
+    ) -> Forecast:
+        return self.walk(service, wait_s, process_of, (), most_connections)
+
+    def forecast_split(self, service: Service, wait_s: Wait, split: Sequence[int]) -> Forecast:
+        return self.walk(service, wait_s, (), split, math.inf)
+
+    def walk(
+        self, service: Service, wait_s: Wait, process_of: Sequence[int], split: Sequence[int], served: float
+    ) -> Forecast:
+        users = int(min(self.users, served)) if isinstance(self.users, int) else self.users
+        return model.predict_users(
+            users, service, wait_s, requests=self.requests, time_limit_s=self.time_limit_s, think_s=self.think_s,
+            connections_of_process=split, process_of=process_of,
+        )  # fmt: skip
+
+    def formula(self, slots: float, wait_s: float) -> str:
+        users, think_s = self.most_users, self.think_s
+        rps, mean_s = model.closed_loop(users, slots, wait_s, think_s)
+        t, think = duration(wait_s), duration(think_s)
+        if mean_s == wait_s:
+            form = f"c / (t + think) = {users} / ({t} + {think})" if think_s else f"c / t = {users} / {t}"
+            return f"{form} = {rps:.4g} requests/s, mean latency t = {t}"
+        less, minus = (" - think", f" - {think}") if think_s else ("", "")
+        latency = f"c t / S{less} = {users} x {t} / {slots:g}{minus} = {duration(mean_s)}"
+        return f"S / t = {slots:g} / {t} = {rps:.4g} requests/s, mean latency {latency}"
+
+
+@dataclass(frozen=True)
+class Closed(Users):
+    """A closed loop: a number of users that stays the same."""
+
+    kind = "closed"
+    judged_by = (Figure.MEAN, Figure.THROUGHPUT, Figure.P95)
+    concurrency: int = 1
+
+    @property
+    def users(self) -> int:
+        return self.concurrency
+
+    @property
+    def steady_count(self) -> int:
+        return self.concurrency
+
+    def limits(self, elapsed_s: float) -> tuple[float, float]:
+        return self.requests, self.concurrency
+
+    def last_answer_s(self, slots: float, wait_s: float) -> float | None:
+        if self.requests == math.inf:
+            return None
+        busy = min(slots, self.most_under_way)
+        return model.burst_s(int(self.requests), busy if busy < self.requests else slots, wait_s)
+
+    def spread_s(self, slots: float, wait_s: float) -> float:
+        return model.closed_loop(self.concurrency, slots, wait_s, self.think_s)[1]
+
+
+@dataclass(frozen=True)
+class Ramp(Users):
+    """A closed loop whose number of users changes: stages of (seconds, users at their end), as in k6."""
+
+    kind = "ramp"
+    judged_by = (Figure.MEAN, Figure.THROUGHPUT)
+    stages: tuple[tuple[float, int], ...] = ()
+
+    @property
+    def users(self) -> Stages:
+        return self.stages
+
+    def limits(self, elapsed_s: float) -> tuple[float, float]:
+        begin_s, users = 0.0, 0.0
+        for stage_s, next_users in self.stages:
+            if elapsed_s < begin_s + stage_s:
+                return self.requests, math.ceil(users + (next_users - users) * (elapsed_s - begin_s) / stage_s)
+            begin_s, users = begin_s + stage_s, next_users
+        return self.requests, users
+
+    def next_change_s(self, elapsed_s: float) -> float:
+        return min(elapsed_s + 0.02, self.time_limit_s)
+
+
+@dataclass(frozen=True)
+class Open(Load):
+    """An open loop: a request leaves when it is due, whatever the server does.
+
+    schedule_s: when each request is due; empty: every 1 / rate_rps seconds.
+    """
+
+    kind = "open"
+    is_scheduled = True
+    judged_by = (Figure.MEAN, Figure.P99)
+    rate_rps: float = 1.0
+    arrivals: str = "constant"  # or poisson
+    seed: int | None = None
+    schedule_s: Sequence[float] = field(default=(), repr=False, metadata={"json": False})
+
+    @classmethod
+    def poisson(cls, rate_rps: float, requests: float, time_limit_s: float, seed: int) -> Open:
+        schedule_s = model.poisson_schedule(rate_rps, requests, time_limit_s, seed)
+        return cls(len(schedule_s), time_limit_s, 0.0, rate_rps, "poisson", seed, tuple(schedule_s))
+
+    @property
+    def most_under_way(self) -> float:
+        return self.requests
+
+    @property
+    def most_requests(self) -> float:
+        return self.due_in_all
+
+    @property
+    def due_in_all(self) -> int:
+        if self.schedule_s:
+            return bisect.bisect_left(self.schedule_s, self.time_limit_s)
+        due = self.time_limit_s * self.rate_rps
+        return int(min(self.requests, due if due == math.inf else math.ceil(round(due, 6))))
+
+    def limits(self, elapsed_s: float) -> tuple[float, float]:
+        if self.schedule_s:
+            return bisect.bisect_right(self.schedule_s, elapsed_s), math.inf
+        return min(self.requests, int(elapsed_s * self.rate_rps) + 1), math.inf
+
+    def next_change_s(self, elapsed_s: float) -> float:
+        released, _ = self.limits(elapsed_s)
+        next_s = self.due_s(int(released)) if released < self.requests else math.inf
+        return min(next_s, self.time_limit_s)
+
+    def due_s(self, number: int) -> float:
+        return self.schedule_s[number] if self.schedule_s else number / self.rate_rps
+
+    def forecast(
+        self, service: Service, wait_s: Wait, process_of: Sequence[int] = (), most_connections: float = math.inf
+    ) -> Forecast:
+        due_s = [self.due_s(i) for i in range(self.due_in_all)]
+        return model.predict(due_s, service, wait_s, full_deal(process_of, len(due_s), len(service.slots)))
+
+    def formula(self, slots: float, wait_s: float) -> str:
+        load = f"{self.offered_load(slots, wait_s):.3g}"
+        return f"load = rate x t / S = {self.rate_rps:g} x {duration(wait_s)} / {slots:g} = {load}"
+
+    def offered_load(self, slots: float, wait_s: float) -> float:
+        return self.rate_rps * wait_s / slots
+
+
+@dataclass(frozen=True)
+class Part:
+    """What client process k of N has to send of a load: every N-th request, and its share of the users."""
+
+    load: Load
+    k: int = 0
+    processes: int = 1
+
+    def dealt(self, total: float) -> float:
+        """How many of `total` requests or users belong to this process.
+
+        >>> [Part(Burst(), k, 3).dealt(7) for k in range(3)]
+        [3, 2, 2]
+        """
+        return total if total == math.inf else math.ceil((total - self.k) / self.processes)
+
+    @property
+    def requests(self) -> float:
+        return self.dealt(self.load.requests)
+
+    def limits(self, elapsed_s: float) -> tuple[float, float]:
+        released, users = self.load.limits(elapsed_s)
+        return self.dealt(released), self.dealt(users)
+
+    def next_change_s(self, elapsed_s: float) -> float:
+        """As the load's own; of a schedule, when the next request of this process is due."""
+        if not self.load.is_scheduled or self.processes == 1:
+            return self.load.next_change_s(elapsed_s)
+        released, _ = self.limits(elapsed_s)
+        number = int(released) * self.processes + self.k
+        next_s = self.load.due_s(number) if released < self.requests else math.inf
+        return min(next_s, self.load.time_limit_s)

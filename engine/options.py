@@ -1,0 +1,338 @@
+"""The command line of bench.py: its options, and which of them go together. Ends with a checked namespace.
+
+plans.py turns that into plans; nothing below knows options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import math
+import os
+import random
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from engine import objectives
+from engine.files import LOGS, tell
+from engine.model import DISTRIBUTIONS
+from engine.targets import SERVERS, WORKLOADS, TaskTime
+from engine.words import Problem
+
+PROBE_REQUESTS, PROBE_S = 2000, 60.0  # what a probe may spend, unless you say otherwise
+SEARCH_S = 10.0  # of each run of --find-rate
+PERCENTILES = (50, 95, 99)
+
+TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+PATH = r"/[!-~]*"
+TEXT = r"[\t\x20-\x7e\xa0-\xff]*"
+STAGE = r"\d+(\.\d+)?s:\d{1,9}"
+
+
+# ---------------------------------------------------------------- types of arguments
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other mistake."""
+        raise Problem(" ".join(message.split()))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse's own hook, for --help."""
+        tell(message.rstrip("\n"))
+
+
+def number(kind: type, least: float, most: float) -> Callable[[str], Any]:
+    """An argparse type: a number within bounds (so never nan), or one line that says what is allowed."""
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if least <= value <= most:
+            return value
+        kinds = {int: "a whole number", float: "a number"}
+        raise argparse.ArgumentTypeError(f"{text!r} is not {kinds[kind]} from {least:.10g} to {most:.10g}")
+
+    return convert
+
+
+def pattern(regex: str, meaning: str, convert: Callable[[str], Any] = str) -> Callable[[str], Any]:
+    """An argparse type: a text of one form. What goes into a request must not smuggle in a second one."""
+
+    def check(text: str) -> Any:
+        if not re.fullmatch(regex, text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+        return convert(text)
+
+    return check
+
+
+def stages(text: str) -> tuple[tuple[float, int], ...]:
+    """ "5s:50,10s:200" -> ((5.0, 50), (10.0, 200))"""
+    found = tuple((float(stage_s), int(users)) for stage_s, users in re.findall(r"([\d.]+)s:(\d+)", text))
+    if not all(0 < stage_s <= 86400 and users <= 100_000 for stage_s, users in found):
+        raise argparse.ArgumentTypeError(f"{text!r}: a stage takes up to 86400 s, and has up to 100000 users")
+    if not any(users for _, users in found):
+        raise argparse.ArgumentTypeError(f"{text!r}: no stage has any users")
+    return found
+
+
+def task_time(text: str) -> TaskTime:
+    """ "0.2", "50ms", "50ms:exp": seconds, and how they are drawn for each request."""
+    match = re.fullmatch(rf"(\d+\.?\d*|\.\d+)(ms|s)?(?::({'|'.join(DISTRIBUTIONS)}))?", text)
+    seconds = TaskTime(float(match[1]) / (1000 if match[2] == "ms" else 1)) if match else TaskTime(0)
+    if not match or not 0.0001 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 0.0001 to 3600 s, like 0.2, 50ms or 50ms:exp")
+    seconds.distribution = match[3] or "constant"
+    return seconds
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+CPUS = pattern(r"\d{1,5}(,\d{1,5})*", "CPU numbers, as in 0,1", lambda text: set(whole_numbers(text)))
+SPLIT = pattern(r"\d{1,7}(,\d{1,7})*", "numbers of requests, as in 41,44,11,4", whole_numbers)
+DEFAULTS = {"passes": 1, "subtasks": 2}  # of options that are never empty
+FEW, MANY = number(int, 1, 100_000), number(int, 1, 100_000_000)
+
+
+# ---------------------------------------------------------------- the options
+
+
+def parser_for(manual: str) -> Parser:
+    parser = Parser(
+        prog="bench.py", description=manual, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add_what_to_start(parser.add_argument_group("what to start"))
+    add_what_a_request_does(parser.add_argument_group("what a request does"))
+    add_how_to_send(parser.add_argument_group("how to send"))
+    add_objectives(parser.add_argument_group("questions and objectives"))
+    add_what_to_show(parser.add_argument_group("what to show and to keep"))
+    return parser
+
+
+def add_what_to_start(group: argparse._ArgumentGroup) -> None:
+    add = group.add_mutually_exclusive_group().add_argument
+    add("--target", action="append", default=[], metavar="NAME", help="one of --list; several times, or `all`")
+    add("--app", metavar="MODULE:APP", help="your own app; also module:create_app(), and dotted names")
+    add("--url", type=pattern(r"\S+", "a URL without white space"), help="a server that runs already, http only")
+    add = group.add_argument
+    add("--list", action="store_true", help="show the targets with their slots and command lines")
+    add("--serve", action="store_true", help="start the server and leave it running until Ctrl-C; send nothing")
+    add("--path", action="append", default=[], type=pattern(PATH, "a path: / and no white space"), help="several times")
+    add("--factory", action="store_true", help="--app names a function that makes the app")
+    add("--server", choices=SERVERS, help="what serves --app (WSGI: gunicorn, ASGI: uvicorn)")
+    add("--workers", type=number(int, 1, 1000), metavar="N", help="server processes")
+    add("--threads", type=number(int, 1, 1000), metavar="N", help="threads of each process")
+    add("--server-args", default="", metavar="ARGS", help="more options for the server's command line")
+    add("--pool-size", type=number(int, 1, 1000), metavar="N", help="database connections of each process (Books API)")
+    add("--database-url", help="a real Postgres (default: DATABASE_URL, or an embedded one)")
+    add("--server-cpus", type=CPUS, default=set(), metavar="0,1", help="pin the server (Linux)")
+    add("--access-log", action="store_true", help="log the hello targets, too (it costs them throughput)")
+
+
+def add_what_a_request_does(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--task-time", type=task_time, metavar="S", help="of a target: what a request waits, as 1, 50ms, 50ms:exp (1)")
+    add("--cpu-time", type=number(float, 0.0, 60), metavar="S", help="what a request computes besides (0)")
+    add("--subtasks", type=number(int, 1, 1000), default=2, metavar="N", help="parts of a -multi request's task (2)")
+    add("--slots", type=FEW, metavar="N", help="you know how many there are: of --app and --url in all, on paper of"
+        " each process")  # fmt: skip
+    add("--wait", type=task_time, metavar="S", help="of --app, --url and on paper: how long a request waits")
+    add("--split", type=SPLIT, default=(), metavar="N,N", help="on paper: requests of each process (of -c: users)")
+    add("--one-queue", action="store_true", help="on paper: the processes accept only when they are idle")
+    add("--passes", type=number(int, 1, 9), default=1, help="on paper: how often a request takes a slot (1)")
+    add("--cpus", type=FEW, metavar="P", help="on paper, with an objective: CPUs of the server (one a worker)")
+
+
+def add_how_to_send(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    value = pattern(TEXT, "one line of text")
+    add("-n", "--requests", type=MANY, metavar="N", help="requests in all (burst: 16)")
+    add = group.add_mutually_exclusive_group().add_argument
+    add("-c", "--concurrency", type=FEW, metavar="N", help="closed loop: this many requests under way")
+    add("--rate", type=number(float, 0.001, 1e6), metavar="R", help="open loop: requests a second")
+    add("--ramp", type=pattern(f"{STAGE}(,{STAGE})*", "stages like 15s:50,20s:200", stages), default=(),
+        help="stages of users, as 15s:50,20s:200")  # fmt: skip
+    add = group.add_argument
+    add("--arrivals", choices=("constant", "poisson"), help="of --rate: evenly spaced (default), or at random")
+    add("--seed", type=number(int, 0, 2**31), metavar="N", help="of --arrivals poisson (default: drawn, and printed)")
+    add("--think", type=number(float, 0, 3600), default=0.0, metavar="S", help="pause of a user between two requests")
+    add("--workload", choices=WORKLOADS, help="mixed requests of the Books API, with their ramp, kept connections")
+    add("--scale", type=number(float, 0.001, 100), metavar="X", help="make the workload's stages X times as long")
+    add("-t", "--time-limit", type=number(float, 0.001, 1e6), metavar="S", help="stop sending then (10, without -n)")
+    add("--warmup", type=number(int, 0, 1_000_000), metavar="N", help="requests to send before, not counted")
+    add("-k", "--keep-alive", action="store_true", help="keep connections for the next request")
+    add = group.add_mutually_exclusive_group().add_argument
+    add("-m", "--method", type=pattern(TOKEN, "an HTTP method"), help="GET, or POST if there is a body")
+    add("-i", "--head", action="store_true", help="-m HEAD")
+    add = group.add_argument
+    add("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="several times",
+        type=pattern(f"{TOKEN}:{TEXT}", "one header line, 'Name: value'"))  # fmt: skip
+    add("-T", "--content-type", type=value, metavar="TYPE", help="-H 'Content-Type: TYPE'")
+    add("-A", "--auth", type=value, metavar="USER:PASSWORD", help="basic authentication")
+    add("-C", "--cookie", type=value, action="append", default=[], metavar="NAME=VALUE", help="several times")
+    add = group.add_mutually_exclusive_group().add_argument
+    add("-p", "--body-file", type=Path, metavar="FILE", help="the body to send")
+    add("--data", help="the body to send, as text")
+    add = group.add_argument
+    add("-s", "--timeout", type=number(float, 0.001, 86400), metavar="S", help="for each request (40, or more where the"
+        " prediction says so)")  # fmt: skip
+    add("-r", action="store_true", help="as with ab: go on after errors (always so)")
+    add("--processes", type=number(int, 1, 256), default=1, metavar="N", help="deal the load to N client processes")
+    add("--client-cpus", type=CPUS, default=set(), metavar="0,1", help="pin the client (Linux)")
+
+
+def add_objectives(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--probe", action="store_true", help="double the burst until the answers show how many at a time; -n and -t"
+        f" bound it ({PROBE_REQUESTS} requests, {PROBE_S:g} s)")  # fmt: skip
+    one_of = group.add_mutually_exclusive_group().add_argument
+    for percentile in PERCENTILES:
+        one_of(f"--p{percentile}", type=number(float, 1e-4, 3600), metavar="S",
+            help=f"{percentile} %% of the requests within S: with --rate, the slots that needs")  # fmt: skip
+    add("--find-rate", action="store_true", help="the highest rate of random arrivals that keeps the objective")
+    add("--fail-if", action="append", default=[], type=objectives.parse_condition, metavar="'p99>0.1'",
+        help="exit code 1 then; also failed>0, throughput<200; several times")  # fmt: skip
+
+
+def add_what_to_show(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-v", "--verbose", action="store_true", help="show each of several runs in full")
+    add("-q", "--quiet", action="store_true", help="show verdicts only")
+    add("--json", metavar="FILE", help="write every run with its raw times; - for standard output")
+    add("--logs", type=Path, default=LOGS, metavar="DIR", help="where runs leave their folders (logs/)")
+
+
+def join_values(argv: Sequence[str]) -> list[str]:
+    """argparse takes `--server-args '-k gthread'` for two options; joined by = it is one."""
+    joined = list(argv)
+    for i in reversed(range(len(joined) - 1)):
+        if joined[i] == "--server-args":
+            joined[i : i + 2] = [f"--server-args={joined[i + 1]}"]
+    return joined
+
+
+# ---------------------------------------------------------------- which go together
+
+PAPER = ("split", "one_queue", "passes", "cpus")  # of a prediction on paper only
+SENDS_ITS_OWN = ("concurrency", "rate", "ramp", "workload")
+NEEDS = {  # option -> it goes with one of these
+    "arrivals": ("rate",),
+    "seed": ("rate",),
+    "think": ("concurrency", "ramp", "workload"),
+    "scale": ("workload",),
+    "server": ("app",),
+    "factory": ("app",),
+    "workload": ("target",),
+    "find_rate": ("p99", "p95", "p50"),
+    "p50": ("rate", "find_rate"),
+    "p95": ("rate", "find_rate"),
+    "p99": ("rate", "find_rate"),
+    "time_limit": ("requests", "concurrency", "rate", "ramp", "workload", "probe", "find_rate"),
+}
+EXCLUDES = {  # option -> it goes with none of these
+    "target": ("slots", "wait", *PAPER),
+    "app": ("pool_size", "database_url", *PAPER),
+    "url": ("path", "workers", "threads", "server_args", "pool_size", "database_url", "server_cpus", "access_log",
+            "cpu_time", *PAPER),
+    "probe": SENDS_ITS_OWN,
+    "find_rate": ("requests", "probe", *SENDS_ITS_OWN),
+    "workload": ("path", "method", "data", "body_file"),
+    "serve": ("url", "requests", "probe", *SENDS_ITS_OWN),
+    "is_paper": ("threads", "server_args", "pool_size", "database_url", "server_cpus", "access_log", "server", "path",
+                 "probe", "find_rate", "serve", "workload", "keep_alive"),
+    "split": ("rate", "one_queue"),
+}  # fmt: skip
+WHY = {  # option -> why it stands alone, where that is not plain
+    "target": "what a target does is known",
+    "url": "that server runs already, and the URL has the path",
+    "app": "your app has settings of its own",
+    "probe": "it sends bursts of its own",
+    "find_rate": "it sends runs of its own",
+    "is_paper": "it needs a server: --target, --app or --url",
+}
+
+
+def parse(argv: Sequence[str], manual: str = "") -> argparse.Namespace:
+    """The checked options, with the defaults that depend on others filled in. Raises Problem."""
+    options = parser_for(manual).parse_args(join_values(argv))
+    has_server = options.target or options.app or options.url
+    options.is_paper = not has_server and bool(options.slots or options.wait or options.split)
+    asked = [(objective_s, p) for p in PERCENTILES if (objective_s := getattr(options, f"p{p}"))]
+    options.objective = asked[0] if asked else None
+    check(options)
+    if options.is_paper:
+        check_paper(options)
+    fill_in(options)
+    return options
+
+
+def flag(name: str) -> str:
+    return "a prediction on paper" if name == "is_paper" else f"--{name.replace('_', '-')}"
+
+
+def check(options: argparse.Namespace) -> None:
+    """Which options go together. Raises Problem."""
+    given = {name for name, value in vars(options).items() if value and value != DEFAULTS.get(name)}
+    for name, needed in NEEDS.items():
+        if name in given and given.isdisjoint(needed):
+            raise Problem(f"{flag(name)} goes with {' or '.join(map(flag, needed))}")
+    for name, excluded in EXCLUDES.items():
+        if name in given and (wrong := [other for other in excluded if other in given]):
+            why = f": {WHY[name]}" if name in WHY else ""
+            raise Problem(f"{flag(wrong[0])} does not go with {flag(name)}{why}")
+    for header in options.header:
+        if header.partition(":")[0].lower() in ("content-length", "transfer-encoding", "connection"):
+            raise Problem(f"-H {header!r}: set by this client itself (-k keeps connections)")
+
+
+def check_paper(options: argparse.Namespace) -> None:
+    """What a prediction without a server needs. Raises Problem."""
+    split, options.workers = options.split, options.workers or max(1, len(options.split))
+    if split and len(split) != options.workers:
+        raise Problem("--split has a number for each of the --workers")
+    if split and sum(split) != (options.concurrency or options.requests or sum(split)):
+        raise Problem(f"--split shares out {sum(split)}, which is not what -c or -n says")
+    if options.objective:
+        if options.slots or options.passes > 1 or options.one_queue or options.requests or not options.wait:
+            raise Problem("an objective on paper asks how many slots: with --rate and --wait, and --cpu-time, --cpus,"
+                          " --workers")  # fmt: skip
+    elif options.cpus or options.cpu_time:
+        raise Problem("--cpus and --cpu-time go with an objective on paper: --p99, --p95 or --p50")
+    elif not (options.requests or split or options.concurrency or options.ramp or options.rate):
+        raise Problem("which load? -n for a burst, -c for users, --ramp for users over time, --rate for a schedule")
+
+
+def fill_in(options: argparse.Namespace) -> None:
+    """The defaults that depend on other options; headers, body and method as they are sent. Raises Problem."""
+    if options.find_rate:
+        options.run_s, options.time_limit = min(options.time_limit or SEARCH_S, 60.0), None
+    if options.probe:
+        options.budget = options.requests or PROBE_REQUESTS, options.time_limit or PROBE_S
+        options.requests, options.time_limit = PROBE_REQUESTS, None
+    if options.workload:
+        options.keep_alive = True
+        if not (options.requests or options.concurrency or options.rate or options.ramp):
+            scale = options.scale or 1.0
+            options.ramp = tuple((stage_s * scale, users) for stage_s, users in WORKLOADS[options.workload].stages)
+    if options.ramp:
+        options.time_limit = min(sum(stage_s for stage_s, _ in options.ramp), options.time_limit or math.inf)
+    elif not options.requests and (options.concurrency or options.rate):
+        options.time_limit = options.time_limit or 10.0
+    if options.arrivals == "poisson" and options.seed is None:
+        options.seed = random.randrange(10_000)
+    options.header += [f"Content-Type: {options.content_type}"] if options.content_type else []
+    options.header += [f"Cookie: {'; '.join(options.cookie)}"] if options.cookie else []
+    if options.auth:
+        options.header.append(f"Authorization: Basic {base64.b64encode(os.fsencode(options.auth)).decode()}")
+    try:
+        options.body = options.body_file.read_bytes() if options.body_file else os.fsencode(options.data or "")
+    except OSError as error:
+        raise Problem(f"cannot read {options.body_file}: {error.strerror}") from None
+    options.method = "HEAD" if options.head else options.method or ("POST" if options.body else "GET")

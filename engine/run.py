@@ -1,0 +1,408 @@
+"""The records of a run, each filled once and in this order: Plan, Prediction, Measured, Inside, Verdict, Run.
+
+JSON is these records, nested, with the names of their fields; `to_json` says how. Python has one spelling for each of
+three things: None is "not known" or "there is none", math.inf is "no limit", and JSON has null for both.
+Times are seconds; times of events are seconds since the run began. A verdict holds values only: report.py makes the
+sentences. Nothing here computes more than what a record says of itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from engine.launch import Launch
+from engine.loads import Burst, Figure, Load
+from engine.model import Service
+from engine.stats import Statistics
+
+# ---------------------------------------------------------------- before the run
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of request in a mix. {id} in its path is a random number from 1 to Plan.ids, {n} in its body the
+    request's number."""
+
+    share: float
+    method: str
+    path: str
+    body: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known before the first request: what to start, what to send, and how long a request waits."""
+
+    target: str  # the name to show
+    launch: Launch | None = None  # None: the server runs already
+    # What is sent.
+    host: str = "127.0.0.1"
+    port: int = 0  # of a server that runs already
+    method: str = "GET"
+    path: str = "/"
+    headers: tuple[str, ...] = ()
+    body: bytes = field(default=b"", metadata={"json": False})
+    kinds: tuple[Kind, ...] = ()  # a mix of requests instead of method, path and body
+    ids: int = 0
+    workload: str | None = None
+    load: Load = field(default_factory=Burst)
+    keep_alive: bool = False
+    timeout_s: float = 40.0
+    warm_up: int = 0  # requests before the run, in no figure
+    lone_requests: int = 0  # and requests one after the other, to learn what a single one costs
+    processes: int = 1  # of the client
+    # What a request does.
+    task_time_s: float = 1.0
+    subtasks: int = 2
+    distribution: str = "constant"  # of the waits
+    cpu_time_s: float = 0.0  # what a request computes besides its wait
+    wait_s: float | None = None  # None: not known
+    wait_is_measured: bool = False  # by lone requests before the run
+    held_s: float | None = None  # how long a request holds its slot, as lone requests show it; None: wait and CPU time
+    # The slots.
+    workers: int = 1
+    slots_per_worker: float | None = None  # min(server, handler, pool)
+    server_slots: float | None = None  # requests that can be in the handlers of one process: min(server, handler)
+    slots: float | None = None  # of all processes
+    slots_known: bool = False
+    slots_stated: bool = False  # by the user, for all processes together
+    shared_queue: bool = False
+    passes: tuple[float, ...] = (1.0,)  # see model.Service
+    most_connections: float = math.inf  # that the server serves at a time, if they are kept
+    # The machine.
+    cpus: int = 1  # that the server may use
+    client_on_server_cpus: bool = False  # the client shares the server's CPUs, as there are no others
+    all_cpus: int = 1
+
+    @property
+    def service(self) -> Service:
+        """The server for model.py. Only where slots_known."""
+        assert self.slots_per_worker is not None
+        return Service((self.slots_per_worker,) * self.workers, self.shared_queue, self.passes)
+
+    @property
+    def busy_s(self) -> float:
+        """What a request takes in its handler, from the settings alone: its wait and its CPU time."""
+        return (self.wait_s or 0.0) + self.cpu_time_s
+
+    @property
+    def is_target(self) -> bool:
+        """Whether the app is one of ours, so that its wait is known."""
+        return self.launch is not None and self.launch.is_target
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the client will measure. None: not known, or a percentile that says no more than the maximum."""
+
+    throughput_rps: float | None = None
+    mean_s: float | None = None
+    median_s: float | None = None
+    p95_s: float | None = None
+    p99_s: float | None = None
+    makespan_s: float | None = None  # the last answer
+    spread_s: float | None = None  # closed loop: the latency that all approach as users drift out of step
+    ceiling_rps: float | None = None  # what throughput cannot exceed: S / t
+    p99_if_longer_s: float | None = None  # open loop near its limit: the p99 if each request took 2 % longer
+    possibilities: Mapping[str, float] = field(default_factory=dict)  # kind of handler -> last answer, where not known
+    form: str | None = None  # the closed form with its numbers
+
+    @property
+    def is_known(self) -> bool:
+        return self.makespan_s is not None
+
+    def of(self, figure: Figure) -> float | None:
+        value: float | None = getattr(self, figure.value)
+        return value
+
+
+# ---------------------------------------------------------------- after the run
+
+
+@dataclass(frozen=True)
+class Second:
+    """What ended within one second of the run."""
+
+    second: int
+    answered: int
+    failed: int
+    mean_latency_s: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """A stage of a ramp, of what was answered during it."""
+
+    users: int
+    answered: int
+    failed: int
+    throughput_rps: float
+    latency_s: Statistics | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the client saw. A success is an answer with a status of 2xx; failed requests are in no percentile."""
+
+    sent: int
+    answered: int
+    failed: int
+    errors: dict[str, int]
+    due: int | None  # of a schedule: how many requests should have been sent by its end
+    measured_s: float  # until the last answer
+    window_s: float  # in which throughput counts
+    finished_after_limit: int
+    throughput_rps: float  # answers within the window, per second of it
+    latency_s: Statistics | None
+    at_least_s: Statistics | None  # latency, failed requests counted as slower than any answer; None: none failed
+    phases_s: dict[str, Statistics | None]  # connect; from sent: waiting (to the first byte), processing; total
+    lag_s: Statistics | None  # of a schedule: how long after it was due a request left
+    histogram: list[tuple[float, int]]  # (upper bound in seconds, count)
+    per_second: list[Second]
+    levels: list[Level]
+    mean_in_flight: float
+    slow_connects: int  # longer than TCP's first retry
+    slow_waits: int  # the same before the first byte of a new connection
+    late_bodies: int  # whose last byte came some 40 ms after the first
+    created: int  # answers with 201
+    body_bytes: int
+    sockets_opened: int
+    client_cpu_s: float  # of all client processes
+    client_spun_s: float  # of it: in waiting for the next due moment
+    kernel: dict[str, int]  # ListenOverflows, TCPSynRetrans, on the whole machine during the run; empty: not Linux
+    stopped: str | None = None  # why the sending ended early: a signal's name, or what happened
+    warmed_up: int = 0  # requests before the run
+    lone_s: float | None = None  # the least latency of a lone request before the run
+    server_cpu_s: float | None = None
+    other_cpu_s: float | None = None  # CPU seconds of other programs
+
+    def of(self, figure: Figure) -> float | None:
+        """The measured figure; None: nothing was answered, or too little for that percentile."""
+        if figure is Figure.LAST_ANSWER:
+            return self.measured_s
+        if figure is Figure.THROUGHPUT:
+            return self.throughput_rps
+        value: float | None = getattr(self.latency_s, figure.value.removesuffix("_s")) if self.latency_s else None
+        return value
+
+
+@dataclass(frozen=True)
+class Database:
+    """What Postgres counted in the run, or why it cannot say."""
+
+    rows: int = 0
+    statements: int | None = None
+    connections: int = 0
+    version: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What only the server's side knows. Its log is None where the app is not wrapped."""
+
+    access_log: str | None
+    server_log: str
+    server_ended: bool  # by itself, in the run
+    server_said: tuple[str, ...]  # the last errors in the server's log, where requests failed
+    log_lines: int | None = None
+    requests_of_workers: dict[str, int] = field(default_factory=dict)
+    slots_seen: int | None = None  # the most requests that one worker had in its handlers at a time
+    slots_held: int | None = None  # slots per worker, read from the log: requests in the handlers whenever a waiting
+    # request started; None if no request waited, or if the number varies
+    handler_s: float | None = None  # the time of all handlers together
+    anyio_threads: int | None = None  # AnyIO's limit, as a worker found it
+    database: Database | None = None
+
+
+# ---------------------------------------------------------------- the verdict: values
+
+
+class Explanation(str, Enum):
+    """What the measured figures agree with, or why they agree with nothing."""
+
+    PREDICTION = "prediction"
+    SPLIT = "split"  # the prediction, given which worker took which request
+    CPU = "cpu"  # one of the two, with the CPU time that was used
+    OTHER_SLOTS = "other-slots"  # the log or the answers show another number of slots
+    BUSY_MACHINE = "busy-machine"
+    LONGER_WAIT = "longer-wait"
+    BACKLOG = "backlog-overflow"
+    DELAYED_ACK = "delayed-ack"
+    CLIENT = "client-limit"
+    LATE_SENDS = "late-sends"
+    NOTHING = "nothing"
+
+
+class Resource(str, Enum):
+    """What a server can run out of."""
+
+    SLOTS = "slots"
+    POOL = "pool"
+    CPU = "cpu"
+    CLIENT = "client"
+    BACKLOG = "backlog"
+    ARRIVALS = "arrivals"  # nothing ran out: all that was offered was served
+    NONE = "none"  # nothing that we can see ran out
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A resource, how busy it was, and the requests/s at which it would be full."""
+
+    resource: Resource
+    busy: float  # 0 to 1
+    ceiling_rps: float | None = None
+    slots: float | None = None  # of SLOTS and POOL
+    held_s: float | None = None  # by each request: a slot, or a CPU
+    cpus: int | None = None  # of CPU: that the server's processes can use
+    from_answers: bool = False  # the slots were read from the answers, not from settings
+    shares_cpus: bool = False  # of CLIENT: with the server
+
+
+@dataclass(frozen=True)
+class Band:
+    """What this machine adds to a prediction, measured: a figure fits within 5 % and this."""
+
+    overhead_s: float  # of a lone request: its latency less its wait
+    timer_s: float  # how late a sleeping process wakes
+    cpu_s: float  # CPU seconds a request, of server and client
+    cpus: float  # that could share them, given the split over the processes
+    makespan_s: float  # what all that can add to the time of the last answer
+    latency_s: float  # and to the latency of one request
+
+
+class Seen(str, Enum):
+    """How the slots were read from the answers."""
+
+    SLOTS = "slots"  # in rounds, or by throughput x wait
+    NONE = "none"  # every request was answered as fast as a lone one
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Nothing was answered from one moment to another, although requests waited; then some of them failed."""
+
+    from_s: float
+    until_s: float
+    threads: int | None = None  # AnyIO's, where a request holds a connection while it waits for a thread
+    connections: int | None = None  # as SQLAlchemy's own message in the server's log names them
+    pool_timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A known limit that would explain a number of slots: a guess by its number."""
+
+    name: str
+    setting: str
+    default: str
+    source: str
+    slots: int  # of all processes
+    processes: int
+    set_to: int | None = None  # the number, if a default would not explain it
+    fails_after_s: float | None = None  # 0: at once; None: requests beyond it wait
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The slots, from the answers alone. A number is certain only if low == slots == high."""
+
+    seen: Seen
+    slots: int | None
+    low: int
+    high: int | None  # None: nothing speaks against more
+    processes: int | None = None
+    each: int | None = None  # slots of one process, where they show
+    rounds: tuple[tuple[int, float], ...] = ()  # the first rounds: answers, mean time
+    held_s: float | None = None  # how long a request held its slot, by the rounds
+    by_throughput: float | None = None  # throughput x wait
+    alone_s: float | None = None  # a lone request
+    doubt: str | None = None  # a key of report.DOUBTS: why it is not certain
+    stall: Stall | None = None
+    suspects: tuple[Suspect, ...] = ()
+
+    @property
+    def is_certain(self) -> bool:
+        return self.slots is not None and self.low == self.slots == self.high
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that a reader must know before believing the run. id: a key of report.WARNINGS; facts: its numbers."""
+
+    id: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    explained_by: Explanation | None  # None: nothing was predicted, or requests failed
+    limits: tuple[Limit, ...]  # the bottleneck first
+    estimate: Estimate | None
+    band: Band | None
+    warnings: tuple[Warned, ...]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The raw times of every request, in columns of equal length. None: never."""
+
+    started_s: Sequence[float | None]  # its connect began; on a kept connection: it was sent
+    sent_s: Sequence[float | None]  # connected, and handed to the kernel
+    first_byte_s: Sequence[float | None]
+    answered_s: Sequence[float | None]  # or when it failed
+    status: Sequence[int | None]
+    error: Sequence[str | None]
+    body_bytes: Sequence[int]
+    worker: Sequence[str | None] = ()
+    handler_started_s: Sequence[float | None] = ()
+    predicted_answered_s: Sequence[float | None] = ()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run without its verdict: what the verdict stands on."""
+
+    plan: Plan
+    prediction: Prediction
+    split_prediction: Prediction | None  # once more, given which worker took which request; None: one queue, or no log
+    measured: Measured
+    inside: Inside | None  # None: a server that runs already
+
+
+@dataclass(frozen=True)
+class Run(Facts):
+    verdict: Verdict
+    exchanges: Columns | None  # kept of a burst, and where JSON is asked for
+    when: str
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def to_json(value: Any) -> Any:
+    """A record as JSON has it: fields by name, enums by value, times to a microsecond, null for inf, nan and None.
+
+    A load is its fields and its `kind`. Fields marked json=False (bodies, schedules) are left out.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        shown = [one for one in dataclasses.fields(value) if one.metadata.get("json", True)]
+        kind = {"kind": value.kind} if isinstance(value, Load) else {}
+        return kind | {one.name: to_json(getattr(value, one.name)) for one in shown}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, float):
+        return round(value, 9) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): to_json(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, array, frozenset, set)):
+        return [to_json(inner) for inner in value]
+    return value

@@ -1,0 +1,259 @@
+"""The only tables of what can be started: servers, handlers, our own apps, and the workloads of the Books API.
+
+A new server, app or target is a row here. Nothing here computes; launch.py reads the rows.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from typing import NamedTuple
+
+from engine.model import NO_LIMIT
+
+ANYIO_THREADS = 40  # anyio: to_thread.current_default_thread_limiter() is CapacityLimiter(40) in each process
+SEEDED_BOOKS = 10_000  # rows that engine/inside/books.sql puts into the table
+
+# ---------------------------------------------------------------- servers
+
+
+class Slots(Enum):
+    """Where a setting or the handler decides how many slots a process has."""
+
+    THREADS = "threads"
+    CONNECTIONS = "connections"  # gunicorn's worker_connections
+    BY_HANDLER = "by handler"  # ASGI
+
+
+class Server(NamedTuple):
+    """A kind of server: how to start it, and how many requests one process of it works on at a time."""
+
+    command: tuple[str, ...]  # behind `python -m`; {port} and {app} are filled in; without {app} the app comes last
+    wrapper: str  # the name in engine/inside/wrap/_bench_wrapper.py that this server takes: wsgi, asgi or flask_app
+    packages: tuple[str, ...]  # distributions, as pip names them
+    slots: float | Slots
+    why: str = ""  # why it has that many slots; {threads} and {connections} are filled in
+    options: dict[str, str] = {}  # noqa: RUF012  setting (workers, threads) -> its option on the command line
+    threads: int = 1  # unless they are set
+    shared_queue: bool = False  # its processes accept only when idle, so that all requests wait in one queue
+    open_connections: int = 0  # that it serves at a time, kept ones too; 0: more than any client opens
+
+
+GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}")
+WORKERS = {"workers": "--workers"}
+THREADS = {"threads": "--threads"}
+SERVERS = {
+    "flask-dev": Server(
+        ("flask", "--app", "{app}", "run", "--host", "127.0.0.1", "--port", "{port}"), "flask_app", ("flask",),
+        NO_LIMIT, "the development server starts a thread for each request",
+    ),
+    "waitress": Server(
+        ("waitress", "--listen", "127.0.0.1:{port}"), "wsgi", ("waitress",), Slots.THREADS,
+        "one process with {threads} threads", THREADS, threads=4, open_connections=100,
+    ),
+    "gunicorn": Server(
+        GUNICORN, "wsgi", ("gunicorn",), 1, "a sync worker holds one request until it is answered", WORKERS,
+        shared_queue=True,
+    ),
+    "gunicorn-threads": Server(
+        GUNICORN, "wsgi", ("gunicorn",), Slots.THREADS, "a worker holds one request in each of its {threads} threads",
+        WORKERS | THREADS, threads=4,
+    ),
+    "gunicorn-gevent": Server(
+        (*GUNICORN, "--worker-class", "gevent"), "wsgi", ("gunicorn", "gevent"), Slots.CONNECTIONS,
+        "a greenlet for each of {connections} worker connections", WORKERS,
+    ),
+    "gunicorn-uvicorn": Server(
+        (*GUNICORN, "--worker-class", "uvicorn_worker.UvicornWorker"), "asgi",
+        ("gunicorn", "uvicorn-worker", "uvicorn"), Slots.BY_HANDLER, options=WORKERS,
+    ),
+    "gunicorn-asgi": Server(
+        (*GUNICORN, "--worker-class", "asgi"), "asgi", ("gunicorn",), Slots.BY_HANDLER, options=WORKERS
+    ),
+    "uvicorn": Server(
+        ("uvicorn", "--host", "127.0.0.1", "--port", "{port}"), "asgi", ("uvicorn",), Slots.BY_HANDLER, options=WORKERS
+    ),
+    "hypercorn": Server(
+        ("hypercorn", "--bind", "127.0.0.1:{port}"), "asgi", ("hypercorn",), Slots.BY_HANDLER, options=WORKERS
+    ),
+    "granian": Server(
+        ("granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"), "asgi", ("granian",),
+        Slots.BY_HANDLER, options=WORKERS,
+    ),
+}  # fmt: skip
+
+GUNICORN_CLASSES = {  # the last part of gunicorn's worker_class, as it is in force -> its row above
+    "sync": "gunicorn", "gthread": "gunicorn-threads", "gevent": "gunicorn-gevent", "asgi": "gunicorn-asgi",
+    "SyncWorker": "gunicorn", "ThreadWorker": "gunicorn-threads", "GeventWorker": "gunicorn-gevent",
+    "ASGIWorker": "gunicorn-asgi", "UvicornWorker": "gunicorn-uvicorn", "UvicornH11Worker": "gunicorn-uvicorn",
+}  # fmt: skip
+NOT_FOR_US = {  # options of --server-args that would take the server out of our hands
+    "--port": "the server gets a free port",
+    "--host": "the server listens on 127.0.0.1",
+    "--uds": "the server gets a free port",
+    "--fd": "the server gets a free port",
+    "--factory": "write --app module:create_app() instead",
+    "--daemon": "the server must end with the run",
+}
+PACKAGES_OF_APPS = {  # what our own apps import, by the first word of their names
+    "flask": ("flask", "asgiref"),
+    "fastapi": ("fastapi",),
+    "limits": ("fastapi", "sqlalchemy"),
+}
+
+# ---------------------------------------------------------------- handlers
+
+
+class Handler(NamedTuple):
+    """A kind of handler: the slots that it gives one ASGI process, and why."""
+
+    slots: float
+    why: str
+    passes: tuple[float, ...] = (1.0,)  # of a request through the slots, see model.Service
+    enter: float | None = None  # how many requests can be in such a handler at a time, if its limit is inside it
+
+
+HANDLERS = {
+    "def": Handler(ANYIO_THREADS, "AnyIO runs `def` handlers in at most 40 threads"),
+    "def with a response model": Handler(
+        ANYIO_THREADS,
+        "AnyIO runs `def` handlers in at most 40 threads, and serialises a typed answer in one of them again",
+        passes=(1.0, 0.0),
+    ),
+    "async": Handler(NO_LIMIT, "an `async def` that awaits holds nothing while it waits"),
+    "blocking": Handler(1, "a blocking call in `async def` stops the event loop"),
+    "def in 100 threads": Handler(100, "the app has raised AnyIO's limit to 100 threads"),
+    "async in asyncio's threads": Handler(
+        min(32, (getattr(os, "process_cpu_count", os.cpu_count)() or 1) + 4),  # Python 3.13 has the former
+        "asyncio.to_thread has a thread pool of its own, of min(32, CPUs + 4)",
+        enter=NO_LIMIT,
+    ),
+    "async in AnyIO's threads": Handler(
+        ANYIO_THREADS, "run_in_threadpool takes one of AnyIO's 40 threads", enter=NO_LIMIT
+    ),
+    "def in a thread of its own": Handler(
+        NO_LIMIT, "Django gives each request to a synchronous view a thread of its own"
+    ),
+    "def with a connection": Handler(
+        15, "SQLAlchemy's pool has 5 + 10 connections, fewer than AnyIO has threads", enter=ANYIO_THREADS
+    ),
+}
+THREADS_OF_OTHERS = {  # what runs a `def` of a framework that does not use AnyIO's threads
+    ("asgi", "django"): "def in a thread of its own"  # asgiref's ThreadSensitiveContext, one for each request
+}
+
+# ---------------------------------------------------------------- targets
+
+
+class Waits(str, Enum):
+    """How long a request to a route waits."""
+
+    TASK = "task"  # the task time
+    SUBTASK = "subtask"  # a subtask's share of it
+    MS = "ms"  # as ?ms= says
+    NOTHING = "nothing"
+    UNKNOWN = "?"  # as long as its database takes
+
+
+class Route(NamedTuple):
+    path: str
+    app: str  # module:attribute in apps/
+    handler: str  # a key of HANDLERS
+    waits: Waits = Waits.TASK
+    draws: bool = False  # takes --cpu-time, and draws its wait as --task-time says
+
+
+class Target(NamedTuple):
+    """One of our apps behind a server."""
+
+    server: str  # a key of SERVERS
+    workers: int
+    routes: tuple[Route, ...]
+    pool: int = 0  # database connections of each process; 0: it uses no database
+
+
+FLASK_SYNC = Route("/io", "flask_sync:app", "def", draws=True)
+FLASK = (
+    FLASK_SYNC,
+    Route("/async-io", "flask_async:app", "async"),
+    Route("/async-io-multi", "flask_async:app", "async", Waits.SUBTASK),
+)
+FASTAPI = (
+    Route("/io", "fastapi_sync:app", "def", draws=True),
+    Route("/async-io", "fastapi_async:app", "async", draws=True),
+    Route("/async-io-multi", "fastapi_async:app", "async", Waits.SUBTASK),
+)
+LIMITS_HANDLERS = (
+    Route("/async", "limits_handlers:app", "async"),
+    Route("/def", "limits_handlers:app", "def"),
+    Route("/executor", "limits_handlers:app", "async in asyncio's threads"),
+    Route("/threadpool", "limits_handlers:app", "async in AnyIO's threads"),
+    Route("/blocking", "limits_handlers:app", "blocking"),
+)
+LIMITS_POOLS = tuple(
+    Route(path, "limits_pools:app", "def with a connection") for path in ("/depends", "/untyped", "/with")
+)
+FLASK_HELLO = (Route("/", "flask_hello:app", "def", Waits.NOTHING),)
+FASTAPI_HELLO = (Route("/", "fastapi_hello:app", "async", Waits.NOTHING),)
+
+
+def books(app: str, handler: str) -> tuple[Route, ...]:
+    return Route("/v1/sleep", app, handler, Waits.MS), Route("/v1/books/1", app, handler, Waits.UNKNOWN)
+
+
+TARGETS = {
+    "flask-dev": Target("flask-dev", 1, FLASK),
+    "flask-waitress": Target("waitress", 1, FLASK),
+    "flask-gunicorn": Target("gunicorn", 4, FLASK),
+    "flask-gunicorn-threads": Target("gunicorn-threads", 4, FLASK),
+    "flask-gunicorn-gevent": Target("gunicorn-gevent", 1, (FLASK_SYNC,)),
+    "fastapi-uvicorn": Target("uvicorn", 1, FASTAPI),
+    "fastapi-uvicorn-workers": Target("uvicorn", 4, FASTAPI),
+    "fastapi-gunicorn": Target("gunicorn-uvicorn", 4, FASTAPI),
+    "fastapi-gunicorn-asgi": Target("gunicorn-asgi", 4, FASTAPI),
+    "fastapi-blocking": Target("uvicorn", 1, (Route("/sleep", "fastapi_blocking:app", "blocking"),)),
+    "fastapi-fixed": Target("uvicorn", 1, (Route("/sleep", "fastapi_fixed:app", "async"),)),
+    "fastapi-typed": Target("uvicorn", 1, (Route("/io", "fastapi_typed:app", "def with a response model"),)),
+    "fastapi-threads": Target("uvicorn", 4, (Route("/io", "fastapi_threads:app", "def in 100 threads"),)),
+    "flask-hello-dev": Target("flask-dev", 1, FLASK_HELLO),
+    "flask-hello-dev-backlog": Target("flask-dev", 1, (Route("/", "flask_backlog:app", "def", Waits.NOTHING),)),
+    "flask-hello-waitress": Target("waitress", 1, FLASK_HELLO),
+    "flask-hello-gunicorn": Target("gunicorn", 4, FLASK_HELLO),
+    "fastapi-hello-uvicorn": Target("uvicorn", 1, FASTAPI_HELLO),
+    "fastapi-hello-uvicorn-workers": Target("uvicorn", 4, FASTAPI_HELLO),
+    "fastapi-hello-gunicorn": Target("gunicorn-uvicorn", 4, FASTAPI_HELLO),
+    "fastapi-hello-gunicorn-asgi": Target("gunicorn-asgi", 4, FASTAPI_HELLO),
+    "flask-books": Target("gunicorn-threads", 4, books("flask_books:app", "def"), pool=4),
+    "fastapi-books": Target("uvicorn", 4, books("fastapi_books:app", "async"), pool=15),
+    "limits-handlers": Target("uvicorn", 1, LIMITS_HANDLERS),
+    "limits-pools": Target("uvicorn", 1, LIMITS_POOLS),
+}
+
+
+class TaskTime(float):
+    """What a request waits, in seconds, and how it is drawn for each request: one of model.DISTRIBUTIONS."""
+
+    distribution = "constant"
+
+
+# ---------------------------------------------------------------- workloads of the Books API
+
+
+class Workload(NamedTuple):
+    kinds: tuple[tuple[float, str, str, str], ...]  # share, method, path, body; see run.Kind
+    stages: tuple[tuple[float, int], ...]  # seconds, and the users at their end
+    wait_s: float | None = None  # None: not known
+
+
+WORKLOADS = {  # of "Async FastAPI, Measured" (bilouro, 2026), as its k6 scripts have them
+    "read": Workload(((1.0, "GET", "/v1/books/{id}", ""),), ((15, 50), (15, 200), (20, 500), (20, 1000), (20, 1000))),
+    "mixed": Workload(
+        (
+            (0.70, "GET", "/v1/books/{id}", ""),
+            (0.25, "POST", "/v1/books", '{"title":"New","author":"Bench","year":2026,"isbn":"bench-{n}"}'),
+            (0.05, "PATCH", "/v1/books/{id}", '{"year":1999}'),
+        ),
+        ((15, 100), (20, 300), (25, 500), (20, 500)),
+    ),
+    "fanout": Workload(((1.0, "GET", "/v1/sleep?ms=50", ""),), ((15, 50), (20, 200), (25, 500), (20, 500)), 0.05),
+}

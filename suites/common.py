@@ -1,0 +1,236 @@
+"""common - what a suite is, and what suites share: figures of several repeats, tables, pictures.
+
+A suite is a file here that ends with its SUITE; sweep.py does the rest: order, resume, run, report. Tables and pictures
+are made from the document of a sweep alone. Rows hold values: `table` turns them into text, last of all.
+
+How a figure is shown: the median of the repeats, in brackets the least and the most. A ratio is the median of the
+ratios within each repeat, so that what changes on the machine between two repeats is in none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Json = dict[str, Any]
+Drawing = Any  # matplotlib.figure.Figure, of a package that need not be there; so are its panels and axes
+Cell = tuple[str, int, int]  # variant, concurrency, repeat: one run
+
+# ---------------------------------------------------------------- figures of the repeats
+
+RPS, TIME_S, P99_S = "measured.throughput_rps", "measured.measured_s", "measured.latency_s.p99"
+
+TOLERANCE, TOLERANCE_S = 0.05, 0.1  # a time fits its prediction within 5 % + 100 ms
+
+
+def fits(measured_s: float, predicted_s: float) -> bool:
+    return abs(measured_s - predicted_s) <= predicted_s * TOLERANCE + TOLERANCE_S
+
+
+def look_up(run: Any, path: str) -> Any:
+    """A figure of a run, as "measured.latency_s.p99" or "measured.levels.0.users"; None where there is none."""
+    for name in path.split("."):
+        try:
+            run = run[int(name) if isinstance(run, list) else name]
+        except (LookupError, TypeError):
+            return None
+    return run
+
+
+def shares_of(run: Json) -> list[int]:
+    """How many requests each worker took, the largest share first."""
+    return sorted((look_up(run, "inside.requests_of_workers") or {}).values(), reverse=True)
+
+
+def plus(shares: Iterable[int]) -> str:
+    """
+    >>> plus([50, 48, 2])
+    '50 + 48 + 2'
+    """
+    return " + ".join(map(str, shares))
+
+
+def short(value: float) -> str:
+    """Three significant digits, no exponent.
+
+    >>> short(1234.6), short(25.04), short(1.0), short(0.08312), short(46)
+    ('1235', '25.0', '1.00', '0.0831', '46')
+    """
+    if abs(value) >= 100 or value == 0 or isinstance(value, int):
+        return f"{value:.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+class Repeats(dict[int, float]):
+    """A figure of every repeat that has it.
+
+    >>> str(Repeats({1: 2.04, 2: 2.02, 3: 2.03})), str(Repeats({1: 2.0})), str(Repeats({1: 0, 2: 0})), str(Repeats())
+    ('2.03 (2.02-2.04)', '2.00', '0', '-')
+    """
+
+    @property
+    def typical(self) -> str:
+        """The median alone."""
+        values = list(self.values())
+        return short(type(values[0])(statistics.median(values))) if values else "-"
+
+    def __str__(self) -> str:
+        low, high = min(self.values(), default=0), max(self.values(), default=0)
+        return self.typical if low == high else f"{self.typical} ({short(low)}-{short(high)})"
+
+    def __truediv__(self, other: Repeats) -> Ratio:
+        """The ratio within each repeat that has both."""
+        ratio = Ratio({repeat: value / other[repeat] for repeat, value in self.items() if other.get(repeat)})
+        if len(ratio) > 1:
+            ratio.overlaps = min(self.values()) <= max(other.values()) and min(other.values()) <= max(self.values())
+        return ratio
+
+    def in_ms(self) -> Repeats:
+        return Repeats({repeat: value * 1000 for repeat, value in self.items()})
+
+
+class Ratio(Repeats):
+    """A ratio of two figures, and whether their spreads overlap: then it cannot be told from 1.
+
+    >>> str(Repeats({1: 2.0, 2: 2.2}) / Repeats({1: 1.0, 2: 1.0}))
+    '2.10 (2.00-2.20)'
+    >>> str(Repeats({1: 2.0, 2: 1.0}) / Repeats({1: 1.0, 2: 1.5}))
+    '1.33 (0.667-2.00), too noisy to tell'
+    >>> str(Repeats({1: 1.0, 2: 1.01}) / Repeats({1: 1.01, 2: 1.0}))
+    '1.00 (0.990-1.01), the same'
+    """
+
+    overlaps = False
+
+    def __str__(self) -> str:
+        is_same = all(abs(ratio - 1) <= TOLERANCE for ratio in self.values())
+        return super().__str__() + self.overlaps * (", the same" if is_same else ", too noisy to tell")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Markdown. Figures stand to the right; None is a dash."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for row in rows:
+        lines.append(["-" if one is None else short(one) if isinstance(one, float) else str(one) for one in row])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# ---------------------------------------------------------------- the document of a sweep
+
+
+@dataclass
+class Document:
+    """What the JSON file of a sweep holds."""
+
+    suite: str
+    when: str
+    command: str
+    machine: Json
+    versions: dict[str, str]
+    seed: int
+    quick: bool
+    values: dict[str, str]  # what {n}, {t} and others in the variants stand for
+    order: list[Cell]
+    predictions: dict[str, float | None]  # made before anything is run: seconds of each variant; None: not known
+    runs: list[Json] = field(default_factory=list)  # in the order in which they ended: variant, concurrency, repeat,
+    # wall_s (with the start and the stop of the server), run (as bench.py has it; of another program what that reports)
+    asked: Any = None  # what the suite is made of, where you say it: own.Asked
+
+    def runs_of(self, variant: str, concurrency: int = 0) -> dict[int, Json]:
+        """By their repeats."""
+        return {one["repeat"]: one["run"] for one in self.runs
+                if (one["variant"], one["concurrency"]) == (variant, concurrency)}  # fmt: skip
+
+    def figure(self, variant: str, path: str, concurrency: int = 0) -> Repeats:
+        found = {repeat: look_up(run, path) for repeat, run in self.runs_of(variant, concurrency).items()}
+        return Repeats({repeat: value for repeat, value in found.items() if value is not None})
+
+    def median_run(self, variant: str) -> Json | None:
+        """The run whose time is the median of the repeats (of an even number, the lower)."""
+        ordered = sorted(self.runs_of(variant).values(), key=lambda run: run["measured"]["measured_s"])
+        return ordered[(len(ordered) - 1) // 2] if ordered else None
+
+
+# ---------------------------------------------------------------- what a suite is
+
+
+class Variant(NamedTuple):
+    """What is run and compared."""
+
+    name: str
+    arguments: str  # of bench.py; {n} {c} {t} and other values are filled in
+    group: str = ""  # variants of one group are compared, so they run next to each other
+    concurrency: tuple[int, ...] = (0,)  # 0: as the arguments say
+    env: tuple[tuple[str, str], ...] = ()  # what the app reads and bench.py has no option for: then nothing is predicted
+    may_fail: bool = False  # failed requests are foretold
+    program: str = ""  # what runs instead of bench.py
+
+
+class Picture(NamedTuple):
+    name: str
+    height_in: float
+    draw: Callable[[Document, Drawing], None]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A post or a question."""
+
+    title: str
+    takes: str  # how many runs, and how long
+    source: str
+    variants: tuple[Variant, ...]
+    full: dict[str, str]  # what {n}, {t} and others stand for
+    quick: dict[str, str]
+    tables: Callable[[Document], str]
+    headline: Callable[[Document], list[str]] = lambda _: []  # the findings: a sentence or two, with figures of tables
+    pictures: tuple[Picture, ...] = ()
+    repeats: int = 3
+    programs: Callable[[], dict[str, str]] = dict  # the versions of those that are installed
+    run_program: Callable[[Document, Variant, int, Path], Json] | None = None  # at a concurrency, in a folder
+
+
+def can_pin() -> bool:
+    """Whether the server can have CPU 0 and the client CPU 1, each for itself."""
+    return hasattr(os, "sched_getaffinity") and {0, 1} <= os.sched_getaffinity(0)
+
+
+# ---------------------------------------------------------------- pictures
+
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe and Ito: for the colour-blind, too
+PALE = "#c6dcec"
+
+
+def label_log(axis: Any) -> None:
+    """A log scale with plain numbers at 1, 2 and 5 of each decade in view; at 1 alone if it shows many decades."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    axis.get_major_locator().set_params(subs=(1, 2, 5) if high < 200 * low else (1,))
+    axis.set_major_formatter("{x:g}")
+    axis.set_ticks([], minor=True)
+
+
+def mark(panel: Any, figure: Repeats, y: float, **look: Any) -> None:
+    """The median as a mark at that height, on a line from the least to the most."""
+    if figure:
+        values = figure.values()
+        middle = statistics.median(values)
+        panel.errorbar(middle, y, xerr=[[middle - min(values)], [max(values) - middle]], **look)
+
+
+def name_rows(panel: Any, names: Sequence[str]) -> None:
+    """A name at the left of each row, from below."""
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(-0.7, len(names) - 0.4)
+    panel.grid(axis="y", visible=False)
+
+
+def legend(panel: Any, where: str = "outside upper center", columns: int = 3) -> None:
+    """Each label once."""
+    handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    if handles:
+        panel.figure.legend(handles.values(), handles.keys(), loc=where, ncols=columns)

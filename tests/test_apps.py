@@ -1,0 +1,155 @@
+"""Each app keeps its promise on a real server; both Books APIs answer alike, whatever is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from servers import ask, options, running, task_time
+
+from engine.access_log import slots_seen, wait_for_log
+from engine.database import BooksDatabase, books_seen
+from engine.launch import APPS, Launch, launch_target
+from engine.model import DISTRIBUTIONS, drawn_wait_s
+from engine.targets import HANDLERS, SEEDED_BOOKS, TARGETS
+
+T = 0.3  # seconds that a request waits
+ASYNCIO_THREADS = int(HANDLERS["async in asyncio's threads"].slots)
+
+
+def launch_of(name: str, path: str, workers: int | None = None) -> Launch:
+    route = next(route for route in TARGETS[name].routes if route.path == path)
+    return launch_target(name, route, options(task_time=task_time(T), workers=workers), strict=False)
+
+
+def burst(port: int, path: str, requests: int) -> list[tuple[int, str]]:
+    with ThreadPoolExecutor(requests) as pool:
+        return list(pool.map(lambda number: ask(port, path, number=number), range(requests)))
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "requests", "slots", "rounds"),
+    [
+        ("flask-gunicorn", "/io", 3, 1, 3),
+        ("flask-gunicorn", "/async-io", 3, 1, 3),
+        ("fastapi-uvicorn", "/io", 41, 40, 2),
+        ("fastapi-uvicorn", "/async-io", 60, 60, 1),
+        ("fastapi-blocking", "/sleep", 3, 1, 3),
+        ("fastapi-fixed", "/sleep", 60, 60, 1),
+        ("fastapi-typed", "/io", 80, 40, 2),
+        ("fastapi-threads", "/io", 60, 60, 1),
+        ("limits-handlers", "/executor", ASYNCIO_THREADS + 1, ASYNCIO_THREADS + 1, 2),  # all are in their handlers
+        ("limits-handlers", "/threadpool", 41, 40, 2),
+    ],
+)
+def test_an_app_works_on_as_many_requests_as_it_claims(tmp_path, name, path, requests, slots, rounds):
+    with running(launch_of(name, path, workers=1), tmp_path) as server:
+        assert {status for status, _ in burst(server.port, path, requests)} == {200}
+        lines = wait_for_log(server.access_log, requests).lines
+    ends_s = sorted(line.started_s + line.duration_s - lines[0].started_s for line in lines)
+    assert slots_seen(lines) == slots
+    assert ends_s[0] > 0.99 * T and ends_s[-1] > 0.99 * rounds * T
+
+
+def test_subtasks_wait_side_by_side(tmp_path):
+    for name in ("flask-gunicorn", "fastapi-uvicorn"):
+        with running(launch_of(name, "/async-io-multi", workers=1), tmp_path) as server:
+            assert json.loads(ask(server.port, "/async-io-multi")[1]) == {"task_time": T, "subtasks": 2}
+            (line,) = wait_for_log(server.access_log, 1).lines
+        assert T / 2 <= line.duration_s + 0.001 < T
+        server.access_log.unlink()
+
+
+@pytest.mark.parametrize(("path", "statuses"), [("/depends", {200, 500}), ("/untyped", {200}), ("/with", {200})])
+def test_threads_and_connections_stop_each_other_only_with_a_response_model_around_a_session(tmp_path, path, statuses):
+    small = {"THREADS": "4", "POOL_SIZE": "1", "MAX_OVERFLOW": "0", "POOL_TIMEOUT": "2", "TASK_TIME": "0.05"}
+    launch = replace(launch_of("limits-pools", path), env=tuple(small.items()))
+    with running(launch, tmp_path) as server:
+        assert {status for status, _ in burst(server.port, path, 12)} == statuses
+
+
+@pytest.mark.parametrize("name", ["flask_sync", "fastapi_sync", "fastapi_async"])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_the_same_number_waits_the_same_time_in_the_app_and_on_paper(monkeypatch, name, distribution):
+    monkeypatch.setenv("TASK_TIME", "0.2")
+    monkeypatch.setenv("TASK_DISTRIBUTION", distribution)
+    app = runpy.run_path(str(APPS / f"{name}.py"))
+    waits_s = [drawn_wait_s(0.2, distribution, number) for number in range(20)]
+    assert [app["task_time"](str(number)) for number in range(20)] == waits_s
+    assert app["task_time"]("-") == waits_s[0]
+
+
+# ---------------------------------------------------------------- the Books API
+
+
+@pytest.fixture(scope="module", params=["flask-books", "fastapi-books"])
+def books(request, tmp_path_factory):
+    """A server of one of the two apps, and its database."""
+    folder = tmp_path_factory.mktemp("books")
+    database = BooksDatabase(None, folder / "postgres.log", set())
+    try:
+        with running(launch_of(request.param, "/v1/sleep", workers=1), folder, database.url) as server:
+            yield server, database
+    finally:
+        database.stop()
+
+
+BOOK = {"title": "Momo", "author": "Ende", "year": 1973, "isbn": "new-1"}
+
+
+def book(**changes) -> bytes:
+    return json.dumps(BOOK | changes).encode()
+
+
+CASES = [
+    (200, "GET", "/health"),
+    (200, "HEAD", "/v1/books/1"),
+    *((404, "GET", f"/v1/books/{key}") for key in (0, 2147483647, "1%2F", "1/")),
+    (200, "GET", "/v1/books?limit=100&offset=9990"),
+    (201, "POST", "/v1/books", book()),
+    (409, "POST", "/v1/books", book()),
+    (201, "POST", "/v1/books", book(isbn="x" * 32, title="\U0001f4d6" * 255, year=-(2**31))),
+    (200, "PATCH", "/v1/books/10001", b'{"year":1974}'),
+    (409, "PATCH", "/v1/books/1", b'{"isbn":"new-1"}'),
+    (404, "PATCH", "/v1/books/2147483647", b'{"year":1}'),
+    # not here, or not this way; nothing redirects
+    *((404, "GET", path) for path in ("/", "/docs", "/openapi.json", "/v1/books/")),
+    *((405, method, "/v1/books") for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")),
+    # numbers that are none, or out of range, or given twice
+    *(
+        (422, "GET", f"/v1/books/{key}")
+        for key in ("2147483648", "+1", "-1", "%201", "1%0A", "1_0", "%EF%BC%91", "%00")
+    ),
+    *((422, "GET", f"/v1/books?limit={n}") for n in ("", "-1", "101", "1&limit=2", "NaN", "%zz")),
+    # bodies
+    *((422, "POST", "/v1/books", b) for b in (b"", b"{", b"[]", b"{}", b"null", b"\xff", b"NaN", b"[" * 9000)),
+    *((422, "POST", "/v1/books", book(title=value)) for value in (None, 1, [1], {"a": 1}, True, "x" * 256)),
+    *((422, "POST", "/v1/books", book(isbn=text)) for text in ("x" * 33, "a\0b", "\ud800")),
+    *((422, "POST", "/v1/books", book(year=year)) for year in (True, None, "1", 1.0, 2**31, 10**999)),
+    *((422, "PATCH", "/v1/books/1", body) for body in (b"{}", b'{"id":2}', b'{"year":null}')),
+    (422, "POST", "/v1/books", b" " * 65536),
+    (413, "POST", "/v1/books", b" " * 65537),
+]
+answers: list[list[tuple[int, str]]] = []  # of each app, without the times that now() wrote
+
+
+def test_both_apps_answer_every_case_alike_and_a_request_is_one_statement(books):
+    server, database = books
+    got = [ask(server.port, path, method, *body) for _, method, path, *body in CASES]
+    assert [(status, *case) for (status, _), (_, *case) in zip(got, CASES, strict=True)] == CASES
+    answers.append([(status, re.sub(r'(_at":")20(?!26-01-0)[^"]+', r"\1now", text)) for status, text in got])
+    assert answers[0] == answers[-1]
+    assert books_seen(database).rows == SEEDED_BOOKS + 2
+    made = json.loads(ask(server.port, "/v1/books/10001")[1])
+    assert made.items() >= {**BOOK, "id": 10001, "year": 1974, "status": "active"}.items()
+    assert made["updated_at"] > made["created_at"]
+
+
+def test_a_database_that_is_away_is_a_503(books):
+    server, database = books
+    database.stop()
+    assert ask(server.port, "/v1/books/1") == (503, '{"error":503}')
