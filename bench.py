@@ -29,7 +29,7 @@ On paper: nothing is started
 
 Kinds of load
     no -c     a burst: all requests at once, a connection each
-    -c N      a closed loop: each of N users sends again when it has its answer.
+    -c N      a closed loop: each of N users sends again when it has an answer.
               A stall of the server stops the sending, too
     --rate R  an open loop: requests leave when they are due, whatever the
               server does, and latency counts from when they were due
@@ -48,18 +48,16 @@ then is reported. Python 3.10 or newer, nothing else.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from engine import objectives, options, plans, report, search, send, sizes
 from engine.access_log import AccessLog
 from engine.database import BooksDatabase, database_for
-from engine.execute import execute
-from engine.files import Document, Printer, run_folder, say, shown, tell, write_json
+from engine.execute import Place, execute
+from engine.files import Document, Printer, run_folder, say, tell, write_json, writing
 from engine.launch import Launch, check_packages, versions_of
 from engine.live import LiveLog
 from engine.machine import about_machine, check_file_limit, pin
@@ -116,15 +114,14 @@ def on_paper(asked: argparse.Namespace) -> None:
         tell(report.size(sizes.size(found), asked.workers))
         return
     (plan,) = plans.plans_of(asked)
-    forecast = plans.forecast_on_paper(plan, asked.split)
-    tell(report.on_paper(plan, plans.prediction_of(plan, forecast), forecast))
+    tell(report.on_paper(*plans.on_paper(plan, asked.split)))
 
 
 # ---------------------------------------------------------------- runs
 
 
 class Bench:
-    """Every run that one command line asks for, on one document."""
+    """Every run that one command line asks for, in one document."""
 
     def __init__(self, asked: argparse.Namespace, command: list[str]) -> None:
         self.asked = asked
@@ -139,84 +136,73 @@ class Bench:
             pin(0, asked.client_cpus)
         self.document = Document(command, versions_of(self.launches), asked.json)
         self.printer = Printer(asked.json)
-        several_targets = "all" in asked.target or len(set(asked.target)) > 1
-        self.in_full = asked.verbose or not several_targets
+        self.in_full = asked.verbose or not ("all" in asked.target or len(set(asked.target)) > 1)
+        self.printer.show(report.header(about_machine(), self.document.head["versions"]))
 
     def run(self) -> int:
-        self.printer.show(report.header(about_machine(), self.document.head["versions"]))
+        """All plans, one after the other; the exit code."""
+        asked = self.asked
+        needs_database = any(launch.pool for launch in self.launches)
+        folder = run_folder(asked.logs, "postgres") if needs_database else asked.logs
         try:
-            folder = run_folder(self.asked.logs, "postgres") if any(one.pool for one in self.launches) else None
-            with database_for(
-                self.launches, self.asked.database_url, folder, self.asked.client_cpus
-            ) if folder else nullcontext() as database:  # fmt: skip
+            with database_for(self.launches, asked.database_url, folder, asked.client_cpus) as database:
                 for plan in self.plans:
                     self.one(plan, database)
                     signals.is_held = False
                     if signals.received:
                         break
-            if len(self.plans) > 1 and not (self.asked.quiet or self.asked.probe or self.asked.find_rate):
+            if len(self.plans) > 1 and not (asked.quiet or asked.probe or asked.find_rate):
                 self.printer.show("\n" + report.comparison(self.document.runs))
         finally:
             self.document.is_complete = not signals.received and len(self.document.runs) >= len(self.plans)
             self.document.write(is_last=True)
-        return self.exit_code()
+        runs = self.document.runs
+        reasons = [line for found in runs for line in objectives.failing(found, asked.fail_if)]
+        for line in reasons:
+            say(f"bench.py: {line}")
+        return signals.exit_code or (1 if reasons or any(found.measured.failed for found in runs) else 0)
 
     def one(self, plan: Plan, database: BooksDatabase | None) -> None:
-        """One plan: a run, a probe, or a search for a rate."""
-        asked = self.asked
+        """One plan: a run, a probe, or a search for a rate. Its folder keeps the report, too."""
+        asked, here = self.asked, list[Run]()
         folder = run_folder(asked.logs, f"{plan.target}{plan.path}") if plan.launch else None
-        bring_home = self.bring_home_to(folder)
-        if asked.probe:
-            search.probe(plan, asked.server_cpus, folder, database, bring_home, self.printer.show, asked.budget,
-                         asked.timeout)  # fmt: skip
-        elif asked.find_rate:
-            search.find_rate(plan, asked.server_cpus, folder, database, bring_home, self.printer.show, asked.objective,
-                             asked.run_s)  # fmt: skip
-        else:
-            self.one_run(plan, folder, database, bring_home)
+        place = Place(folder, asked.server_cpus, database)
 
-    def one_run(
-        self, plan: Plan, folder: Path | None, database: BooksDatabase | None, bring_home: Callable[[Run], None]
-    ) -> None:
-        asked, shows = self.asked, self.in_full and not self.asked.quiet
-        if not (asked.quiet or self.in_full):
-            self.printer.show(report.row_before(plan, plans.predict(plan)))
-        live = LiveLog if shows and self.printer.is_terminal and plan.load.steady_count == plan.load.requests else None
-        found, log = execute(
-            plan, asked.server_cpus, folder, database, self.printer.show if shows else None, live, bool(asked.json)
-        )
-        bring_home(found)
-        self.show_after(found, None if live else log)
-        if asked.objective and found.plan.wait_s and found.measured.answered:
-            self.printer.show("\n" + report.size(size_of(found, asked.objective), plan.workers))
-
-    def show_after(self, found: Run, log: AccessLog | None) -> None:
-        if self.asked.quiet:
-            self.printer.show(report.verdict_of_target(found))
-        elif self.in_full:
-            self.printer.show(report.result(found, log))
-        else:
-            self.printer.show(report.row_after(found))
-
-    def bring_home_to(self, folder: Path | None) -> Callable[[Run], None]:
-        """What saves each run as soon as there is one: in the document, and in the run's own folder."""
-        here: list[Run] = []
+        def show(text: str) -> None:
+            self.printer.show(text)
+            if folder:
+                with writing(str(folder)), (folder / "report.txt").open("ab") as out:
+                    out.write(f"{text}\n".encode("utf-8", "backslashreplace"))
 
         def bring_home(found: Run) -> None:
+            """Save each run as soon as there is one: in the document, and in the run's own folder."""
             here.append(found)
             self.document.runs.append(found)
             self.document.write()
             if folder:
                 write_json(folder / "run.json", self.document.as_json(here))
 
-        return bring_home
+        if asked.probe:
+            timeout_s = asked.timeout or min(plan.timeout_s, max(5.0, 0.7 * asked.budget[1]))
+            search.probe(dataclasses.replace(plan, timeout_s=timeout_s), place, bring_home, show, asked.budget)
+        elif asked.find_rate:
+            search.find_rate(plan, place, bring_home, show, asked.objective, asked.run_s)
+        else:
+            shows = self.in_full and not asked.quiet
+            if shows and self.printer.is_terminal and plan.load.steady_count == plan.load.requests:
+                place = dataclasses.replace(place, live=LiveLog)
+            found, log = execute(plan, place, show if shows else lambda _: None, bool(asked.json))
+            bring_home(found)
+            show(self.after(found, None if place.live else log))
 
-    def exit_code(self) -> int:
-        runs = self.document.runs
-        reasons = [line for found in runs for line in objectives.failing(found, self.asked.fail_if)]
-        for line in reasons:
-            say(f"bench.py: {line}")
-        return signals.exit_code or (1 if reasons or any(found.measured.failed for found in runs) else 0)
+    def after(self, found: Run, log: AccessLog | None) -> str:
+        """The report of a run that has ended."""
+        text = report.result(found, log) if self.in_full else report.row(found)
+        if self.asked.quiet:
+            text = report.verdict_of_target(found)
+        if self.asked.objective and found.plan.wait_s and found.measured.answered:
+            text += "\n\n" + report.size(size_of(found, self.asked.objective), found.plan.workers)
+        return text
 
 
 def size_of(found: Run, objective: tuple[float, int]) -> sizes.Size:
@@ -224,9 +210,8 @@ def size_of(found: Run, objective: tuple[float, int]) -> sizes.Size:
     objective_s, percentile = objective
     plan, measured = found.plan, found.measured
     cpu_s = (measured.server_cpu_s or 0.0) / measured.answered
-    rate_rps = (plan.load.due_in_all or 0) / plan.load.time_limit_s
-    rate_rps = getattr(plan.load, "rate_rps", rate_rps)
-    return sizes.size(sizes.Asked(rate_rps, plan.wait_s or 0.0, objective_s, percentile, cpu_s, max(1, plan.cpus)))
+    offered_rps = plan.load.offered_load(1.0, 1.0) or 0.0
+    return sizes.size(sizes.Asked(offered_rps, plan.wait_s or 0.0, objective_s, percentile, cpu_s, plan.cpus))
 
 
 # ---------------------------------------------------------------- in the foreground
@@ -244,8 +229,8 @@ def serve(asked: argparse.Namespace) -> int:
         server = start_server(launch, folder, asked.server_cpus, url)
         try:
             each = slots_text(launch.slots_per_worker)
-            tell(f"http://127.0.0.1:{server.port}{plan.path}  {plural(launch.workers, 'worker')}, slots of each: {each};"
-                 f" log in {shown(folder)}; Ctrl-C stops it")  # fmt: skip
+            workers = plural(launch.workers, "worker")
+            tell(f"http://127.0.0.1:{server.port}{plan.path}  {workers}, slots of each: {each}; Ctrl-C stops it")
             with (server.access_log or server.server_log).open() as log:
                 while not server.ended:
                     print(log.read(), end="", flush=True)

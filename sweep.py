@@ -5,7 +5,7 @@
     python sweep.py ab            "Architecture Flask vs FastAPI": seven servers, 5000 requests at c = 1, 500, 1000
     python sweep.py why           counter-experiments, one queue or four: the prediction first
     python sweep.py books         "Async FastAPI, Measured": a Books API on Postgres, and what its 3.7 x is
-    python sweep.py client        what bench.py's own client costs, beside ab, wrk, hey and Locust
+    python sweep.py client        what bench.py's own client costs, beside ab, wrk and Locust
     python sweep.py limits        limits of default settings: published figures, and the setting that each of them is
     python sweep.py blog.toml     your own variants, of any app: examples/blog.toml is one
     python sweep.py io --quick    a first look: short task times, one repeat, within 90 s
@@ -37,7 +37,6 @@ import argparse
 import functools
 import importlib
 import json
-import os
 import platform
 import random
 import shlex
@@ -45,7 +44,7 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -54,16 +53,15 @@ from typing import Any
 
 from engine import options, plans
 from engine.database import BooksDatabase, database_for
-from engine.execute import execute
-from engine.files import LOGS, run_folder, say, shown, tell, write_json, writing
-from engine.launch import check_packages, versions_of
-from engine.loads import Burst
-from engine.machine import about_machine, allowed_cpus, pin
+from engine.execute import Place, execute
+from engine.files import LOGS, run_folder, say, tell, write_json, writing
+from engine.launch import Launch, check_packages, versions_of
+from engine.machine import about_machine, allowed_cpus, check_file_limit, pin
 from engine.run import Plan, to_json
 from engine.signals import Interrupted, signals
 from engine.words import Problem, plural, section
 from suites import ab, books, client, comparison, io, limits, locust, own, why
-from suites.common import Cell, Document, Json, Suite, Variant, can_pin
+from suites.common import CAN_PIN, Cell, Json, Suite, SweepDocument, Variant
 
 SUITES = {
     "io": io.SUITE, "ab": ab.SUITE, "why": why.SUITE, "books": books.SUITE, "client": client.SUITE,
@@ -84,22 +82,12 @@ def order_of(variants: Sequence[Variant], repeats: int, seed: int) -> list[Cell]
     return order
 
 
-def cell_of(entry: Json) -> Cell:
-    return entry["variant"], entry["concurrency"], entry["repeat"]
+def suite_of(document: SweepDocument) -> Suite:
+    return own.suite(document.asked) if document.asked else SUITES[document.suite]
 
 
-def remaining(document: Document) -> list[Cell]:
-    done = set(map(cell_of, document.runs))
-    return [cell for cell in document.order if cell not in done]
-
-
-def suite_named(name: str, asked: Any) -> Suite:
-    return own.suite(asked) if asked else SUITES[name]
-
-
-def variant_named(document: Document, name: str) -> Variant:
-    variants = suite_named(document.suite, document.asked).variants
-    return next(variant for variant in variants if variant.name == name)
+def variants_of(document: SweepDocument) -> dict[str, Variant]:
+    return {variant.name: variant for variant in suite_of(document).variants}
 
 
 @functools.cache  # as gunicorn itself is asked what it makes of some options, which takes a moment
@@ -109,34 +97,37 @@ def planned(arguments: str) -> tuple[Plan, argparse.Namespace]:
 
 
 def plan_of(variant: Variant, values: dict[str, str], concurrency: int) -> tuple[Plan, argparse.Namespace]:
-    plan, found = planned(variant.arguments.format(c=concurrency, **values))
+    # In the arguments of your own variants nothing is filled in.
+    plan, found = planned(variant.arguments.format(c=concurrency, **values) if values else variant.arguments)
     if plan.launch:
         env = tuple((name, value.format(**values)) for name, value in variant.env)
         plan = replace(plan, launch=replace(plan.launch, env=plan.launch.env + env))
     return plan, found
 
 
-def new_document(
-    name: str, quick: bool = False, repeats: int = 0, seed: int = 0, scale: str = "", command: str = "", asked: Any = None
-) -> Document:
+def launches_of(every: Iterable[Plan]) -> list[Launch]:
+    return [plan.launch for plan in every if plan.launch]
+
+
+def new_document(asked_for: argparse.Namespace, name: str, command: str = "", asked: Any = None) -> SweepDocument:
     """A sweep with nothing run yet, but everything predicted. Raises Problem."""
-    suite = suite_named(name, asked)
-    values = (suite.quick if quick else suite.full) | ({"t": scale} if scale else {})
+    suite, quick, scale = own.suite(asked) if asked else SUITES[name], asked_for.quick, asked_for.scale
+    values = (suite.quick if quick else suite.full) | ({"t": f"{scale:g}"} if scale else {})
     programs = suite.programs()
     there = [variant for variant in suite.variants if not variant.program or variant.program in programs]
     every = {one: plan_of(one, values, one.concurrency[-1])[0] for one in there if not one.program}
-    launches = [plan.launch for plan in every.values() if plan.launch]
+    launches = launches_of(every.values())
     check_packages(launches)
-    return Document(
+    return SweepDocument(
         name,
         datetime.now().isoformat(" ", "seconds"),
         command,
         asdict(about_machine()),
         {"Python": platform.python_version(), **versions_of(launches), **programs},
-        seed,
+        asked_for.seed,
         quick,
         values,
-        order_of(there, repeats or (1 if quick else suite.repeats), seed),
+        order_of(there, asked_for.repeats or (1 if quick else suite.repeats), asked_for.seed),
         {one.name: plans.predict(plan).makespan_s for one, plan in every.items() if not one.env},
         [],
         asked,
@@ -150,17 +141,20 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise Problem(f"cannot read {error.filename or path}: {error.strerror}") from None
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, RuntimeError) as error:
+    except Problem:
+        raise
+    except Exception as error:
         why_not = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
         raise Problem(f"{path} is no such file as this sweep.py reads, or was changed by hand: {why_not}") from None
 
 
-def read(path: Path) -> Document:
+def read(path: Path) -> SweepDocument:
     """A sweep's file. Raises Problem, in a line."""
     with readable(path):
-        document = Document.of(json.loads(path.read_text()))
-        for name in {name for name, _, _ in [*document.order, *map(cell_of, document.runs)]}:
-            variant_named(document, name)
+        document = SweepDocument(**json.loads(path.read_text()))
+        document.order = [(name, c, repeat) for name, c, repeat in document.order]
+        for name, _, _ in document.order:
+            variants_of(document)[name]
     return document
 
 
@@ -170,35 +164,34 @@ def read(path: Path) -> Document:
 def run_target(variant: Variant, values: dict[str, str], c: int, folder: Path, database: BooksDatabase | None) -> Json:
     """One run as bench.py does it: its record without raw columns, but with what the pictures need."""
     plan, found = plan_of(variant, values, c)
+    check_file_limit(plan.load.most_under_way, plan.load.is_scheduled)
     cpus = allowed_cpus()
-    try:
-        if found.client_cpus:
-            pin(0, found.client_cpus)
-        run, _ = execute(plan, found.server_cpus, folder, database, keep_exchanges=False)
-    finally:
-        if found.client_cpus:
-            pin(0, cpus)
+    if found.client_cpus:
+        pin(0, found.client_cpus)
+    run, _ = execute(plan, Place(folder, found.server_cpus, database), keep_exchanges=False)
+    if found.client_cpus:
+        pin(0, cpus)
     # With one queue the split decides nothing: the prediction stands for both.
     record: Json = to_json(replace(run, exchanges=None, split_prediction=run.split_prediction or run.prediction))
     for name in ("per_second", "histogram", "phases_s"):
         del record["measured"][name]
-    if run.exchanges and isinstance(plan.load, Burst):
+    if run.exchanges:  # of a burst
         record["answered_s"] = sorted(round(at_s, 4) for at_s in run.exchanges.answered_s if at_s is not None)
     return record
 
 
-def sweep(document: Document, path: Path) -> None:
+def sweep(document: SweepDocument, path: Path) -> None:
     """Do what remains of the document's order. After each run the file is complete; logs stay if requests failed."""
-    suite, values = suite_named(document.suite, document.asked), document.values
-    launches = [plan_of(variant, values, 1)[0].launch for variant in suite.variants if not variant.program]
+    suite, values = suite_of(document), document.values
+    plans_in_all = [plan_of(variant, values, 1)[0] for variant in suite.variants if not variant.program]
     # One Postgres for the whole sweep where the suite needs one; its rows are put back before each run.
-    cpus = {1} if can_pin() else set[int]()
-    with database_for([launch for launch in launches if launch], None, path.parent, cpus) as database:
-        for name, c, repeat in remaining(document):
+    cpus = {1} if CAN_PIN else set[int]()
+    with database_for(launches_of(plans_in_all), None, path.parent, cpus) as database:
+        for name, c, repeat in document.order[len(document.runs) :]:
             at_c = f", c = {c}" if c else ""
             say(f"[{len(document.runs) + 1}/{len(document.order)}] {name}{at_c}, repeat {repeat}")
             time.sleep(COOL_DOWN_S)
-            variant, folder, begun_s = variant_named(document, name), run_folder(path.parent, name), time.perf_counter()
+            variant, folder = variants_of(document)[name], run_folder(path.parent, name)
             if variant.program and suite.run_program:
                 run = suite.run_program(document, variant, c, folder)
             else:
@@ -206,8 +199,7 @@ def sweep(document: Document, path: Path) -> None:
             if signals.received:  # it was cut short
                 raise Interrupted
             signals.is_held = False
-            wall_s = round(time.perf_counter() - begun_s, 2)
-            document.runs.append({"variant": name, "concurrency": c, "repeat": repeat, "wall_s": wall_s, "run": run})
+            document.runs.append({"variant": name, "concurrency": c, "repeat": repeat, "run": run})
             write_json(path, asdict(document))
             if not run["measured"]["failed"]:
                 shutil.rmtree(folder)
@@ -216,43 +208,37 @@ def sweep(document: Document, path: Path) -> None:
 # ---------------------------------------------------------------- report
 
 
-def failed_in(document: Document) -> list[str]:
+def failed_in(document: SweepDocument) -> list[str]:
     """The runs with failed requests that were not foretold, in words."""
     return [
         f"{entry['variant']} (repeat {entry['repeat']}: {entry['run']['measured']['failed']})"
         for entry in document.runs
-        if entry["run"]["measured"]["failed"] and not variant_named(document, entry["variant"]).may_fail
+        if entry["run"]["measured"]["failed"] and not variants_of(document)[entry["variant"]].may_fail
     ]
 
 
-def render(document: Document) -> str:
+def render(document: SweepDocument) -> str:
     """The whole report, as Markdown."""
-    suite, done, planned_runs = suite_named(document.suite, document.asked), len(document.runs), len(document.order)
+    suite, done, in_all, failed = suite_of(document), len(document.runs), len(document.order), failed_in(document)
     repeats = max(repeat for _, _, repeat in document.order)
     versions = ", ".join(f"{name} {version}" for name, version in document.versions.items())
     parts = [
         f"## Suite {document.suite}: {suite.title}",
-        " ".join(suite.headline(document)) if done else "",
+        " ".join(suite.headline(document)) if done == in_all else f"**Unfinished**: {done} of {in_all} runs.",
         f"{comparison.about(asdict(document))}, seed {document.seed}; {versions}.",
-        f"{suite.source} {plural(repeats, 'repeat')}: "
-        + ("no spread is known." if repeats == 1 else "median (least-most)."),
+        f"{suite.source} {plural(repeats, 'repeat')}: median (least-most).".strip(),
+        f"**Shortened**, for a first look: {document.values} instead of {suite.full}."
+        * (document.values != suite.full),
+        f"**Failed requests** in {', '.join(failed)}." * bool(failed),
+        suite.tables(document),
     ]
-    if document.quick:
-        parts.append(f"**A quick look** (--quick), not for quoting: {document.values} instead of {suite.full}.")
-    elif document.values != suite.full:
-        parts.append(f"Stages shortened: --scale {document.values['t']}.")
-    if done < planned_runs:
-        parts.append(f"**Unfinished**: {done} of {planned_runs} runs.")
-    if failed := failed_in(document):
-        parts.append(f"**Failed requests** in {', '.join(failed)}.")
-    return "\n\n".join(filter(None, [*parts, suite.tables(document)]))
+    return "\n\n".join(filter(None, parts))
 
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "sweep.py",  # the same data make the same file
     "font.size": 9,
-    "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -262,23 +248,22 @@ STYLE = {
 }
 
 
-def draw(document: Document, path: Path, folder: Path) -> None:
+def draw_pictures(document: SweepDocument, path: Path, folder: Path) -> None:
     """Each picture of a sweep as SVG and as PNG, 7 inches wide: 700 pixels at blog size, 1400 in the PNG."""
     try:  # found at run time only: everything but the pictures works without it
         matplotlib: Any = importlib.import_module("matplotlib")
         figure: Any = importlib.import_module("matplotlib.figure")
     except ImportError:
         raise Problem(f"pictures need matplotlib: {sys.executable} -m pip install matplotlib") from None
-    for name, height_in, draw_picture in suite_named(document.suite, document.asked).pictures:
-        with matplotlib.rc_context(STYLE), readable(path):
+    for name, height_in, draw_picture in suite_of(document).pictures:
+        with matplotlib.rc_context(STYLE):
             drawing = figure.Figure(figsize=(7, height_in), layout="constrained")
             draw_picture(document, drawing)
-            for kind, metadata in (("svg", {"Date": None}), ("png", {})):
+            for kind in ("svg", "png"):
                 file = folder / f"{path.stem}-{name}.{kind}"
                 with writing(str(file)):
                     folder.mkdir(parents=True, exist_ok=True)
-                    drawing.savefig(file, dpi=200, metadata=metadata)
-                say(f"picture {shown(file)}")
+                    drawing.savefig(file, dpi=200, metadata={"Date": None})
 
 
 # ---------------------------------------------------------------- main
@@ -294,8 +279,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--quick", action="store_true", help="short task times, one repeat")
     add("--repeats", type=options.number(int, 1, 100), default=0, help="of each variant (quick: 1)")
     add("--seed", type=options.number(int, 0, 2**31), default=random.randrange(10_000), help="of the order (drawn)")
-    add("--scale", type=options.pattern(r"0?\.\d+|[1-9]\d*(\.\d+)?", "a positive number"), help="of suite books: make the"
-        " stages so many times as long")  # fmt: skip
+    add("--scale", type=options.number(float, 0.001, 100), help="of suite books: make the stages so many times as long")
     add("--resume", type=Path, help="go on with the file of an interrupted sweep, as it was begun")
     add("--logs", type=Path, default=LOGS, help="the folder where everything goes (logs/)")
     add("--pictures", type=Path, help="of report: the folder for SVG and PNG")
@@ -305,17 +289,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def begin(asked_for: argparse.Namespace, command: str) -> tuple[Document, Path]:
+def begin(asked_for: argparse.Namespace, command: str) -> tuple[SweepDocument, Path]:
     """A new document and where it goes, or the one to go on with. Raises Problem."""
     logs, resume, name = asked_for.logs.absolute(), asked_for.resume and asked_for.resume.absolute(), asked_for.what
     asked = None
     if name.endswith(".toml"):
         file = Path(name).absolute()
-        name, asked = file.stem, own.read(file)
-        os.chdir(file.parent)  # where your apps are
+        name, asked = file.stem, own.read_variants(file)
     elif name not in SUITES:
         raise Problem(f"unknown suite {name!r}; there are {', '.join(SUITES)}, a .toml file, report and compare")
-    fresh = new_document(name, asked_for.quick, asked_for.repeats, asked_for.seed, asked_for.scale, command, asked)
+    fresh = new_document(asked_for, name, command, asked)
     if not resume:
         path = run_folder(logs, f"sweep-{name}") / f"sweep-{name}.json"
         write_json(path, asdict(fresh))
@@ -332,7 +315,8 @@ def run_suite(asked_for: argparse.Namespace, command: str) -> int:
     resume = f"go on with: python sweep.py {shlex.quote(asked_for.what)} --resume {shlex.quote(str(path))}"
     say(f"seed {document.seed}; each finished run is in {path}")
     for name, predicted_s in document.predictions.items():
-        say(f"predicted  {name}: {predicted_s or 0:.3g} s" * bool(predicted_s))
+        if predicted_s:
+            say(f"predicted  {name}: {predicted_s:.3g} s")
     try:
         sweep(document, path)
     except (Interrupted, KeyboardInterrupt):
@@ -342,25 +326,22 @@ def run_suite(asked_for: argparse.Namespace, command: str) -> int:
         raise Problem(f"{problem}; {resume}", problem.exit_code) from None
     tell(render(document))
     try:
-        draw(document, path, path.parent)
+        draw_pictures(document, path, path.parent)
     except Problem as problem:
         say(f"sweep.py: {problem}")
     return 1 if failed_in(document) else 0
 
 
 def report(asked_for: argparse.Namespace) -> int:
-    documents, texts = dict[Path, Document](), list[str]()
     for file in asked_for.files:
-        runs = locust.files_in(file)
-        if not runs:
-            documents[file] = read(file)
         with readable(file):
-            texts += [locust.render(locust.read(run), asked_for.slots, asked_for.wait) for run in runs]
-            texts += [] if runs else [render(documents[file])]
-    tell("\n\n".join(texts))
-    for file, document in documents.items():
-        if asked_for.pictures:
-            draw(document, file, asked_for.pictures)
+            texts = [locust.render(run, asked_for.slots, asked_for.wait) for run in locust.files_in(file)]
+            if not texts:
+                document = read(file)
+                texts = [render(document)]
+                if asked_for.pictures:
+                    draw_pictures(document, file, asked_for.pictures)
+        tell("\n\n".join(texts) + "\n")
     return 0
 
 
@@ -369,7 +350,7 @@ def compare(asked_for: argparse.Namespace) -> int:
         raise Problem("compare takes two files")
     with readable(asked_for.files[0]):
         a, b = (json.loads(file.read_text()) for file in asked_for.files)
-        lines = comparison.compared(a, b)
+        lines = comparison.lines_of(a, b)
         tell(comparison.render(a, b, lines))
     worse = comparison.worse(lines) if asked_for.fail_if_worse else []
     for line in worse:
@@ -378,7 +359,7 @@ def compare(asked_for: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    argv, home = list(sys.argv[1:] if argv is None else argv), os.getcwd()
+    argv = list(sys.argv[1:] if argv is None else argv)
     with signals.handled():
         try:
             asked_for = parse(argv)
@@ -394,8 +375,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return problem.exit_code
         except (Interrupted, KeyboardInterrupt):
             return signals.exit_code or 130
-        finally:
-            os.chdir(home)
 
 
 if __name__ == "__main__":

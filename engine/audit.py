@@ -31,17 +31,16 @@ def of_failures(facts: Facts) -> Iterator[Warned]:
 
 def of_sending(facts: Facts) -> Iterator[Warned]:
     plan, measured, sent, clients = facts.plan, facts.measured, facts.measured.sent, facts.plan.processes
-    more_processes = 2 * clients if clients < plan.all_cpus else 0  # 0: no CPU is left for more
     if measured.due is not None and measured.due > sent:
-        yield Warned("never-left", {"due": measured.due, "sent": sent, "more_processes": more_processes})
+        yield Warned("never-left", {"due": measured.due, "sent": sent})
     if has_overflowed(facts):
         kernel, late = measured.kernel, max(measured.slow_connects, measured.slow_waits)
         overflows, again = kernel.get("ListenOverflows", 0), kernel.get("TCPSynRetrans", 0)
         yield Warned("backlog-overflow", {"late": late, "overflows": overflows, "retransmissions": again})
     busy_s = (measured.client_cpu_s - measured.client_spun_s) / clients
     if busy_s > 0.8 * measured.measured_s > 0.4:
-        busy = busy_s / measured.measured_s
-        yield Warned("client-limit", {"busy": busy, "processes": clients, "more_processes": more_processes})
+        busy, more = busy_s / measured.measured_s, 2 * clients if clients < plan.all_cpus else 0  # 0: no CPU is left
+        yield Warned("client-limit", {"busy": busy, "processes": clients, "more_processes": more})
     if measured.lag_s and measured.latency_s:
         lag_s, latency_s = (of.p99 or of.max for of in (measured.lag_s, measured.latency_s))
         if lag_s > 0.01 or lag_s > max(0.0005, 0.1 * latency_s):

@@ -117,10 +117,10 @@ class Connection:
 
     def __init__(self, family: int) -> None:
         # The type below socket.socket: it opens and closes without that class's Python layer.
-        self.sock = socket.SocketType(family, socket.SOCK_STREAM | SOCK_NONBLOCK)
+        self.sock = sock = socket.SocketType(family, socket.SOCK_STREAM | SOCK_NONBLOCK)
         if not SOCK_NONBLOCK:
-            self.sock.setblocking(False)
-        self.fd = self.sock.fileno()
+            sock.setblocking(False)
+        self.fd, self.recv, self.send = sock.fileno(), sock.recv, sock.send  # looked up once
         self.parser = ResponseParser()
 
 
@@ -148,7 +148,7 @@ class Client:
     def __post_init__(self) -> None:
         self.think_s = self.part.load.think_s
         self.thinking = 0  # users between two requests
-        self.first_read_bytes = FIRST_READ_BYTES
+        self.read_bytes = FIRST_READ_BYTES
         self.family = socket.AF_INET6 if len(self.address) == 4 else socket.AF_INET
         self.exchanges = Exchanges()
         self.connections: dict[int, Connection] = {}
@@ -225,29 +225,31 @@ class Client:
             self.fill_is_due = True
             self.loop.call_soon(self._fill)
 
-    def _think(self) -> None:
-        self.thinking += 1
-        self.loop.call_later(self.think_s, self._send_again)
+    def _free_user(self) -> None:
+        """A request has ended: its user may send the next one, after thinking if the load says so."""
+        self.in_flight -= 1
+        if self.think_s:
+            self.thinking += 1
+            self.loop.call_later(self.think_s, self._send_again)
 
     def _send_again(self) -> None:
         self.thinking -= 1
         self._fill()
 
-    def _start(self, conn: Connection | None = None, now_s: float = 0.0) -> None:
-        """Send the next request: on a connection whose answer has come now_s, on an idle one, or on a new one."""
+    def _start(self) -> None:
+        """Send the next request, on an idle connection or on a new one."""
         index, rows = self.sent, self.exchanges
         if index == len(rows.status):
             rows.grow()
         self.sent = index + 1
+        self.in_flight += 1
         message = next(self.messages)
-        rows.started_s[index] = now_s or perf_counter()
-        if not conn:
-            self.in_flight += 1
-            try:
-                conn = self.idle.popitem()[0] if self.idle else self._connect()
-            except OSError as error:
-                self._record_failure(index, ERRNO_NAMES[error.errno])
-                return
+        rows.started_s[index] = perf_counter()
+        try:
+            conn = self.idle.popitem()[0] if self.idle else self._connect()
+        except OSError as error:
+            self._record_failure(index, ERRNO_NAMES[error.errno])
+            return
         conn.index = index
         if message[0] == 72 or not conn.parser.fresh:  # 72: an H, as in HEAD
             conn.parser.reset(message.startswith(b"HEAD "))
@@ -269,10 +271,9 @@ class Client:
         """Hand the kernel what it takes, have the poller report what comes next. False: the connection is lost."""
         taken = 0
         try:
-            taken = conn.sock.send(unsent)
+            taken = conn.send(unsent)
         except OSError as error:
-            if error.errno not in NOT_YET:
-                self._fail(conn, ERRNO_NAMES[error.errno])
+            if self._lose(conn, error):
                 return False
         if taken == len(unsent) and conn.watched == READ:  # nearly all of a run on kept connections
             return True
@@ -285,6 +286,13 @@ class Client:
         watch(conn.fd, conn.watched)
         return True
 
+    def _lose(self, conn: Connection, error: OSError) -> bool:
+        """Whether a connection is lost by an error; False: it was only too early."""
+        is_lost = error.errno not in NOT_YET
+        if is_lost:
+            self._fail(conn, ERRNO_NAMES[error.errno])
+        return is_lost
+
     def _drain(self) -> None:
         """Handle all that is ready; back to the loop after 20 ms at most, for its timers and for Ctrl-C."""
         until_s = min(perf_counter() + TURN_S, self.begun_s + self.part.load.time_limit_s)
@@ -295,44 +303,51 @@ class Client:
 
     def _handle(self, ready: list[tuple[int, int]]) -> None:
         """Take what has come; where an answer is whole, send the next request in its place."""
-        rows, connections = self.exchanges, self.connections
+        rows, connections, messages = self.exchanges, self.connections, self.messages
+        started_s, answered_s, statuses, sizes = rows.started_s, rows.answered_s, rows.status, rows.body_bytes
+        # A user who neither thinks nor goes sends at once: every request before this number.
+        at_once = 0 if self.think_s or self.in_flight > self.users else min(self.released, len(statuses))
         for fd, events in ready:
             # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.
             conn = connections.get(fd)
-            if not conn or (conn.unsent and not self._send(conn, conn.unsent)):
+            if not conn or ((unsent := conn.unsent) and not self._send(conn, unsent)):
                 continue
-            index, fresh = conn.index, conn.parser.fresh
+            index, parser = conn.index, conn.parser
             if index < 0:  # answered already: the server closes, or says more than it was asked
                 self.idle.pop(conn, None)
                 self._close(conn)
                 continue
             try:
-                data = conn.sock.recv(self.first_read_bytes if fresh else READ_BYTES)
-            except BlockingIOError:
-                continue
+                data = conn.recv(self.read_bytes)
             except OSError as error:
-                self._fail(conn, ERRNO_NAMES[error.errno])
+                self._lose(conn, error)
                 continue
             now_s = perf_counter()
-            result = self.last_result if fresh and data == self.last_answer else self._parse(conn, data, now_s)
-            if not result:
+            if parser.fresh and data == self.last_answer:
+                statuses[index], sizes[index], stays = self.last_result
+            elif result := self._parse(conn, data, now_s):
+                statuses[index], sizes[index], stays = result
+            else:
                 continue
-            rows.status[index], rows.body_bytes[index], stays = result
-            rows.answered_s[index] = now_s
-            if self.think_s:
-                self._think()
-            stays = stays and self.keep_alive and not conn.unsent
-            if stays and self.sent < self.released and self.in_flight + self.thinking <= self.users:  # one for one
-                self._start(conn, now_s)
+            answered_s[index] = now_s
+            if stays and not unsent and (index := self.sent) < at_once:  # nearly all of a run on kept connections
+                conn.index, self.sent, message = index, index + 1, next(messages)
+                started_s[index] = now_s
+                if message[0] == 72 or not parser.fresh:
+                    parser.reset(message.startswith(b"HEAD "))
+                self._send(conn, message)
                 continue
-            conn.index = -1
-            self.in_flight -= 1
-            if stays:
-                self.idle[conn] = None
-            elif events & CLOSED:
-                self._close(conn)
-            # else: let the server close first, which is this connection's next event: the port is then free again
-            self._fill()
+            self._release(conn, stays and not conn.unsent, events)
+
+    def _release(self, conn: Connection, stays: bool, events: int) -> None:
+        conn.index = -1
+        if stays:
+            self.idle[conn] = None
+        elif events & CLOSED:
+            self._close(conn)
+        # else: let the server close first, which is this connection's next event: the port is then free again
+        self._free_user()
+        self._fill()
 
     def _parse(self, conn: Connection, data: bytes, now_s: float) -> tuple[int, int, bool] | None:
         """Status, bytes of the body and whether the connection stays, once the answer is whole."""
@@ -343,11 +358,11 @@ class Client:
             self._fail(conn, error.kind)
             return None
         if not complete:
-            if fresh and len(data) >= self.first_read_bytes:  # the usual answer is larger
-                self.first_read_bytes = READ_BYTES
+            if len(data) == self.read_bytes:  # the usual answer is larger
+                self.read_bytes = READ_BYTES
             first_byte_s[conn.index] = first_byte_s[conn.index] or now_s
             return None
-        result = parser.status, parser.body_bytes, parser.keep_alive
+        result = parser.status, parser.body_bytes, parser.keep_alive and self.keep_alive
         if fresh:
             self.last_answer, self.last_result = data, result
         return result
@@ -360,10 +375,8 @@ class Client:
     def _record_failure(self, index: int, kind: str) -> None:
         self.exchanges.answered_s[index] = perf_counter()
         self.exchanges.error[index] = ERRORS.index(kind)
-        self.in_flight -= 1
+        self._free_user()
         self.failures += 1
-        if self.think_s:
-            self._think()
         if self.failures >= max(10, self.users):
             self._give_up(f"the first {self.failures} requests all failed ({kind})")
         self._fill_soon()

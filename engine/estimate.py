@@ -78,10 +78,12 @@ def estimate(
     if doubt := next((reason for reason, is_true in reasons.items() if is_true), None):
         return replace(found, doubt=doubt, alone_s=wait_s if lone_s else None)
     latencies = sorted(end - begin for begin, end in zip(sent_s, answered_s, strict=True))
-    return judged(found, at_once, sent, answered, latencies, jitter, 3 * max(jitter, 0.005) / math.sqrt(len(lone_s)))
+    return first_judge(
+        found, at_once, sent, answered, latencies, jitter, 3 * max(jitter, 0.005) / math.sqrt(len(lone_s))
+    )
 
 
-def judged(
+def first_judge(
     found: Estimate, at_once: int, sent: list[float], answered: list[float], latencies: list[float], jitter: float,
     error: float,
 ) -> Estimate:  # fmt: skip
@@ -302,8 +304,8 @@ def stall_of(facts: Facts, ended: Sequence[tuple[float, float, bool]]) -> Stall 
     none until a time-out frees one. ended: when each request began and ended, in seconds, and whether it succeeded.
     Source: fastapi/routing.py serialize_response(), sqlalchemy/pool/impl.py.
     """
-    plan, measured = facts.plan, facts.measured
-    if plan.load.steady_count != measured.sent or not (measured.failed and measured.lone_s):
+    measured = facts.measured
+    if facts.plan.load.steady_count != measured.sent or not (measured.failed and measured.lone_s):
         return None
     times = sorted([0.0, *(end for _, end, _ in ended)])
     gap_s, from_s = max((after - before, before) for before, after in itertools.pairwise(times))
@@ -311,12 +313,19 @@ def stall_of(facts: Facts, ended: Sequence[tuple[float, float, bool]]) -> Stall 
     frees = any(-0.001 <= end - until_s <= 0.1 * until_s for _, end, is_good in ended if not is_good)
     if not frees or gap_s <= max(10 * measured.lone_s, 0.5):
         return None
-    stall, inside = Stall(from_s, until_s), facts.inside
-    says = POOL_SAYS.search("\n".join(inside.server_said)) if inside else None
-    if inside and says and plan.launch and plan.launch.holds_while_queueing:
-        threads, connections = inside.anyio_threads or ANYIO_THREADS, int(says[1]) + int(says[2])
-        stall = replace(stall, threads=threads, connections=connections, pool_timeout_s=float(says[3]))
-    return stall
+    return with_pools(Stall(from_s, until_s), facts)
+
+
+def with_pools(stall: Stall, facts: Facts) -> Stall:
+    """The stall with the sizes of the two pools, where the app may have them and its log names one."""
+    inside, launch = facts.inside, facts.plan.launch
+    if not inside or not launch or not launch.holds_while_queueing:
+        return stall
+    if not (says := POOL_SAYS.search("\n".join(inside.server_said))):
+        return stall
+    size, overflow, timeout_s = says.groups()
+    threads, connections = inside.anyio_threads or ANYIO_THREADS, int(size) + int(overflow)
+    return replace(stall, threads=threads, connections=connections, pool_timeout_s=float(timeout_s))
 
 
 # ---------------------------------------------------------------- probe: several bursts
@@ -343,13 +352,13 @@ def next_burst(
     if not done:
         first = min(10, int(budget_s / max(wait_s, 1e-9)))
         return (first, "first") if first >= 4 else (None, "lone-too-long")
-    last, found, before = done[-1], done[-1].found, done[-2].found if len(done) > 1 else None
-    size = 2 * last.requests
+    last, size = done[-1], 2 * done[-1].requests
+    certain = [one.found.slots for one in done if one.found.is_certain]
     ends = {
-        "failures": last.failed,
-        "agree": before and before.is_certain and found.is_certain and before.slots == found.slots,
-        "cpu": before and before.doubt == found.doubt == "cpu",
-        "scatter": found.slots and found.high and last.requests > 10 * found.high,
+        "failures": last.failed > 0,
+        "agree": last.found.is_certain and certain[-2:] == [last.found.slots] * 2,
+        "cpu": [one.found.doubt for one in done[-2:]] == ["cpu", "cpu"],
+        "scatter": bool(last.found.slots) and last.requests > 10 * (last.found.high or math.inf),
         "budget": sum(burst.requests for burst in done) + size > budget,
         "budget-of-time": sum(burst.took_s for burst in done) + 2 * last.took_s > budget_s,
     }

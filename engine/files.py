@@ -72,7 +72,7 @@ class Document:
         """Raises Problem if the path cannot be written, before anything is run."""
         self.runs: list[Run] = []
         self.is_complete = False
-        self.head = {
+        self.head: dict[str, Any] = {
             "when": datetime.now().isoformat(" ", "seconds"),
             "command": shlex.join(command),
             "machine": asdict(about_machine()),

@@ -48,7 +48,7 @@ def parse_head(data: bytes) -> Head:
     if not (match := STATUS_LINE.fullmatch(first)):
         raise HTTPError("malformed")
     keep_alive, status = match[1] == b"1", int(match[2])
-    lengths, codings = set(), []
+    lengths, codings = set[bytes](), list[bytes]()
     for line in lines:
         if not (header := HEADER_LINE.fullmatch(line)):
             raise HTTPError("malformed")
@@ -60,12 +60,16 @@ def parse_head(data: bytes) -> Head:
             codings.append(value)
         elif name == b"connection":
             keep_alive = (keep_alive or b"keep-alive" in parts) and b"close" not in parts
+    return Head(status, *framing(status, lengths, codings), keep_alive)
+
+
+def framing(status: int, lengths: set[bytes], codings: list[bytes]) -> tuple[int | None, bool]:
+    """Head.length and Head.chunked: section 6.3."""
     if codings not in ([], [b"chunked"]) or (lengths and not re.fullmatch(rb"[0-9]{1,19}", b" ".join(lengths))):
         raise HTTPError("malformed")  # also where two lengths differ
     if status in NO_BODY:
-        return Head(status, 0, False, keep_alive)
-    length = int(lengths.pop()) if lengths and not codings and status >= 200 else None
-    return Head(status, length, bool(codings), keep_alive)
+        return 0, False
+    return int(lengths.pop()) if lengths and not codings and status >= 200 else None, bool(codings)
 
 
 class ResponseParser:

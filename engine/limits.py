@@ -39,6 +39,10 @@ class Known(NamedTuple):
     fails_after_s: float | None = None  # a request beyond the limit then fails. 0: at once. None: it waits
     needs: tuple[str, ...] = ()  # a server (a key of SERVERS) or an interface (asgi), and a kind of handler
 
+    def number(self, cpus: int) -> int:
+        formulas = {ASYNCIO_THREADS: min(32, cpus + 4), SQLALCHEMY_POOL: 15}
+        return self.default if isinstance(self.default, int) else formulas[self.default]
+
     def suspect(self, number: int, processes: int, set_to: int | None = None) -> Suspect:
         total, default = number * processes, str(self.default)
         return Suspect(self.name, self.setting, default, self.source, total, processes, set_to, self.fails_after_s)
@@ -112,9 +116,12 @@ def suspects(
     there = possible(installed, server, handler, after_s == 0)
     ranked = []
     for rank, limit in enumerate(there):
-        if fits := fits_of(limit, estimate, cpus, settings_allow, after_s):
-            odd, number, processes = min(fits)
-            ranked.append((odd, rank, limit.suspect(number, processes)))
+        number = limit.number(cpus)
+        if fits := fits_of(limit, number, estimate, cpus, settings_allow):
+            odd, processes = min(fits)
+            # A limit would have let requests fail after its own time, or never.
+            other_time = 0 < after_s < math.inf and abs((limit.fails_after_s or 0) / after_s - 1) > 0.15
+            ranked.append((odd + 3 * other_time, rank, limit.suspect(number, processes)))
     found = [one for _, _, one in sorted(ranked)]
     if not found and installed and after_s:
         found = pools_set_to(there, estimate, settings_allow)
@@ -140,22 +147,15 @@ def pools_set_to(there: Sequence[Known], estimate: Estimate, settings_allow: flo
     return [one.suspect(each, best // each, each) for one in there if one.scope is POOL]
 
 
-def fits_of(
-    limit: Known, estimate: Estimate, cpus: int, settings_allow: float, after_s: float
-) -> list[tuple[float, int, int]]:
-    """(how odd it would be, the limit's number in a process, processes) for each way in which it can be the limit.
-
-    after_s: when the first of the others failed, 0: at once, inf: none failed.
-    """
-    formulas = {ASYNCIO_THREADS: min(32, cpus + 4), SQLALCHEMY_POOL: 15}
-    number = limit.default if isinstance(limit.default, int) else formulas[limit.default]
-    best, known = estimate.slots or estimate.low, estimate.processes
-    other_time = 0 < after_s < math.inf and abs((limit.fails_after_s or 0) / after_s - 1) > 0.15
+def fits_of(limit: Known, number: int, estimate: Estimate, cpus: int, settings_allow: float) -> list[tuple[float, int]]:
+    """(how odd it would be, processes) for each way in which the limit, a number in each process, can be the reason."""
+    best, low, high = estimate.slots or estimate.low, estimate.low, estimate.high or estimate.slots or 0
+    counts = (estimate.processes,) if estimate.processes else (1, 2, 4, cpus, 2 * cpus + 1)  # the usual ones
     fits = []
-    for processes in [1] if limit.scope is WHOLE else [known] if known else {1, 2, 4, cpus, 2 * cpus + 1}:
-        total, shown = number * processes, number == estimate.each
+    for processes in (1,) if limit.scope is WHOLE else counts:
+        total = number * processes
         is_set = limit.scope is SERVER and settings_allow not in (math.inf, total)  # to another number
-        if not is_set and (shown or estimate.low <= total <= (estimate.high or best)):
-            odd = 0.0 if shown else 5 * abs(total - best) / best
-            fits.append((odd + 2 * (processes > 1 and not known) + 3 * other_time, number, processes))
+        if low <= total <= high and not is_set:
+            guess = 2 * (processes > 1) if not estimate.processes else 0
+            fits.append((5 * abs(total - best) / best + guess, processes))
     return fits

@@ -11,13 +11,13 @@ import bisect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import ClassVar
 
 from engine import model
 from engine.model import Forecast, Service, Stages, Wait
-from engine.words import Problem, duration
+from engine.words import duration
 
 
 class Figure(str, Enum):
@@ -83,7 +83,11 @@ class Load(ABC):
 
     def forecast_split(self, service: Service, wait_s: Wait, split: Sequence[int]) -> Forecast:
         """The same, given how many requests (of a closed loop: users with kept connections) each process gets."""
-        raise Problem("a split goes with a burst or with users")
+        raise NotImplementedError
+
+    def of_process(self, share: int) -> Load:
+        """The load of a process that gets that much of a split."""
+        raise NotImplementedError
 
     @abstractmethod
     def formula(self, slots: float, wait_s: float) -> str:
@@ -137,6 +141,9 @@ class Burst(Load):
 
     def forecast_split(self, service: Service, wait_s: Wait, split: Sequence[int]) -> Forecast:
         return model.predict([0.0] * int(self.requests), service, wait_s, model.spread_evenly(split))
+
+    def of_process(self, share: int) -> Load:
+        return replace(self, requests=share)
 
     def formula(self, slots: float, wait_s: float) -> str:
         last = duration(self.last_answer_s(slots, wait_s))
@@ -209,6 +216,9 @@ class Closed(Users):
     @property
     def steady_count(self) -> int:
         return self.concurrency
+
+    def of_process(self, share: int) -> Load:
+        return replace(self, concurrency=share)
 
     def limits(self, elapsed_s: float) -> tuple[float, float]:
         return self.requests, self.concurrency

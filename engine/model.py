@@ -252,15 +252,6 @@ def burst_s(requests: int, slots: float, wait_s: float) -> float:
     return rounds(requests, slots) * wait_s
 
 
-def split_burst_s(requests_of_workers: Sequence[int], slots_per_worker: float, wait_s: float) -> float:
-    """The same burst, given how many requests each worker took: ceil(n_p / S_p) x t, and the slowest decides.
-
-    >>> burst_s(100, 160, 1.0), split_burst_s([41, 44, 11, 4], 40, 1.0)
-    (1.0, 2.0)
-    """
-    return max((burst_s(n, slots_per_worker, wait_s) for n in requests_of_workers), default=0.0)
-
-
 def closed_loop(users: int, slots: float, wait_s: float, think_s: float = 0.0) -> tuple[float, float]:
     """Requests/s and mean latency of users: X = min(c / (t + z), S / t), latency c / X - z = max(t, c t / S - z).
 
@@ -274,27 +265,7 @@ def closed_loop(users: int, slots: float, wait_s: float, think_s: float = 0.0) -
     return users / (mean_s + think_s) if mean_s + think_s else math.inf, mean_s
 
 
-def overload_wait_s(number: int, rate: float, slots: float, wait_s: float) -> float:
-    """Evenly spaced arrivals (D/D/c): request k waits floor(k / S) t (1 - 1 / rho), rho = rate t / S; 0 if rho <= 1.
-
-    >>> round(overload_wait_s(3839, 384, 16, 0.05), 2)
-    1.99
-    """
-    load = rate * wait_s / slots
-    return number // slots * wait_s * (1 - 1 / load) if load > 1 else 0.0
-
-
 # ---------------------------------------------------------------- random arrivals and waits
-
-
-def constant_schedule(rate: float, requests: float = math.inf, duration_s: float = math.inf) -> list[float]:
-    """When to send, evenly spaced: k / rate.
-
-    >>> constant_schedule(4, 3), len(constant_schedule(384, duration_s=10))
-    ([0.0, 0.25, 0.5], 3840)
-    """
-    count = math.ceil(round(min(requests, rate * duration_s, MOST_REQUESTS + 1), 6))
-    return [k / rate for k in range(count)]
 
 
 def poisson_schedule(rate: float, requests: float, duration_s: float, seed: int) -> list[float]:

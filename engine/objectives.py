@@ -141,8 +141,7 @@ def next_rate(first: float, objective_s: float, tried: Sequence[Tried], most_run
     """
     if not tried:
         return first
-    held = [run.rate for run in tried if run.holds(objective_s)]
-    broke = [run.rate for run in tried if not run.holds(objective_s)]
+    held, broke = ([run.rate for run in tried if run.holds(objective_s) == holds] for holds in (True, False))
     low, high = max(held, default=0.0), min(broke, default=math.inf)
     near = high <= low * (1 + CLOSE)
     if len(tried) >= (LEAST_RUNS if near else most_runs):
@@ -150,8 +149,10 @@ def next_rate(first: float, objective_s: float, tried: Sequence[Tried], most_run
         return Found(rate, min(low, high, rate), max(low, high, rate), len(tried))
     if not held or not broke:
         return outward(tried, low, high)
-    if near:  # once more on both sides: chance decides between rates so close together
-        return min(low, high) / 1.02 if len(held) < len(broke) else max(low, high) * 1.02
+    if near and len(held) < len(broke):  # once more on both sides: chance decides between rates so close together
+        return min(low, high) / 1.02
+    if near:
+        return max(low, high) * 1.02
     room = 0.25 * abs(high - low)
     return min(max(crossing(tried, objective_s, low, high), low + room), high - room)
 

@@ -97,116 +97,114 @@ def whole_numbers(text: str) -> tuple[int, ...]:
 
 CPUS = pattern(r"\d{1,5}(,\d{1,5})*", "CPU numbers, as in 0,1", lambda text: set(whole_numbers(text)))
 SPLIT = pattern(r"\d{1,7}(,\d{1,7})*", "numbers of requests, as in 41,44,11,4", whole_numbers)
-DEFAULTS = {"passes": 1, "subtasks": 2}  # of options that are never empty
-FEW, MANY = number(int, 1, 100_000), number(int, 1, 100_000_000)
+RAMP = pattern(f"{STAGE}(,{STAGE})*", "stages like 15s:50,20s:200", stages)
+LINE = pattern(TEXT, "one line of text")
+FEW, COUNT, MANY = number(int, 1, 1000), number(int, 1, 100_000), number(int, 1, 100_000_000)
+SECONDS = number(float, 0.0001, 1e6)
+DEFAULTS = {"passes": 1, "subtasks": 2, "processes": 1, "logs": LOGS}  # of options that are never empty
 
 
 # ---------------------------------------------------------------- the options
 
 
+class Section:
+    """A group of options in --help."""
+
+    def __init__(self, parser: Parser, title: str) -> None:
+        self.add = parser.add_argument_group(title).add_argument
+
+    def switch(self, says: str, *names: str) -> None:
+        self.add(*names, action="store_true", help=says)
+
+    def value(self, kind: Callable[[str], Any], shape: str, says: str, *names: str, default: Any = None) -> None:
+        self.add(*names, type=kind, metavar=shape, help=says, default=default)
+
+    def values(self, kind: Callable[[str], Any], shape: str, says: str, *names: str) -> None:
+        """An option that may be given several times."""
+        self.add(*names, type=kind, metavar=shape, help=says, default=[], action="append")
+
+
 def parser_for(manual: str) -> Parser:
-    parser = Parser(
-        prog="bench.py", description=manual, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add_what_to_start(parser.add_argument_group("what to start"))
-    add_what_a_request_does(parser.add_argument_group("what a request does"))
-    add_how_to_send(parser.add_argument_group("how to send"))
-    add_objectives(parser.add_argument_group("questions and objectives"))
-    add_what_to_show(parser.add_argument_group("what to show and to keep"))
+    parser = Parser("bench.py", None, manual, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add_server(Section(parser, "what to start"))
+    add_request(Section(parser, "what a request does"))
+    add_load(Section(parser, "how to send"))
+    add_questions(Section(parser, "questions and objectives"))
+    show = Section(parser, "what to show and to keep")
+    show.switch("show each of several runs in full", "-v", "--verbose")
+    show.switch("show verdicts only", "-q", "--quiet")
+    show.value(str, "FILE", "write every run with its raw times; - for standard output", "--json")
+    show.value(Path, "DIR", "where runs leave their folders (logs/)", "--logs", default=LOGS)
     return parser
 
 
-def add_what_to_start(group: argparse._ArgumentGroup) -> None:
-    add = group.add_mutually_exclusive_group().add_argument
-    add("--target", action="append", default=[], metavar="NAME", help="one of --list; several times, or `all`")
-    add("--app", metavar="MODULE:APP", help="your own app; also module:create_app(), and dotted names")
-    add("--url", type=pattern(r"\S+", "a URL without white space"), help="a server that runs already, http only")
-    add = group.add_argument
-    add("--list", action="store_true", help="show the targets with their slots and command lines")
-    add("--serve", action="store_true", help="start the server and leave it running until Ctrl-C; send nothing")
-    add("--path", action="append", default=[], type=pattern(PATH, "a path: / and no white space"), help="several times")
-    add("--factory", action="store_true", help="--app names a function that makes the app")
-    add("--server", choices=SERVERS, help="what serves --app (WSGI: gunicorn, ASGI: uvicorn)")
-    add("--workers", type=number(int, 1, 1000), metavar="N", help="server processes")
-    add("--threads", type=number(int, 1, 1000), metavar="N", help="threads of each process")
-    add("--server-args", default="", metavar="ARGS", help="more options for the server's command line")
-    add("--pool-size", type=number(int, 1, 1000), metavar="N", help="database connections of each process (Books API)")
-    add("--database-url", help="a real Postgres (default: DATABASE_URL, or an embedded one)")
-    add("--server-cpus", type=CPUS, default=set(), metavar="0,1", help="pin the server (Linux)")
-    add("--access-log", action="store_true", help="log the hello targets, too (it costs them throughput)")
+def add_server(group: Section) -> None:
+    group.values(str, "NAME", "one of --list; several times, or `all`", "--target")
+    group.value(str, "MODULE:APP", "your own app; also module:create_app(), and dotted names", "--app")
+    group.value(pattern(r"\S+", "a URL without white space"), "URL", "a server that runs already, http only", "--url")
+    group.switch("show the targets with their slots and command lines", "--list")
+    group.switch("start the server and leave it running until Ctrl-C; send nothing", "--serve")
+    group.values(pattern(PATH, "a path: / and no white space"), "PATH", "several times", "--path")
+    group.switch("--app names a function that makes the app", "--factory")
+    group.add("--server", choices=SERVERS, metavar="KIND", help="what serves --app (WSGI: gunicorn, ASGI: uvicorn)")
+    group.value(FEW, "N", "server processes", "--workers")
+    group.value(FEW, "N", "threads of each process", "--threads")
+    group.value(str, "ARGS", "more options for the server's command line", "--server-args", default="")
+    group.value(FEW, "N", "database connections of each process (Books API)", "--pool-size")
+    group.value(str, "URL", "a real Postgres (default: DATABASE_URL, or an embedded one)", "--database-url")
+    group.value(CPUS, "0,1", "pin the server (Linux)", "--server-cpus", default=())
+    group.switch("log the hello targets, too (it costs them throughput)", "--access-log")
 
 
-def add_what_a_request_does(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--task-time", type=task_time, metavar="S", help="of a target: what a request waits, as 1, 50ms, 50ms:exp (1)")
-    add("--cpu-time", type=number(float, 0.0, 60), metavar="S", help="what a request computes besides (0)")
-    add("--subtasks", type=number(int, 1, 1000), default=2, metavar="N", help="parts of a -multi request's task (2)")
-    add("--slots", type=FEW, metavar="N", help="you know how many there are: of --app and --url in all, on paper of"
-        " each process")  # fmt: skip
-    add("--wait", type=task_time, metavar="S", help="of --app, --url and on paper: how long a request waits")
-    add("--split", type=SPLIT, default=(), metavar="N,N", help="on paper: requests of each process (of -c: users)")
-    add("--one-queue", action="store_true", help="on paper: the processes accept only when they are idle")
-    add("--passes", type=number(int, 1, 9), default=1, help="on paper: how often a request takes a slot (1)")
-    add("--cpus", type=FEW, metavar="P", help="on paper, with an objective: CPUs of the server (one a worker)")
+def add_request(group: Section) -> None:
+    group.value(task_time, "S", "of a target: what a request waits, as 1, 50ms, 50ms:exp (1)", "--task-time")
+    group.value(number(float, 0.0, 60), "S", "what a request computes besides (0)", "--cpu-time")
+    group.value(FEW, "N", "parts of a -multi request's task (2)", "--subtasks", default=2)
+    group.value(COUNT, "N", "you know the slots: of --app and --url in all, on paper of each process", "--slots")
+    group.value(task_time, "S", "of --app, --url and on paper: how long a request waits", "--wait")
+    group.value(SPLIT, "N,N", "on paper: requests of each process (of -c: users)", "--split", default=())
+    group.switch("on paper: the processes accept only when they are idle", "--one-queue")
+    group.value(number(int, 1, 9), "N", "on paper: how often a request takes a slot (1)", "--passes", default=1)
+    group.value(FEW, "N", "on paper, with an objective: CPUs of the server (one a worker)", "--cpus")
 
 
-def add_how_to_send(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    value = pattern(TEXT, "one line of text")
-    add("-n", "--requests", type=MANY, metavar="N", help="requests in all (burst: 16)")
-    add = group.add_mutually_exclusive_group().add_argument
-    add("-c", "--concurrency", type=FEW, metavar="N", help="closed loop: this many requests under way")
-    add("--rate", type=number(float, 0.001, 1e6), metavar="R", help="open loop: requests a second")
-    add("--ramp", type=pattern(f"{STAGE}(,{STAGE})*", "stages like 15s:50,20s:200", stages), default=(),
-        help="stages of users, as 15s:50,20s:200")  # fmt: skip
-    add = group.add_argument
-    add("--arrivals", choices=("constant", "poisson"), help="of --rate: evenly spaced (default), or at random")
-    add("--seed", type=number(int, 0, 2**31), metavar="N", help="of --arrivals poisson (default: drawn, and printed)")
-    add("--think", type=number(float, 0, 3600), default=0.0, metavar="S", help="pause of a user between two requests")
-    add("--workload", choices=WORKLOADS, help="mixed requests of the Books API, with their ramp, kept connections")
-    add("--scale", type=number(float, 0.001, 100), metavar="X", help="make the workload's stages X times as long")
-    add("-t", "--time-limit", type=number(float, 0.001, 1e6), metavar="S", help="stop sending then (10, without -n)")
-    add("--warmup", type=number(int, 0, 1_000_000), metavar="N", help="requests to send before, not counted")
-    add("-k", "--keep-alive", action="store_true", help="keep connections for the next request")
-    add = group.add_mutually_exclusive_group().add_argument
-    add("-m", "--method", type=pattern(TOKEN, "an HTTP method"), help="GET, or POST if there is a body")
-    add("-i", "--head", action="store_true", help="-m HEAD")
-    add = group.add_argument
-    add("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'", help="several times",
-        type=pattern(f"{TOKEN}:{TEXT}", "one header line, 'Name: value'"))  # fmt: skip
-    add("-T", "--content-type", type=value, metavar="TYPE", help="-H 'Content-Type: TYPE'")
-    add("-A", "--auth", type=value, metavar="USER:PASSWORD", help="basic authentication")
-    add("-C", "--cookie", type=value, action="append", default=[], metavar="NAME=VALUE", help="several times")
-    add = group.add_mutually_exclusive_group().add_argument
-    add("-p", "--body-file", type=Path, metavar="FILE", help="the body to send")
-    add("--data", help="the body to send, as text")
-    add = group.add_argument
-    add("-s", "--timeout", type=number(float, 0.001, 86400), metavar="S", help="for each request (40, or more where the"
-        " prediction says so)")  # fmt: skip
-    add("-r", action="store_true", help="as with ab: go on after errors (always so)")
-    add("--processes", type=number(int, 1, 256), default=1, metavar="N", help="deal the load to N client processes")
-    add("--client-cpus", type=CPUS, default=set(), metavar="0,1", help="pin the client (Linux)")
+def add_load(group: Section) -> None:
+    group.value(MANY, "N", "requests in all (burst: 16)", "-n", "--requests")
+    group.value(COUNT, "N", "closed loop: this many requests under way", "-c", "--concurrency")
+    group.value(number(float, 0.001, 1e6), "R", "open loop: requests a second", "--rate")
+    group.value(RAMP, "STAGES", "closed loop with stages of users, as 15s:50,20s:200", "--ramp", default=())
+    group.add("--arrivals", choices=("constant", "poisson"), help="of --rate: evenly spaced (default), or at random")
+    group.value(number(int, 0, 2**31), "N", "of --arrivals poisson (default: drawn, and printed)", "--seed")
+    group.value(number(float, 0, 3600), "S", "pause of a user between two requests", "--think", default=0.0)
+    group.add("--workload", choices=WORKLOADS, help="mixed requests of the Books API, with their ramp")
+    group.value(number(float, 0.001, 100), "X", "make the workload's stages X times as long", "--scale")
+    group.value(SECONDS, "S", "stop sending then (10, without -n)", "-t", "--time-limit")
+    group.value(number(int, 0, 1_000_000), "N", "requests to send before, not counted", "--warmup")
+    group.switch("keep connections for the next request", "-k", "--keep-alive")
+    group.value(pattern(TOKEN, "an HTTP method"), "M", "GET, or POST if there is a body", "-m", "--method")
+    group.switch("-m HEAD", "-i", "--head")
+    header = pattern(f"{TOKEN}:{TEXT}", "one header line, 'Name: value'")
+    group.values(header, "'NAME: VALUE'", "several times", "-H", "--header")
+    group.value(LINE, "TYPE", "-H 'Content-Type: TYPE'", "-T", "--content-type")
+    group.value(LINE, "USER:PASSWORD", "basic authentication", "-A", "--auth")
+    group.values(LINE, "NAME=VALUE", "several times", "-C", "--cookie")
+    group.value(Path, "FILE", "the body to send", "-p", "--body-file")
+    group.value(str, "TEXT", "the body to send, as text", "--data")
+    group.value(SECONDS, "S", "for each request (40, or more where the prediction says so)", "-s", "--timeout")
+    group.switch("as with ab: go on after errors (always so)", "-r")
+    group.value(number(int, 1, 256), "N", "deal the load to N client processes", "--processes", default=1)
+    group.value(CPUS, "0,1", "pin the client (Linux)", "--client-cpus", default=())
 
 
-def add_objectives(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--probe", action="store_true", help="double the burst until the answers show how many at a time; -n and -t"
-        f" bound it ({PROBE_REQUESTS} requests, {PROBE_S:g} s)")  # fmt: skip
-    one_of = group.add_mutually_exclusive_group().add_argument
+def add_questions(group: Section) -> None:
+    bound = f"-n and -t bound it ({PROBE_REQUESTS} requests, {PROBE_S:g} s)"
+    group.switch(f"double the burst until the answers show how many at a time; {bound}", "--probe")
     for percentile in PERCENTILES:
-        one_of(f"--p{percentile}", type=number(float, 1e-4, 3600), metavar="S",
-            help=f"{percentile} %% of the requests within S: with --rate, the slots that needs")  # fmt: skip
-    add("--find-rate", action="store_true", help="the highest rate of random arrivals that keeps the objective")
-    add("--fail-if", action="append", default=[], type=objectives.parse_condition, metavar="'p99>0.1'",
-        help="exit code 1 then; also failed>0, throughput<200; several times")  # fmt: skip
-
-
-def add_what_to_show(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("-v", "--verbose", action="store_true", help="show each of several runs in full")
-    add("-q", "--quiet", action="store_true", help="show verdicts only")
-    add("--json", metavar="FILE", help="write every run with its raw times; - for standard output")
-    add("--logs", type=Path, default=LOGS, metavar="DIR", help="where runs leave their folders (logs/)")
+        says = f"{percentile} %% of the requests within S: with --rate, the slots that needs"
+        group.value(SECONDS, "S", says, f"--p{percentile}")
+    group.switch("the highest rate of random arrivals that keeps the objective", "--find-rate")
+    condition = objectives.parse_condition
+    group.values(condition, "'p99>0.1'", "exit code 1 then; also failed>0, throughput<200; several times", "--fail-if")
 
 
 def join_values(argv: Sequence[str]) -> list[str]:
@@ -237,8 +235,8 @@ NEEDS = {  # option -> it goes with one of these
     "time_limit": ("requests", "concurrency", "rate", "ramp", "workload", "probe", "find_rate"),
 }
 EXCLUDES = {  # option -> it goes with none of these
-    "target": ("slots", "wait", *PAPER),
-    "app": ("pool_size", "database_url", *PAPER),
+    "target": ("app", "url", "slots", "wait", *PAPER),
+    "app": ("url", "pool_size", "database_url", *PAPER),
     "url": ("path", "workers", "threads", "server_args", "pool_size", "database_url", "server_cpus", "access_log",
             "cpu_time", *PAPER),
     "probe": SENDS_ITS_OWN,
@@ -247,7 +245,13 @@ EXCLUDES = {  # option -> it goes with none of these
     "serve": ("url", "requests", "probe", *SENDS_ITS_OWN),
     "is_paper": ("threads", "server_args", "pool_size", "database_url", "server_cpus", "access_log", "server", "path",
                  "probe", "find_rate", "serve", "workload", "keep_alive"),
-    "split": ("rate", "one_queue"),
+    "split": ("rate", "ramp", "one_queue"),
+    "concurrency": ("rate", "ramp"),
+    "rate": ("ramp",),
+    "method": ("head",),
+    "body_file": ("data",),
+    "p50": ("p95", "p99"),
+    "p95": ("p99",),
 }  # fmt: skip
 WHY = {  # option -> why it stands alone, where that is not plain
     "target": "what a target does is known",
@@ -299,6 +303,8 @@ def check_paper(options: argparse.Namespace) -> None:
         raise Problem("--split has a number for each of the --workers")
     if split and sum(split) != (options.concurrency or options.requests or sum(split)):
         raise Problem(f"--split shares out {sum(split)}, which is not what -c or -n says")
+    if split and not options.concurrency:
+        options.requests = sum(split)
     if options.objective:
         if options.slots or options.passes > 1 or options.one_queue or options.requests or not options.wait:
             raise Problem("an objective on paper asks how many slots: with --rate and --wait, and --cpu-time, --cpus,"

@@ -150,13 +150,8 @@ def plan_on_paper(options: argparse.Namespace) -> Plan:
     """A prediction without a server: --slots of each process, or no limit."""
     wait = options.wait or TaskTime(1)
     each = options.slots or math.inf
-    load: Load = load_of(options)
-    if options.split and not options.concurrency:
-        load = Burst(sum(options.split))
-    elif options.split:
-        load = dataclasses.replace(load, concurrency=sum(options.split))
     return Plan(
-        "on paper", load=load, **stated(wait), workers=options.workers, slots_per_worker=each, server_slots=each,
+        "on paper", load=load_of(options), **stated(wait), workers=options.workers, slots_per_worker=each, server_slots=each,
         slots=each * options.workers, slots_known=True, shared_queue=options.one_queue,
         passes=(1.0,) + (0.0,) * (options.passes - 1),
     )  # fmt: skip
@@ -189,7 +184,7 @@ def with_stated_slots(plan: Plan, slots: int | None) -> Plan:
 def finished(plan: Plan, options: argparse.Namespace) -> Plan:
     """The plan with the machine, its lone requests, and a time-out that no queue of its own exceeds."""
     ours = allowed_cpus()
-    server, client = options.server_cpus or ours, options.client_cpus or ours
+    server, client = set(options.server_cpus or ours), set(options.client_cpus or ours)
     plan = dataclasses.replace(
         plan, cpus=len(server), client_on_server_cpus=len(server | client) == 1, all_cpus=about_machine().cpus,
         lone_requests=lone_requests(plan),
@@ -303,10 +298,18 @@ def waits_of(plan: Plan, held_s: float) -> Wait:
     return lambda number: model.drawn_wait_s(wait_s, distribution, number) + held_s - wait_s
 
 
-def forecast_on_paper(plan: Plan, split: Sequence[int]) -> Forecast:
-    """Every request of a plan without a server; split: how many requests or users each process gets."""
+def on_paper(plan: Plan, split: Sequence[int]) -> tuple[Plan, Prediction, Forecast]:
+    """Every request of a plan without a server. split: how many requests or users each process gets; the plan and the
+    closed form are then those of the fullest process, which decides."""
     waits = waits_of(plan, plan.busy_s)
-    return plan.load.forecast_split(plan.service, waits, split) if split else plan.load.forecast(plan.service, waits)
+    if not split:
+        forecast = plan.load.forecast(plan.service, waits)
+        return plan, prediction_of(plan, forecast), forecast
+    forecast = plan.load.forecast_split(plan.service, waits, split)
+    fullest = plan.load.of_process(max(split))
+    form = f"the fullest process: {fullest.formula(plan.slots_per_worker or 1, plan.busy_s)}"
+    prediction = dataclasses.replace(prediction_of(plan, forecast), form=form)
+    return dataclasses.replace(plan, load=fullest, slots=plan.slots_per_worker), prediction, forecast
 
 
 def predict(plan: Plan, process_of: Sequence[int] = ()) -> Prediction:
@@ -321,11 +324,11 @@ def prediction_of(plan: Plan, forecast: Forecast | None) -> Prediction:
     slots, load = plan.slots or math.inf, plan.load
     held_s = held_for(plan, as_lone_requests_show=False)
     busy = min(slots, load.most_under_way)
-    figures: dict[str, float | None] = {"makespan_s": load.last_answer_s(slots, held_s)}
+    figures = Prediction(makespan_s=load.last_answer_s(slots, held_s))
     if forecast:
-        figures = figures_of(forecast, load.time_limit_s)
-    return Prediction(
-        **figures, spread_s=load.spread_s(slots, plan.busy_s) if forecast else None,
+        figures = Prediction(**figures_of(forecast, load.time_limit_s))
+    return dataclasses.replace(
+        figures, spread_s=load.spread_s(slots, plan.busy_s) if forecast else None,
         ceiling_rps=busy / held_s if busy < math.inf else None, form=load.formula(slots, held_s),
         p99_if_longer_s=p99_if_longer_s(plan, slots),
     )  # fmt: skip

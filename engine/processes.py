@@ -62,13 +62,15 @@ def send_from(send_part: Callable[..., Outcome], first: Part, progress: Callable
                 at_the_end.callback(process.kill)  # before that
                 writer.close()
             signals.stop_load = stop
+            if signals.received:  # in another thread, which the mask does not hold
+                stop(signals.name)
         except OSError as error:  # no more processes or files allowed
             raise Problem(f"cannot start {processes} client processes: {error.strerror}; see ulimit -u") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         open_pipes = list(started)
         while open_pipes:
-            for ready in connection.wait(open_pipes, 0.1):
+            for ready in list[Any](connection.wait(open_pipes, 0.1)):
                 open_pipes.remove(ready)
                 with contextlib.suppress(EOFError, OSError):  # the process is dead
                     results[ready] = ready.recv()

@@ -6,51 +6,34 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from engine import estimate, objectives, plans, report, send, sizes
 from engine.client import is_success
-from engine.database import BooksDatabase
-from engine.execute import (
-    Announce,
-    Before,
-    Site,
-    as_started,
-    judged,
-    now,
-    packages_of,
-    send_before,
-    send_load,
-    site_for,
-    with_load,
-)
-from engine.loads import Burst, Closed, Open
+from engine.execute import Announce, Before, Place, Site, judged, now, packages_of, send_before, send_load, site_for
+from engine.loads import Burst, Closed, Load, Open
 from engine.run import Plan, Run
 from engine.signals import signals
 
 BringHome = Callable[[Run], None]
 
 
-def one_run(plan: Plan, site: Site, before: Before) -> Run:
+def one_run(plan: Plan, load: Load, site: Site, before: Before) -> Run:
     """One load on a server that runs."""
+    plan = dataclasses.replace(plan, load=load)
     return judged(plan, plans.predict(plan), site, send_load(plan, site), before, now())
 
 
-def probe(
-    plan: Plan, cpus: set[int], folder: Path | None, database: BooksDatabase | None, bring_home: BringHome,
-    show: Announce, budget: tuple[int, float], timeout_s: float | None,
-) -> None:  # fmt: skip
+def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budget: tuple[int, float]) -> None:
     """Bursts, each twice the one before, until the answers are unmistakable or the budget is spent."""
     most_requests, most_s = budget
-    plan = dataclasses.replace(plan, timeout_s=timeout_s or min(plan.timeout_s, max(5.0, 0.7 * most_s)))
     done: list[estimate.Probed] = []
     show(report.search(plan, report.probe_plan(most_requests, most_s)))
-    with site_for(plan, cpus, folder, database) as site:
+    with site_for(plan, place) as site:
         began_s = time.perf_counter()
-        plan, before = send_before(as_started(plan, site), site)
+        plan, before = send_before(plan, site)
         size, why = estimate.next_burst(done, most_requests - before.sent, most_s)
         while size and not signals.received:
-            run = one_run(with_load(plan, Burst(size)), site, before)
+            run = one_run(plan, Burst(size), site, before)
             if not (found := run.verdict.estimate):
                 bring_home(run)
                 break
@@ -58,39 +41,33 @@ def probe(
             left_s = most_s - (time.perf_counter() - began_s) + sum(burst.took_s for burst in done)
             size, why = estimate.next_burst(done, most_requests - before.sent, left_s)
             if not size and not run.measured.failed:
-                run = concluded(run, done)
+                found = estimate.with_suspects(estimate.conclude(done), run, packages_of(plan))
+                run = dataclasses.replace(run, verdict=dataclasses.replace(run.verdict, estimate=found))
             bring_home(run)
             show(report.probe_line(run))
     if done:
         show(report.probe_result(run, why))
-
-
-def concluded(run: Run, done: list[estimate.Probed]) -> Run:
-    """The last run with what all bursts together show."""
-    found = estimate.with_suspects(estimate.conclude(done), run, packages_of(run.plan))
-    return dataclasses.replace(run, verdict=dataclasses.replace(run.verdict, estimate=found))
+    elif not signals.received:
+        show(report.probe_without_burst(why))
 
 
 def find_rate(
-    plan: Plan, cpus: set[int], folder: Path | None, database: BooksDatabase | None, bring_home: BringHome,
-    show: Announce, objective: tuple[float, int], run_s: float,
-) -> None:  # fmt: skip
+    plan: Plan, place: Place, bring_home: BringHome, show: Announce, objective: tuple[float, int], run_s: float
+) -> None:
     """Runs of random arrivals, the first at the predicted rate, until the highest rate that holds shows."""
     objective_s, percentile = objective
     show(report.search(plan, report.find_rate_plan(objective_s, percentile)))
-    with site_for(plan, cpus, folder, database) as site:
-        plan, before = send_before(as_started(plan, site), site)
+    with site_for(plan, place) as site:
+        plan, before = send_before(plan, site)
         plan = plans.with_overhead(plan, before.lone_s)
         first = first_rate(plan, site, objective_s, percentile)
         show(report.first_rate(plan, first, objective_s, percentile, objectives.MOST_RUNS, run_s))
         tried: list[objectives.Tried] = []
         rate: float | objectives.Found = objectives.next_rate(first, objective_s, tried)
         while isinstance(rate, float) and not signals.received:
-            load = Open.poisson(rate, math.inf, run_s, seed=len(tried) + 1)
-            run = one_run(with_load(plan, load), site, before)
+            run = one_run(plan, Open.poisson(rate, math.inf, run_s, seed=len(tried) + 1), site, before)
             bring_home(run)
-            measured = run.measured
-            latency_s = latency_at(run, percentile)
+            measured, latency_s = run.measured, latency_at(run, percentile)
             tried.append(objectives.Tried(rate, latency_s, measured.throughput_rps, measured.failed))
             show(report.tried_line(run, rate, percentile, latency_s, tried[-1].holds(objective_s)))
             rate = objectives.next_rate(first, objective_s, tried)
@@ -101,8 +78,7 @@ def find_rate(
 def first_rate(plan: Plan, site: Site, objective_s: float, percentile: int) -> float:
     """The predicted rate; where slots or wait are not known, 70 % of what a second of eight users gets."""
     if plan.slots and plan.wait_s and plan.slots < math.inf:
-        held_s = max(plan.busy_s, plan.held_s or 0.0)
-        return sizes.highest_rate(plan.slots, held_s, objective_s, percentile)
+        return sizes.highest_rate(plan.slots, max(plan.busy_s, plan.held_s or 0.0), objective_s, percentile)
     users = dataclasses.replace(plan, load=Closed(time_limit_s=1.0, concurrency=8), warm_up=8)
     send.warm_up(users, site.address)
     found = send.measure(users, site.address).exchanges

@@ -9,14 +9,14 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from engine.client import ERRORS, Exchanges, Outcome, is_success
-from engine.loads import Open, Ramp
+from engine.loads import Load, Open, Ramp
 from engine.model import Stages
 from engine.run import Columns, Level, Measured, Plan, Second
-from engine.stats import histogram, statistics_of
+from engine.stats import Statistics, histogram, statistics_of
 
 SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s later (TCP_TIMEOUT_INIT)
 DELAYED_ACK_S = (0.035, 0.1)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
@@ -30,18 +30,14 @@ def summarise(
     Throughput counts until the last answer, or the time limit if that was sooner; of a schedule not before it ends, or
     ten requests at 1/s would be answered at ten in nine seconds.
     """
-    rows, begun_s, load, due = outcome.exchanges, outcome.begun_s, plan.load, plan.load.due_in_all
+    rows, begun_s, load, due_s = outcome.exchanges, outcome.begun_s, plan.load, due_times(plan.load, outcome)
     started_s, sent_s, first_byte_s, answered_s = rows.started_s, rows.sent_s, rows.first_byte_s, rows.answered_s
     good = bytes(map(is_success, rows.status, rows.error))
     sent, answered = len(good), sum(good)
-    outcomes = zip(rows.status, rows.error, good, strict=True)
-    errors = Counter(ERRORS[error] or f"HTTP {status}" for status, error, is_good in outcomes if not is_good)
-    due_s: Sequence[float] = started_s
-    measured_s = window_s = max(answered_s, default=begun_s) - begun_s
-    if isinstance(load, Open):
-        due_s = [begun_s + load.due_s(number) for number in outcome.numbers or range(sent)]
-        due = sent if outcome.stopped else due
-        window_s = measured_s if outcome.stopped else max(measured_s, load.requests / load.rate_rps)
+    measured_s = max(answered_s, default=begun_s) - begun_s
+    window_s = measured_s
+    if isinstance(load, Open) and not outcome.stopped:
+        window_s = max(measured_s, load.requests / load.rate_rps)
     window_s = min(window_s, load.time_limit_s)
     end_s = begun_s + window_s
     in_window = sum(at - begun_s <= window_s for at in itertools.compress(answered_s, good))
@@ -51,25 +47,22 @@ def summarise(
         return [b - a for a, b in itertools.compress(zip(begin, end, strict=True), good)]
 
     connects_s, waits_s, latencies_s = spans(started_s, sent_s), spans(sent_s, first_byte_s), spans(due_s, answered_s)
-    # Where the listen queue had no room, a connect often succeeds, and the wait shows before the first byte.
-    first_waits_s = [wait_s for connect_s, wait_s in zip(connects_s, waits_s, strict=True) if connect_s]
-    late_s, slowest_s = min(first_waits_s, default=0.0) + SYN_RETRY_S, max(latencies_s, default=0.0)
-    at_least_s = [b - a if ok else max(b - a, slowest_s) for a, b, ok in zip(due_s, answered_s, good, strict=True)]
+    bodies_s = spans(first_byte_s, answered_s)
     return Measured(
         sent=sent,
         answered=answered,
         failed=sent - answered,
-        errors=errors,
-        due=due,
+        errors=failures(rows),
+        due=sent if outcome.stopped and load.is_scheduled else load.due_in_all,
         measured_s=round(measured_s, 6),
         window_s=round(window_s, 6),
         finished_after_limit=answered - in_window,
         throughput_rps=in_window / window_s if window_s else 0.0,
         slow_connects=sum(connect_s > SYN_RETRY_S for connect_s in connects_s),
-        slow_waits=sum(wait_s > late_s for wait_s in first_waits_s),
-        late_bodies=sum(DELAYED_ACK_S[0] < body_s < DELAYED_ACK_S[1] for body_s in spans(first_byte_s, answered_s)),
+        slow_waits=slow_waits(connects_s, waits_s),
+        late_bodies=sum(DELAYED_ACK_S[0] < body_s < DELAYED_ACK_S[1] for body_s in bodies_s),
         latency_s=statistics_of(latencies_s),
-        at_least_s=statistics_of(at_least_s) if errors else None,
+        at_least_s=at_least(due_s, answered_s, good) if answered < sent else None,
         phases_s={
             "connect": statistics_of(connects_s),
             "waiting": statistics_of(waits_s),
@@ -95,10 +88,45 @@ def summarise(
     )
 
 
+def due_times(load: Load, outcome: Outcome) -> Sequence[float]:
+    """When each request should have left, on the client's clock: when it was due, or without a schedule as it did."""
+    started_s = outcome.exchanges.started_s
+    if not load.is_scheduled:
+        return started_s
+    return [outcome.begun_s + load.due_s(number) for number in outcome.numbers or range(len(started_s))]
+
+
+def failures(rows: Exchanges) -> dict[str, int]:
+    """How many requests failed, by the name of the failure."""
+    ends = zip(rows.status, rows.error, strict=True)
+    return Counter(ERRORS[error] or f"HTTP {status}" for status, error in ends if not is_success(status, error))
+
+
+def at_least(due_s: Sequence[float], answered_s: Sequence[float], good: bytes) -> Statistics | None:
+    """Latency with the failed requests in it: each took at least as long as the client waited for it, and counts as
+    slower than any that was answered. To leave them out flatters an overloaded server: the slowest are the time-outs.
+    """
+    spans_s = [end - due for due, end in zip(due_s, answered_s, strict=True)]
+    slowest_s = max(itertools.compress(spans_s, good), default=0.0)
+    return statistics_of([s if is_good else max(s, slowest_s) for s, is_good in zip(spans_s, good, strict=True)])
+
+
+def slow_waits(connects_s: Sequence[float], waits_s: Sequence[float]) -> int:
+    """How many first requests of a connection waited longer than the fastest by more than TCP's first retry.
+
+    Where the listen queue had no room, the connect often succeeds, and the wait shows before the first byte. On a
+    kept connection there is no connect: 0.0.
+    """
+    firsts_s = [wait_s for connect_s, wait_s in zip(connects_s, waits_s, strict=True) if connect_s]
+    late_s = min(firsts_s, default=0.0) + SYN_RETRY_S
+    return sum(wait_s > late_s for wait_s in firsts_s)
+
+
 def per_second(answered_s: Sequence[float], due_s: Sequence[float], good: bytes, begun_s: float) -> list[Second]:
     """For each second of the run: answers, failures, and the mean latency (of a schedule: from due) of the answers in
     it. A second in which nothing ended is there too: that is what a stall looks like."""
-    ends, sums_s = [Counter[int]() for _ in range(2)], Counter[int]()
+    ends = Counter[int](), Counter[int]()
+    sums_s: dict[int, float] = defaultdict(float)
     for end, due, is_good in zip(answered_s, due_s, good, strict=True):
         second = int(end - begun_s)
         ends[is_good][second] += 1

@@ -6,7 +6,6 @@ time, its timer). Pure.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -105,7 +104,7 @@ def compared(facts: Facts, prediction: Prediction, band: Band, with_cpu: bool) -
         elif figure is Figure.THROUGHPUT:
             mean_s = prediction.mean_s or math.inf
             least, most = (predicted - slack) * mean_s / (mean_s + more_s), predicted + slack
-        elif figure is Figure.P95:  # between users in step, and users who have drifted apart
+        elif figure is Figure.P95:  # between users in step and users that have drifted apart
             ends = sorted(((prediction.spread_s or predicted) * (1 - TOLERANCE), predicted * (1 + 2 * TOLERANCE)))
             least, most = ends[0] - more_s, ends[1] + more_s
         found.append(Compared(figure, measured, predicted, least, most))
@@ -122,17 +121,16 @@ def explain(
     used. Else what may be the reason, or nothing. None: nothing was predicted, or requests failed."""
     measured, predicted = facts.measured, facts.prediction
     ended = measured.failed or measured.stopped or (facts.inside and facts.inside.server_ended)
-    if not predicted.is_known or not band or ended:
+    if ended or not band or not compared(facts, predicted, band, False):
         return None
     if of_log:
         return Explanation.OTHER_SLOTS
-    if not compared(facts, predicted, band, False):
-        return None
-    given_split = facts.split_prediction or predicted
-    for with_cpu, prediction in itertools.product((False, True), (predicted, given_split)):
+    tries = [(Explanation.PREDICTION, predicted, False), (Explanation.CPU, predicted, True)]
+    if split := facts.split_prediction:
+        tries = [tries[0], (Explanation.SPLIT, split, False), tries[1], (Explanation.SPLIT, split, True)]
+    for explanation, prediction, with_cpu in tries:
         if all(figure.fits for figure in compared(facts, prediction, band, with_cpu)):
-            as_predicted = Explanation.CPU if with_cpu else Explanation.PREDICTION
-            return as_predicted if prediction == predicted else Explanation.SPLIT
+            return explanation
     return reason_of(facts, estimate)
 
 
@@ -183,7 +181,7 @@ def slots_of_log(facts: Facts) -> OtherSlots | None:
     """Where the log shows other slots than the prediction has; None: no such thing.
 
     The log counts the requests in a handler. A limit inside of it does not show there, so that more requests than slots
-    are no contradiction where the slots were stated, or are those of a pool.
+    are no contradiction where the slots were stated, or belong to a pool.
     """
     plan, inside = facts.plan, facts.inside or Inside(None, "", False, ())
     each, predicted = plan.server_slots or math.inf, plan.slots_per_worker
@@ -239,14 +237,16 @@ def limits_of(
     found += [one for one in (slots, limit_of_cpu(facts, explained), limit_of_client(facts)) if one]
     if not any(one.is_full for one in found):
         found.append(Ranked(offered(facts), True))
-    # A backlog shows in the tail, whatever else is busy; and a request that waits for a CPU holds a slot meanwhile.
-    first = [Resource.BACKLOG, Resource.CLIENT, *([Resource.CPU] if cpu_busy(facts) >= 0.8 else [])]
+    return tuple(one.limit for one in sorted(found, key=lambda one: place_of(one, cpu_busy(facts))))
 
-    def rank(one: Ranked) -> tuple[bool, int, float]:
-        place = first.index(one.limit.resource) if one.limit.resource in first else len(first)
-        return not one.is_full, place if one.is_full else 0, -one.limit.busy
 
-    return tuple(one.limit for one in sorted(found, key=rank))
+def place_of(one: Ranked, busy: float) -> tuple[bool, int, float]:
+    """To sort by. busy: the CPUs of the server.
+
+    A backlog shows in the tail, whatever else is busy; and a request that waits for a CPU holds a slot meanwhile.
+    """
+    first = {Resource.BACKLOG: 0, Resource.CLIENT: 1} | ({Resource.CPU: 2} if busy >= 0.8 else {})
+    return not one.is_full, first.get(one.limit.resource, 3) if one.is_full else 0, -one.limit.busy
 
 
 def limit_of_answers(facts: Facts, estimate: Estimate) -> Ranked | None:

@@ -11,21 +11,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine.loads import Ramp
-from engine.targets import SEEDED_BOOKS, WORKLOADS
+from engine.targets import SEEDED_BOOKS
 from suites.common import (
     BLUE,
     PALE,
+    PINNED,
     RED,
     RPS,
-    Document,
     Drawing,
-    Json,
-    Picture,
     Ratio,
-    Repeats,
     Suite,
+    SweepDocument,
     Variant,
-    can_pin,
     legend,
     look_up,
     mark,
@@ -50,38 +47,35 @@ class Row(NamedTuple):
     published: tuple[float, ...] = ()
 
 
-FLASK, FASTAPI = "flask-books", "fastapi-books"
+FLASK_BOOKS, FASTAPI_BOOKS = "flask-books", "fastapi-books"
 POSTED = (
-    Row("read, Flask", "read", FLASK, published=(1476, 276, 789)),
-    Row("read, FastAPI", "read", FASTAPI, published=(1692, 165, 938)),
-    Row("mixed, Flask", "mixed", FLASK, published=(1326, 232, 422)),
-    Row("mixed, FastAPI", "mixed", FASTAPI, published=(1413, 171, 593)),
-    Row("fanout, Flask", "fanout", FLASK, "", "4 workers x 4 threads, pool 4*", (265, 905, 2615)),
-    Row("fanout, FastAPI", "fanout", FASTAPI, "", "4 workers, pool 15*", (992, 226, 733)),
+    Row("read, Flask", "read", FLASK_BOOKS, published=(1476, 276, 789)),
+    Row("read, FastAPI", "read", FASTAPI_BOOKS, published=(1692, 165, 938)),
+    Row("mixed, Flask", "mixed", FLASK_BOOKS, published=(1326, 232, 422)),
+    Row("mixed, FastAPI", "mixed", FASTAPI_BOOKS, published=(1413, 171, 593)),
+    Row("fanout, Flask", "fanout", FLASK_BOOKS, "", "4 workers x 4 threads, pool 4*", (265, 905, 2615)),
+    Row("fanout, FastAPI", "fanout", FASTAPI_BOOKS, "", "4 workers, pool 15*", (992, 226, 733)),
 )
 FAN_OUT = (  # the same again with other slots
     *POSTED[4:],
-    Row("fanout, FastAPI with 16", "fanout", FASTAPI, "--pool-size 4", "4 workers, pool 4"),
-    Row("fanout, Flask with 60", "fanout", FLASK, "--workers 4 --threads 15 --pool-size 15",
+    Row("fanout, FastAPI with 16", "fanout", FASTAPI_BOOKS, "--pool-size 4", "4 workers, pool 4"),
+    Row("fanout, Flask with 60", "fanout", FLASK_BOOKS, "--workers 4 --threads 15 --pool-size 15",
         "4 workers x 15 threads, pool 15"),
-    Row("fanout, Flask, one process", "fanout", FLASK, "--workers 1 --threads 60 --pool-size 60",
+    Row("fanout, Flask, one process", "fanout", FLASK_BOOKS, "--workers 1 --threads 60 --pool-size 60",
         "1 worker x 60 threads, pool 60"),
-    Row("fanout, FastAPI, one process", "fanout", FASTAPI, "--workers 1 --pool-size 60", "1 worker, pool 60"),
+    Row("fanout, FastAPI, one process", "fanout", FASTAPI_BOOKS, "--workers 1 --pool-size 60", "1 worker, pool 60"),
 )  # fmt: skip
-ROWS = {row.name: row for row in (*POSTED, *FAN_OUT)}
-AS_PUBLISHED = ("fanout, FastAPI", "fanout, Flask")
-RATIOS = {
-    AS_PUBLISHED: "60 slots to 16, as published: 3.74",
+FAN_OUT_RATIOS = {
+    ("fanout, FastAPI", "fanout, Flask"): "60 slots to 16, as published: 3.74",
     ("fanout, FastAPI with 16", "fanout, Flask"): "16 slots each",
     ("fanout, FastAPI", "fanout, Flask with 60"): "60 slots each",
     ("fanout, FastAPI, one process", "fanout, Flask, one process"): "60 slots each, in one process",
 }
 # Postgres and the client share one CPU, the app has the other: the same budget for both frameworks.
-PINNED = "--server-cpus 0 --client-cpus 1" if can_pin() else ""
 VARIANTS = tuple(
     Variant(row.name, f"--target {row.target} {row.settings} --workload {row.workload} --scale {{t}} --warmup 200"
             f" {PINNED}", row.workload)
-    for row in ROWS.values()
+    for row in dict.fromkeys((*POSTED, *FAN_OUT))
 )  # fmt: skip
 
 
@@ -95,7 +89,7 @@ def ramp_rps(stages: Sequence[tuple[float, int]], slots: float, wait_s: float) -
     return statistics.fmean(min(ramp.limits((step + 0.5) * step_s)[1], slots) for step in range(10_000)) / wait_s
 
 
-def slots_of(document: Document, name: str) -> tuple[int, float, float]:
+def slots_of(document: SweepDocument, name: str) -> tuple[int, float, float]:
     """Slots, wait in seconds, and the answers/s that these allow over the whole ramp."""
     plan = next(iter(document.runs_of(name).values()))["plan"]
     slots, wait_s = plan["slots"], plan["wait_s"]
@@ -105,25 +99,23 @@ def slots_of(document: Document, name: str) -> tuple[int, float, float]:
 # ---------------------------------------------------------------- tables
 
 
-def figures_of(document: Document, row: Row, place: str) -> list[Repeats]:
-    """Requests/s, p50 and p95 in ms: of a run, or of a stage of its ramp."""
-    path = f"measured.{place}"
-    p50_s, p95_s = (document.figure(row.name, f"{path}latency_s.{key}") for key in ("median", "p95"))
-    return [document.figure(row.name, f"{path}throughput_rps"), p50_s.in_ms(), p95_s.in_ms()]
+def workload_row(document: SweepDocument, row: Row) -> list[object]:
+    measured = (document.figure(row.name, f"measured.latency_s.{key}").in_ms() for key in ("median", "p95"))
+    return [row.name, *row.published, document.figure(row.name, RPS), *measured]
 
 
-def slots_row(document: Document, row: Row) -> list[object]:
+def slots_row(document: SweepDocument, row: Row) -> list[object]:
     slots, wait_s, predicted_rps = slots_of(document, row.name)
     last = document.figure(row.name, "measured.levels.3.throughput_rps")
     return [row.name, row.fan_out, slots, predicted_rps, document.figure(row.name, RPS), slots / wait_s, last]
 
 
-def ratio(document: Document, a: str, b: str) -> tuple[float, Ratio]:
+def fan_out_ratio(document: SweepDocument, a: str, b: str) -> tuple[float, Ratio]:
     """Of the slots, and of the measured requests/s."""
     return slots_of(document, a)[0] / slots_of(document, b)[0], document.figure(a, RPS) / document.figure(b, RPS)
 
 
-def counted(document: Document) -> str:
+def counted(document: SweepDocument) -> str:
     """What Postgres counted in all runs, beside what was sent."""
     runs = [entry["run"] for entry in document.runs]
 
@@ -138,34 +130,31 @@ def counted(document: Document) -> str:
     )
 
 
-def tables(document: Document) -> str:
+def tables(document: SweepDocument) -> str:
     done = [row for row in FAN_OUT if document.runs_of(row.name)]
-    known = [pair for pair in RATIOS if {*pair} <= {row.name for row in done}]
-    where = "The app on CPU 0; Postgres and the client on CPU 1: the same budget for both." if PINNED else "Not pinned."
+    known = [pair for pair in FAN_OUT_RATIOS if {*pair} <= {row.name for row in done}]
+    pinned = "The app on CPU 0; Postgres and the client on CPU 1: the same budget for both."
+    where = pinned if document.machine["cpus"] > 1 else "Nothing was pinned to a CPU."
     return "\n\n".join([
         f"{where} Requests/s are of whole ramps, answers (2xx) only; kept connections, after a warm-up.",
         table(["workload", "published requests/s", "p50 ms", "p95 ms", "measured requests/s", "p50 ms", "p95 ms"],
-              [[row.name, *row.published, *figures_of(document, row, "")] for row in POSTED]),
+              [workload_row(document, row) for row in POSTED]),
         "What the ratio of the fan-out is: a request waits 50 ms in Postgres, so throughput is slots / 50 ms. *Ramp*:"
         " predicted as min(users, slots) / t at each moment. *Last stage*: at 500 users, where all slots are full."
         " With a *: as published.",
         table(["fan-out", "setting", "slots", "ramp, predicted", "measured", "S / t", "last stage, measured"],
               [slots_row(document, row) for row in done]),
         table(["ratio of requests/s", "", "of the slots", "measured"],
-              [[f"{a} : {b}", RATIOS[a, b], *ratio(document, a, b)] for a, b in known]),
-        "Percentiles of a ramp pool all its levels; here they are apart:",
-        table(["workload", "to users", "requests/s", "p50 ms", "p95 ms"],
-              [[row.name, users, *figures_of(document, row, f"levels.{place}.")] for row in POSTED
-               for place, (_, users) in enumerate(WORKLOADS[row.workload].stages)]),
+              [[f"{a} : {b}", FAN_OUT_RATIOS[a, b], *fan_out_ratio(document, a, b)] for a, b in known]),
         counted(document),
     ])  # fmt: skip
 
 
-def headline(document: Document) -> list[str]:
+def headline(document: SweepDocument) -> list[str]:
     """What the ratio of the fan-out is: published, of the slots, measured; and with equal slots."""
     if not all(document.runs_of(row.name) for row in FAN_OUT):
         return []
-    (of_slots, measured), (_, of_16), (_, of_60), _ = (ratio(document, *pair) for pair in RATIOS)
+    (of_slots, measured), (_, of_16), (_, of_60), _ = (fan_out_ratio(document, *pair) for pair in FAN_OUT_RATIOS)
     return [
         "The fan-out, FastAPI against Flask: published 3.74 times the requests/s; their slots, 60 to 16, are"
         f" {short(of_slots)} to 1; measured {measured.typical}.",
@@ -176,17 +165,17 @@ def headline(document: Document) -> list[str]:
 # ---------------------------------------------------------------- pictures
 
 
-def slots_picture(document: Document, drawing: Drawing) -> None:
+def slots_picture(document: SweepDocument, drawing: Drawing) -> None:
     """The fan-out with other slots: measured as bars, what the slots allow over the whole ramp as a line."""
     panel = drawing.subplots()
     rows = [row for row in FAN_OUT[::-1] if document.runs_of(row.name)]
     for y, row in enumerate(rows):
         rps, (*_, predicted_rps) = document.figure(row.name, RPS), slots_of(document, row.name)
-        colour, hatch = (PALE, "///") if row.target == FLASK else (BLUE, "")
-        panel.barh(y, statistics.median(rps.values()), color=colour, hatch=hatch, height=0.6)
+        is_flask = row.target == FLASK_BOOKS
+        panel.barh(y, statistics.median(rps.values()), color=PALE if is_flask else BLUE, label=row.target)
         mark(panel, rps, y, color="black")
-        panel.plot([predicted_rps] * 2, [y - 0.42, y + 0.42], color=RED, linewidth=2.5, label="predicted from the slots")
-    name_rows(panel, [f"{'Flask' if row.target == FLASK else 'FastAPI'}, {row.fan_out}" for row in rows])
+        panel.plot([predicted_rps] * 2, [y - 0.42, y + 0.42], color=RED, linewidth=2, label="predicted from the slots")
+    name_rows(panel, [row.fan_out for row in rows])
     panel.set_xlabel("answers/s over the whole ramp; * as published")
     legend(panel)
 
@@ -200,5 +189,5 @@ SUITE = Suite(
     quick={"t": "0.02"},
     tables=tables,
     headline=headline,
-    pictures=(Picture("slots", 3.2, slots_picture),),
+    pictures=(("slots", 3.2, slots_picture),),
 )

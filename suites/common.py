@@ -12,9 +12,11 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from engine.machine import allowed_cpus
 
 Json = dict[str, Any]
 Drawing = Any  # matplotlib.figure.Figure, of a package that need not be there; so are its panels and axes
@@ -24,11 +26,11 @@ Cell = tuple[str, int, int]  # variant, concurrency, repeat: one run
 
 RPS, TIME_S, P99_S = "measured.throughput_rps", "measured.measured_s", "measured.latency_s.p99"
 
-TOLERANCE, TOLERANCE_S = 0.05, 0.1  # a time fits its prediction within 5 % + 100 ms
+FITS_WITHIN, FITS_WITHIN_S = 0.05, 0.1  # a time fits its prediction within 5 % + 100 ms
 
 
 def fits(measured_s: float, predicted_s: float) -> bool:
-    return abs(measured_s - predicted_s) <= predicted_s * TOLERANCE + TOLERANCE_S
+    return abs(measured_s - predicted_s) <= predicted_s * FITS_WITHIN + FITS_WITHIN_S
 
 
 def look_up(run: Any, path: str) -> Any:
@@ -107,7 +109,7 @@ class Ratio(Repeats):
     overlaps = False
 
     def __str__(self) -> str:
-        is_same = all(abs(ratio - 1) <= TOLERANCE for ratio in self.values())
+        is_same = all(abs(ratio - 1) <= FITS_WITHIN for ratio in self.values())
         return super().__str__() + self.overlaps * (", the same" if is_same else ", too noisy to tell")
 
 
@@ -123,7 +125,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 @dataclass
-class Document:
+class SweepDocument:
     """What the JSON file of a sweep holds."""
 
     suite: str
@@ -136,9 +138,8 @@ class Document:
     values: dict[str, str]  # what {n}, {t} and others in the variants stand for
     order: list[Cell]
     predictions: dict[str, float | None]  # made before anything is run: seconds of each variant; None: not known
-    runs: list[Json] = field(default_factory=list)  # in the order in which they ended: variant, concurrency, repeat,
-    # wall_s (with the start and the stop of the server), run (as bench.py has it; of another program what that reports)
-    asked: Any = None  # what the suite is made of, where you say it: own.Asked
+    runs: list[Json]  # in the order in which they ended: variant, concurrency, repeat, and run (as bench.py has it)
+    asked: Any  # what the suite is made of, where you say it: the file of own.py
 
     def runs_of(self, variant: str, concurrency: int = 0) -> dict[int, Json]:
         """By their repeats."""
@@ -146,8 +147,8 @@ class Document:
                 if (one["variant"], one["concurrency"]) == (variant, concurrency)}  # fmt: skip
 
     def figure(self, variant: str, path: str, concurrency: int = 0) -> Repeats:
-        found = {repeat: look_up(run, path) for repeat, run in self.runs_of(variant, concurrency).items()}
-        return Repeats({repeat: value for repeat, value in found.items() if value is not None})
+        found = ((repeat, look_up(run, path)) for repeat, run in self.runs_of(variant, concurrency).items())
+        return Repeats((repeat, value) for repeat, value in found if value is not None)
 
     def median_run(self, variant: str) -> Json | None:
         """The run whose time is the median of the repeats (of an even number, the lower)."""
@@ -165,19 +166,17 @@ class Variant(NamedTuple):
     arguments: str  # of bench.py; {n} {c} {t} and other values are filled in
     group: str = ""  # variants of one group are compared, so they run next to each other
     concurrency: tuple[int, ...] = (0,)  # 0: as the arguments say
-    env: tuple[tuple[str, str], ...] = ()  # what the app reads and bench.py has no option for: then nothing is predicted
+    env: tuple[
+        tuple[str, str], ...
+    ] = ()  # what the app reads and bench.py has no option for: then nothing is predicted
     may_fail: bool = False  # failed requests are foretold
     program: str = ""  # what runs instead of bench.py
 
 
-class Picture(NamedTuple):
-    name: str
-    height_in: float
-    draw: Callable[[Document, Drawing], None]
+Picture = tuple[str, float, Callable[[SweepDocument, Drawing], None]]  # name, height in inches, and how to draw it
 
 
-@dataclass(frozen=True)
-class Suite:
+class Suite(NamedTuple):
     """A post or a question."""
 
     title: str
@@ -186,18 +185,19 @@ class Suite:
     variants: tuple[Variant, ...]
     full: dict[str, str]  # what {n}, {t} and others stand for
     quick: dict[str, str]
-    tables: Callable[[Document], str]
-    headline: Callable[[Document], list[str]] = lambda _: []  # the findings: a sentence or two, with figures of tables
+    tables: Callable[[SweepDocument], str]
+    headline: Callable[[SweepDocument], list[str]] = (
+        lambda _: []
+    )  # the findings: a sentence or two, with figures of tables
     pictures: tuple[Picture, ...] = ()
     repeats: int = 3
     programs: Callable[[], dict[str, str]] = dict  # the versions of those that are installed
-    run_program: Callable[[Document, Variant, int, Path], Json] | None = None  # at a concurrency, in a folder
+    run_program: Callable[[SweepDocument, Variant, int, Path], Json] | None = None  # at a concurrency, in a folder
 
 
-def can_pin() -> bool:
-    """Whether the server can have CPU 0 and the client CPU 1, each for itself."""
-    return hasattr(os, "sched_getaffinity") and {0, 1} <= os.sched_getaffinity(0)
-
+# Whether the server can have CPU 0 and the client CPU 1, each for itself.
+CAN_PIN = allowed_cpus() >= {0, 1} and hasattr(os, "sched_setaffinity")
+PINNED = "--server-cpus 0 --client-cpus 1" if CAN_PIN else ""
 
 # ---------------------------------------------------------------- pictures
 
@@ -206,10 +206,9 @@ PALE = "#c6dcec"
 
 
 def label_log(axis: Any) -> None:
-    """A log scale with plain numbers at 1, 2 and 5 of each decade in view; at 1 alone if it shows many decades."""
+    """A log scale with plain numbers at 1, 2 and 5 of each decade."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    low, high = axis.get_view_interval()
-    axis.get_major_locator().set_params(subs=(1, 2, 5) if high < 200 * low else (1,))
+    axis.get_major_locator().set_params(subs=(1, 2, 5))
     axis.set_major_formatter("{x:g}")
     axis.set_ticks([], minor=True)
 
@@ -225,12 +224,11 @@ def mark(panel: Any, figure: Repeats, y: float, **look: Any) -> None:
 def name_rows(panel: Any, names: Sequence[str]) -> None:
     """A name at the left of each row, from below."""
     panel.set_yticks(range(len(names)), names)
-    panel.set_ylim(-0.7, len(names) - 0.4)
     panel.grid(axis="y", visible=False)
 
 
-def legend(panel: Any, where: str = "outside upper center", columns: int = 3) -> None:
+def legend(panel: Any) -> None:
     """Each label once."""
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     if handles:
-        panel.figure.legend(handles.values(), handles.keys(), loc=where, ncols=columns)
+        panel.figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)

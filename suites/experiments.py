@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from suites import ab, io
-from suites.common import P99_S, TIME_S, Document, Json, Variant, fits, look_up
+from suites.common import P99_S, TIME_S, Json, SweepDocument, Variant, fits, look_up
 
 # ---------------------------------------------------------------- how a repeat is judged
 
@@ -23,17 +23,11 @@ class Expects(Enum):
     RATIO = "the second takes as much less as its slots and CPUs say, within 15 %"
     TAIL = "the listen queue overflows only before, and the p99 falls to less than half"
 
-    @property
-    def figure(self) -> str:
-        """What must move."""
-        return {Expects.FIRST: FIRST_S, Expects.TAIL: P99_S}.get(self, TIME_S)
-
-    def agrees(self, before: Json, after: Json) -> bool:
-        """Whether a repeat went as predicted."""
-        fitting = [fits(run["measured"]["measured_s"], run["prediction"]["makespan_s"] or 0.0) for run in (before, after)]
-        (was, due), (now, now_due) = (
-            (look_up(run, self.figure), run["prediction"]["makespan_s"]) for run in (before, after)
-        )
+    def agrees(self, before: Json, after: Json, figure: str) -> Any:
+        """Whether a repeat went as predicted, by the figure that must move."""
+        due, now_due = (run["prediction"]["makespan_s"] or 0.0 for run in (before, after))
+        fitting = [fits(look_up(before, TIME_S), due), fits(look_up(after, TIME_S), now_due)]
+        was, now = (look_up(run, figure) for run in (before, after))
         if self is Expects.SPLIT:
             return fitting == [False, True] and fits(was, before["split_prediction"]["makespan_s"])
         if self is Expects.FIRST:
@@ -60,6 +54,7 @@ class Experiment(NamedTuple):
     predicts: str  # {before} and {after}: what the slots give with an even split, in seconds; {t}: one wait
     expects: Expects
     explains: str
+    figure: str = TIME_S  # that must move
     group: str = ""  # of experiments that share a variant
 
 
@@ -96,6 +91,7 @@ EXPERIMENTS = (
         "overflows of the listen queue -> none, and the p99 less than half",
         Expects.TAIL,
         "the tail is TCP asking again after about 1, 3 and 7 s because the listen queue was full",
+        P99_S,
     ),
     Experiment(
         "workers",
@@ -147,6 +143,7 @@ EXPERIMENTS = (
         Expects.FIRST,
         "a typed `def` handler takes one of 40 threads twice, in one first-come queue: no request is answered before"
         " all have run, and the first of 120 waits as long as the last",
+        FIRST_S,
     ),
     Experiment(
         "threads beyond the knee",
@@ -157,7 +154,7 @@ EXPERIMENTS = (
         "{before:.3g} s -> {after:.3g} s, no change",
         Expects.RATIO,
         "one process computes on one CPU, and 11 threads of 50 + 5 ms fill it: 11 x 5 ms = 55 ms",
-        "knee",
+        group="knee",
     ),
     Experiment(
         "processes beyond the knee",
@@ -168,7 +165,7 @@ EXPERIMENTS = (
         "{before:.3g} s -> {after:.3g} s, as two processes compute on two CPUs",
         Expects.RATIO,
         "beyond the knee only another CPU serves more, and only another process uses it",
-        "knee",
+        group="knee",
     ),
 )
 VARIANTS: dict[str, Variant] = {}  # by their arguments: what two experiments share is run once
@@ -182,6 +179,6 @@ def names_of(experiment: Experiment) -> tuple[str, str]:
     return VARIANTS[experiment.before].name, VARIANTS[experiment.after].name
 
 
-def prediction_of(document: Document, experiment: Experiment) -> str:
+def predicted_of(document: SweepDocument, experiment: Experiment) -> str:
     before_s, after_s = (document.predictions.get(name) or 0.0 for name in names_of(experiment))
     return experiment.predicts.format(before=before_s, after=after_s, t=float(document.values["t"]))

@@ -10,22 +10,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from engine.model import rounds
 from engine.targets import ANYIO_THREADS
-from engine.words import plural
 from suites.common import (
     BLUE,
     GREEN,
     ORANGE,
     RED,
     RPS,
-    Document,
     Drawing,
     Json,
-    Picture,
     Ratio,
     Repeats,
     Suite,
+    SweepDocument,
     Variant,
     fits,
     label_log,
@@ -40,18 +37,18 @@ from suites.common import (
 
 POST = '"Flask Sync vs. Async" (belinhacbr, 2024)'
 PATHS = "/io", "/async-io", "/async-io-multi"
-TARGETS = {"Flask": "flask-gunicorn", "FastAPI": "fastapi-uvicorn-workers"}
+FRAMEWORKS = {"Flask": "flask-gunicorn", "FastAPI": "fastapi-uvicorn-workers"}
 PUBLISHED_RPS = {
     "Flask /io": 4.0, "Flask /async-io": 4.0, "Flask /async-io-multi": 8.3,
     "FastAPI /io": 48.3, "FastAPI /async-io": 93.5, "FastAPI /async-io-multi": 175.4,
 }  # fmt: skip
 VARIANTS = tuple(
     Variant(f"{framework} {path}", f"--target {target} --path {path} -n {{n}} --task-time {{t}} --warmup 8")
-    for framework, target in TARGETS.items()
+    for framework, target in FRAMEWORKS.items()
     for path in PATHS
 )
 ASYNC_TO_DEF = ("FastAPI /async-io", "FastAPI /io")
-RATIOS = {  # of requests/s; what the post says of it
+IO_RATIOS = {  # of requests/s; what the post says of it
     ("Flask /async-io", "Flask /io"): "no gain",
     ("Flask /async-io-multi", "Flask /io"): "twice",
     ASYNC_TO_DEF: "almost twice",
@@ -61,7 +58,7 @@ RATIOS = {  # of requests/s; what the post says of it
 # ---------------------------------------------------------------- tables
 
 
-def rates(document: Document, variant: str) -> tuple[Repeats, Repeats, Repeats]:
+def rates(document: SweepDocument, variant: str) -> tuple[Repeats, Repeats, Repeats]:
     """Requests/s: predicted with an even split, predicted given the shares of the workers, measured."""
     answers = document.figure(variant, "measured.sent")
     even, by_split = (
@@ -70,7 +67,7 @@ def rates(document: Document, variant: str) -> tuple[Repeats, Repeats, Repeats]:
     return even, by_split, document.figure(variant, RPS)
 
 
-def endpoint_row(document: Document, variant: str) -> list[object]:
+def endpoint_row(document: SweepDocument, variant: str) -> list[object]:
     good = [
         not run["measured"]["failed"] and fits(run["measured"]["measured_s"], run["split_prediction"]["makespan_s"])
         for run in document.runs_of(variant).values()
@@ -78,15 +75,14 @@ def endpoint_row(document: Document, variant: str) -> list[object]:
     return [variant, PUBLISHED_RPS[variant], *rates(document, variant), f"{sum(good)} of {len(good)}"]
 
 
-def ratios(document: Document, a: str, b: str) -> tuple[Repeats, Repeats, Ratio]:
+def ratios(document: SweepDocument, a: str, b: str) -> tuple[Repeats, Repeats, Ratio]:
     """As rates()."""
     even, by_split, measured = (x / y for x, y in zip(rates(document, a), rates(document, b), strict=True))
     return Repeats(even), Repeats(by_split), measured
 
 
-def tables(document: Document) -> str:
-    threaded = document.runs_of("FastAPI /io")
-    above = sum(shares_of(run)[:1] > [ANYIO_THREADS] for run in threaded.values())
+def tables(document: SweepDocument) -> str:
+    deals = [shares_of(run) for run in document.runs_of("FastAPI /io").values()]
     return "\n\n".join([
         "Requests/s of 100 at once, until the last answer. *Even*: predicted if each worker takes the same share."
         " *Split*: predicted from the shares that the workers took. *Fits*: runs within 5 % + 100 ms of that.",
@@ -94,30 +90,29 @@ def tables(document: Document) -> str:
               [endpoint_row(document, variant) for variant in PUBLISHED_RPS]),
         table(["ratio of requests/s", "published", "even", "split", "measured"],
               [[f"{a} : {b}", f"{short(PUBLISHED_RPS[a] / PUBLISHED_RPS[b])} ({says})", *ratios(document, a, b)]
-               for (a, b), says in RATIOS.items()]),
+               for (a, b), says in IO_RATIOS.items()]),
         f"FastAPI `/io` has {4 * ANYIO_THREADS} threads in its 4 workers, enough for 100 requests. But the kernel deals"
         f" the burst out unevenly, and in a worker with more than {ANYIO_THREADS} requests some wait for a second"
-        f" round. That happened in {above} of {plural(len(threaded), 'repeat')}.",
-        table(["repeat", "FastAPI `/io`: requests of each worker", "rounds", "measured, s"],
-              [[repeat, plus(shares_of(run)), rounds(max(shares_of(run), default=0), ANYIO_THREADS),
-                run["measured"]["measured_s"]] for repeat, run in threaded.items()]),
+        f" round. The workers took, in each repeat: {'; '.join(map(plus, deals))}.",
     ])  # fmt: skip
 
 
-def headline(document: Document) -> list[str]:
+def headline(document: SweepDocument) -> list[str]:
     """FastAPI's `async def` against its `def`: as published, as measured, and the split that makes the ratio."""
     even, by_split, measured = ratios(document, *ASYNC_TO_DEF)
-    run = document.median_run("FastAPI /io")
-    if not run or not measured or not shares_of(run):
-        return []
     a, b = (PUBLISHED_RPS[variant] for variant in ASYNC_TO_DEF)
-    return [
+    text = [
         f"FastAPI's `async def` against its `def`: published {short(a / b)} times the requests/s, measured"
-        f" {measured.typical}.",
-        f"The cause is not `async`. The kernel gave the 4 workers {plus(shares_of(run))} requests. A worker has"
-        f" {ANYIO_THREADS} threads, so the requests beyond them waited for a second round: that makes"
-        f" {by_split.typical}. With an even split the ratio would be {even.typical}.",
+        f" {measured.typical}."
     ]
+    run = document.median_run("FastAPI /io")
+    if run and max(shares_of(run)) > ANYIO_THREADS:
+        text.append(
+            f"The cause is not `async`. The kernel gave the 4 workers {plus(shares_of(run))} requests. A worker has"
+            f" {ANYIO_THREADS} threads, so the requests beyond them waited for a second round: that makes"
+            f" {by_split.typical}. With an even split the ratio would be {even.typical}."
+        )
+    return text
 
 
 # ---------------------------------------------------------------- pictures
@@ -132,13 +127,13 @@ def burst_answers(shares: list[int], slots: float, wait_s: float) -> list[float]
     return sorted((n // slots + 1) * wait_s for share in shares for n in range(share))
 
 
-LOOKS = ("o", BLUE), ("x", RED), ("s", GREEN), ("^", ORANGE)
+BURST_LOOKS = ("o", BLUE), ("x", RED), ("s", GREEN), ("^", ORANGE)
 
 
 def draw_burst(panel: Any, run: Json, name: str, place: int) -> None:
     """A burst: predicted as a thin line, measured on it; of several in one panel each has its place."""
     plan, shares, answered_s = run["plan"], shares_of(run), run["answered_s"]
-    numbers, (marker, colour) = range(1, len(answered_s) + 1), LOOKS[place % 4]
+    numbers, (marker, colour) = range(1, len(answered_s) + 1), BURST_LOOKS[place % 4]
     panel.plot(numbers[place::3], answered_s[place::3], marker, color=colour, fillstyle="none", label=name)
     if not plan["slots_known"] or not plan["wait_s"]:
         return
@@ -152,10 +147,10 @@ def draw_burst(panel: Any, run: Json, name: str, place: int) -> None:
                        arrowprops={"arrowstyle": "->"})  # fmt: skip
 
 
-def staircase(document: Document, drawing: Drawing) -> None:
+def staircase(document: SweepDocument, drawing: Drawing) -> None:
     """Response time of request n of a burst: predicted as a thin line, measured on it."""
     panels = drawing.subplots(1, 2, sharey=True)
-    for panel, framework in zip(panels, TARGETS, strict=True):
+    for panel, framework in zip(panels, FRAMEWORKS, strict=True):
         for place, path in enumerate(PATHS):
             if run := document.median_run(f"{framework} {path}"):
                 draw_burst(panel, run, path, place)
@@ -163,26 +158,23 @@ def staircase(document: Document, drawing: Drawing) -> None:
         panel.set_xlabel("request n of the burst, in the order of answers")
     label_log(panels[0].yaxis)
     panels[0].set_ylabel("response time, s (log scale)")
-    legend(panels[1], "outside lower center", 5)
+    legend(panels[1])
 
 
-def split(document: Document, drawing: Drawing) -> None:
+def split(document: SweepDocument, drawing: Drawing) -> None:
     """Why FastAPI /io needs a second round: how many requests each worker took, and the line of 40 threads."""
     panel, limit, runs = drawing.subplots(), ANYIO_THREADS, document.runs_of("FastAPI /io")
     for group, run in enumerate(runs.values()):
         shares = shares_of(run)
         places = range(5 * group, 5 * group + len(shares))
-        panel.bar(places, [min(share, limit) for share in shares], color=BLUE, label="first round")
-        waiting = panel.bar(places, [max(0, share - limit) for share in shares], bottom=limit, color=ORANGE,
-                            hatch="////", label="has to wait for a thread")  # fmt: skip
-        panel.bar_label(waiting, shares)
-    panel.axhline(limit, color="black", linestyle="--", linewidth=1)
-    panel.text(5 * len(runs) - 1, limit + 1, f"{limit} threads")
-    panel.set_xticks([5 * group + 1.5 for group in range(len(runs))],
-                     [f"repeat {repeat}\n{run['measured']['measured_s']:.2f} s" for repeat, run in runs.items()])  # fmt: skip
-    panel.grid(axis="x", visible=False)
-    panel.set(xlim=(-1, 5 * len(runs) + 1), ylabel="requests that a worker took",
-              xlabel="each bar a worker; below: time until the last of the 100 answers")  # fmt: skip
+        served, waiting = ([min(share, limit) for share in shares], [max(0, share - limit) for share in shares])
+        panel.bar(places, served, color=BLUE, label="first round")
+        bars = panel.bar(places, waiting, bottom=served, color=ORANGE, hatch="//", label="has to wait for a thread")
+        panel.bar_label(bars, shares)
+    panel.axhline(limit, color="black", linestyle="--", label=f"{limit} threads")
+    names = [f"repeat {repeat}\n{run['measured']['measured_s']:.2f} s" for repeat, run in runs.items()]
+    panel.set_xticks([5 * group + 1.5 for group in range(len(names))], names)
+    panel.set(xlabel="each bar a worker; below: time until the last of the 100 answers", ylabel="requests of a worker")
     legend(panel)
 
 
@@ -195,5 +187,5 @@ SUITE = Suite(
     quick={"n": "100", "t": "0.2"},
     tables=tables,
     headline=headline,
-    pictures=(Picture("staircase", 4.0, staircase), Picture("split", 3.4, split)),
+    pictures=(("staircase", 4.0, staircase), ("split", 3.4, split)),
 )

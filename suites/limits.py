@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from engine.targets import ANYIO_THREADS
-from suites.common import TIME_S, Document, Json, Suite, Variant, fits, look_up, plus, shares_of, table
+from suites.common import TIME_S, Json, Suite, SweepDocument, Variant, fits, look_up, table
 
 # ---------------------------------------------------------------- cases
 
@@ -31,10 +31,10 @@ class Case(NamedTuple):
     due_t: float = 0.0
     stalls: bool = False
 
-    def due_s(self, document: Document) -> float | None:
+    def due_s(self, document: SweepDocument) -> float | None:
         return self.due_t * float(document.values["t"]) or document.predictions.get(self.name)
 
-    def as_predicted(self, document: Document, run: Json) -> bool:
+    def as_predicted(self, document: SweepDocument, run: Json) -> Any:
         """A stall lasts the pool's time-out, and then only that fails requests. All else takes as long as predicted,
         or is explained by the split or by CPU time; where nothing is predicted it ends before that time-out."""
         measured, due_s, timeout_s = run["measured"], self.due_s(document), float(document.values["p"])
@@ -130,7 +130,7 @@ def seen(estimate: Json) -> str:
     return f"{text}: {suspects[0]['name']}?" if suspects else text
 
 
-def row(document: Document, case: Case) -> list[object]:
+def row(document: SweepDocument, case: Case) -> list[object]:
     runs = list(document.runs_of(case.name).values())
     good = [case.as_predicted(document, run) for run in runs]
     estimates = [look_up(run, "verdict.estimate") for run in runs]
@@ -141,15 +141,14 @@ def row(document: Document, case: Case) -> list[object]:
         "a stall" if case.stalls else case.due_s(document),
         document.figure(case.name, TIME_S),
         document.figure(case.name, "measured.failed"),
-        plus(shares_of(runs[0]) if runs else ()),
         f"{sum(good)} of {len(good)}",
         "; ".join(words),
         case.limit,
     ]
 
 
-def tables(document: Document) -> str:
-    header = ["run", "published", "predicted, s", "last answer, s", "failed", "shares", "as predicted",
+def tables(document: SweepDocument) -> str:
+    header = ["run", "published", "predicted, s", "last answer, s", "failed", "as predicted",
               "seen in the answers alone", "it is"]  # fmt: skip
     parts = [
         "*As predicted*: within 5 % + 100 ms, or explained by the split (the share that each worker took) or by CPU"
@@ -158,12 +157,10 @@ def tables(document: Document) -> str:
     for part, text in PARTS.items():
         rows = [row(document, case) for case in CASES if case.part == part]
         parts += [text.format(**document.values), table(header, rows)]
-    said = [look_up(run, "inside.server_said") for run in document.runs_of(B_55.name).values()]
-    parts += [f"What the server's log says of a stall: `{lines[-1]}`." for lines in said if lines]
     return "\n\n".join(parts)
 
 
-def headline(document: Document) -> list[str]:
+def headline(document: SweepDocument) -> list[str]:
     """The four findings, each with a figure of its table."""
     threads, executor = (document.figure(case.name, "verdict.estimate.slots").typical for case in (A_DEF, A_EXECUTOR))
     below, at, one, four, blocked = (document.figure(case.name, TIME_S) for case in (B_54, B_55, C_1, C_4, D_10))

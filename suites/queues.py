@@ -11,7 +11,7 @@ import functools
 import math
 import random
 import statistics
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.model import Service, poisson_schedule, predict
 from engine.stats import figures_of
@@ -21,10 +21,10 @@ from suites.common import (
     ORANGE,
     P99_S,
     PALE,
-    Document,
     Drawing,
     Json,
     Repeats,
+    SweepDocument,
     Variant,
     label_log,
     legend,
@@ -36,10 +36,10 @@ from suites.common import (
 
 # ---------------------------------------------------------------- arrangements
 
-SLOTS, WAIT_S, RATE, SEED = 16, 0.05, 256.0, 1  # 80 % of S / t
+SLOTS, HELD_S, RATE, SEED = 16, 0.05, 256.0, 1  # 80 % of S / t
 DEALS = 200  # simulated ways to deal the requests out at random
-LOAD = f"--path /io --rate {RATE:g} --arrivals poisson --seed {SEED} -n {{m}} --task-time {WAIT_S} --warmup 32"
-THREADS = "--target flask-gunicorn-threads"
+LOAD = f"--path /io --rate {RATE:g} --arrivals poisson --seed {SEED} -n {{m}} --task-time {HELD_S} --warmup 32"
+GUNICORN_THREADS = "--target flask-gunicorn-threads"
 TOLERANCE_OF_P99, TOLERANCE_OF_SPLIT = 0.15, 0.25  # of a figure that few requests decide
 P50_S, GIVEN_S = "measured.latency_s.median", "split_prediction.p99_s"
 
@@ -53,19 +53,19 @@ class Arrangement(NamedTuple):
 
 
 GTHREAD = "-k gthread --threads 1"  # of one thread gunicorn makes a sync worker, unless it is told otherwise
-ONE = Arrangement("1 x 16 threads", (16,), f"{THREADS} --workers 1 --threads 16")
-FOUR = Arrangement("4 x 4 threads", (4,) * 4, f"{THREADS} --workers 4 --threads 4")
+ONE = Arrangement("1 x 16 threads", (16,), f"{GUNICORN_THREADS} --workers 1 --threads 16")
+FOUR = Arrangement("4 x 4 threads", (4,) * 4, f"{GUNICORN_THREADS} --workers 4 --threads 4")
 FOUR_AS_ONE = Arrangement("4 x 4 threads, --worker-connections 4", (16,),
                           f"{FOUR.arguments} --server-args '--worker-connections 4'")  # fmt: skip
 ARRANGEMENTS = (
     Arrangement("16 sync workers", (16,), "--target flask-gunicorn --workers 16"),
     ONE,
-    Arrangement("2 x 8 threads", (8, 8), f"{THREADS} --workers 2 --threads 8"),
+    Arrangement("2 x 8 threads", (8, 8), f"{GUNICORN_THREADS} --workers 2 --threads 8"),
     FOUR,
-    Arrangement("16 x 1 threads", (1,) * 16, f"{THREADS} --workers 16 --server-args '{GTHREAD}'"),
+    Arrangement("16 x 1 threads", (1,) * 16, f"{GUNICORN_THREADS} --workers 16 --server-args '{GTHREAD}'"),
     FOUR_AS_ONE,
     Arrangement("16 x 1 threads, --worker-connections 1", (16,),
-                f"{THREADS} --workers 16 --server-args '{GTHREAD} --worker-connections 1'"),
+                f"{GUNICORN_THREADS} --workers 16 --server-args '{GTHREAD} --worker-connections 1'"),
 )  # fmt: skip
 VARIANTS = tuple(Variant(one.name, f"{LOAD} {one.arguments}", "queues") for one in ARRANGEMENTS)
 
@@ -74,8 +74,8 @@ VARIANTS = tuple(Variant(one.name, f"{LOAD} {one.arguments}", "queues") for one 
 
 @functools.cache
 def predicted(queues: tuple[int, ...], requests: int) -> Repeats:
-    """The p99 in seconds, by following each request of the very schedule that is sent. With several queues of many deals
-    at random: what leaves out 5 % of them on each side, and in between the median.
+    """The p99 in seconds, by following each request of the very schedule that is sent. With several queues, of many
+    deals at random: what leaves out 5 % of them on each side, and in between the median.
 
     >>> print(predicted((16,), 1500).in_ms())
     76.3
@@ -83,21 +83,17 @@ def predicted(queues: tuple[int, ...], requests: int) -> Repeats:
     due_s, p99_s = poisson_schedule(RATE, requests, math.inf, SEED), list[float]()
     for deal in range(DEALS if len(queues) > 1 else 1):
         dice = random.Random(deal)
-        forecast = predict(due_s, Service(queues), WAIT_S, [dice.randrange(len(queues)) for _ in due_s])
+        forecast = predict(due_s, Service(queues), HELD_S, [dice.randrange(len(queues)) for _ in due_s])
         p99_s.append(figures_of(forecast)["p99_s"] or max(forecast.answered_s))
     p99_s.sort()
     cut = len(p99_s) // 20
     return Repeats(enumerate((p99_s[cut], statistics.median(p99_s), p99_s[-1 - cut])))
 
 
-def due_s(document: Document, one: Arrangement) -> Repeats:
-    return predicted(one.queues, int(document.values["m"]))
-
-
 # ---------------------------------------------------------------- tables
 
 
-def as_predicted(run: Json, due_s: Repeats) -> bool:
+def as_predicted(run: Json, due_s: Repeats) -> Any:
     """One queue: p99 within 15 %. Several: no better than dealt at random, and within 25 % given the split."""
     p99_s, given_s, low_s = look_up(run, P99_S), look_up(run, GIVEN_S), due_s[0]
     if run["measured"]["failed"] or not p99_s:
@@ -107,12 +103,8 @@ def as_predicted(run: Json, due_s: Repeats) -> bool:
     return bool(given_s) and p99_s >= low_s and abs(p99_s / given_s - 1) <= TOLERANCE_OF_SPLIT
 
 
-def p99_ms(document: Document, one: Arrangement) -> Repeats:
-    return document.figure(one.name, P99_S).in_ms()
-
-
-def row(document: Document, one: Arrangement) -> list[object]:
-    due = due_s(document, one)
+def row(document: SweepDocument, one: Arrangement) -> list[object]:
+    due = predicted(one.queues, int(document.values["m"]))
     good = [as_predicted(run, due) for run in document.runs_of(one.name).values()]
     return [
         one.name,
@@ -120,27 +112,29 @@ def row(document: Document, one: Arrangement) -> list[object]:
         document.figure(one.name, P50_S).in_ms(),
         due.in_ms(),
         document.figure(one.name, GIVEN_S).in_ms() if len(one.queues) > 1 else "",
-        p99_ms(document, one),
+        document.figure(one.name, P99_S).in_ms(),
         f"{sum(good)} of {len(good)}",
     ]
 
 
-def tables(document: Document) -> str:
+def tables(document: SweepDocument) -> str:
     return (
-        f"**One queue or four.** {SLOTS} slots of {WAIT_S * 1000:g} ms, {RATE:g} requests/s that arrive at random"
-        f" (Poisson, seed {SEED}), {RATE * WAIT_S / SLOTS:.0%} of what they can serve; {document.values['m']} requests,"
+        f"**One queue or four.** {SLOTS} slots of {HELD_S * 1000:g} ms, {RATE:g} requests/s that arrive at random"
+        f" (Poisson, seed {SEED}), {RATE * HELD_S / SLOTS:.0%} of what they can serve; {document.values['m']} requests,"
         " a new connection each. *Predicted*: of one queue by following each request of that very schedule; of several"
         f" the median of {DEALS} deals at random, in brackets 90 % of them. *Given the split*: once more, given which"
         f" worker took which request. One queue's p99 is as predicted within {TOLERANCE_OF_P99:.0%}. The p99 of several"
-        f" is as predicted if it is no better than at random, and within {TOLERANCE_OF_SPLIT:.0%} given the split.\n\n"
+        f" is as predicted if it is no better than at random, and within {TOLERANCE_OF_SPLIT:.0%} given the split."
+        f" The p99 of four queues is {document.figure(FOUR.name, P99_S) / document.figure(ONE.name, P99_S)} times the"
+        " p99 of one.\n\n"
     ) + table(
         ["gunicorn", "queues", "p50 ms", "predicted p99 ms", "given the split", "measured p99 ms", "as predicted"],
         [row(document, one) for one in ARRANGEMENTS],
     )
 
 
-def headline(document: Document) -> list[str]:
-    one, four, as_one = (p99_ms(document, arrangement) for arrangement in (ONE, FOUR, FOUR_AS_ONE))
+def headline(document: SweepDocument) -> list[str]:
+    one, four, as_one = (document.figure(of.name, P99_S).in_ms() for of in (ONE, FOUR, FOUR_AS_ONE))
     return [
         f"The same {SLOTS} slots at the same load: p99 is {one.typical} ms with one queue (1 x 16 threads), {four} ms"
         f" with gunicorn's 4 x 4 threads, {(four / one).typical} times as long, and {as_one.typical} ms once"
@@ -158,11 +152,11 @@ MARKS = {
 }
 
 
-def draw(document: Document, drawing: Drawing) -> None:
+def draw_queues(document: SweepDocument, drawing: Drawing) -> None:
     """Median and p99 of each arrangement, and under the p99 what was predicted."""
     panel, rows = drawing.subplots(), ARRANGEMENTS[::-1]
     for y, one in enumerate(rows):
-        due = due_s(document, one).in_ms()
+        due = predicted(one.queues, int(document.values["m"])).in_ms()
         mark(panel, due, y - 0.1, fmt="k|", markersize=14, ecolor=PALE, elinewidth=9, label="p99, predicted")
         for label, (path, up, colour) in MARKS.items():
             if path != GIVEN_S or len(one.queues) > 1:
@@ -170,5 +164,5 @@ def draw(document: Document, drawing: Drawing) -> None:
     name_rows(panel, [one.name.replace(", ", ",\n") for one in rows])
     label_log(panel.xaxis)
     panel.set_xlabel(f"latency, ms (log scale); {SLOTS} slots in all, Poisson arrivals at"
-                     f" {RATE * WAIT_S / SLOTS:.0%} of what they can serve")  # fmt: skip
+                     f" {RATE * HELD_S / SLOTS:.0%} of what they can serve")  # fmt: skip
     legend(panel)

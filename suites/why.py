@@ -7,51 +7,51 @@ Each experiment says what is believed, what is changed, and what the slots give 
 from __future__ import annotations
 
 from suites import ab, queues
-from suites.common import BLUE, TIME_S, Document, Drawing, Picture, Suite, label_log, legend, look_up, mark, name_rows, table
-from suites.experiments import EXPERIMENTS, FIRST_S, VARIANTS, Expects, Experiment, names_of, prediction_of
+from suites.common import BLUE, TIME_S, Drawing, Suite, SweepDocument, label_log, legend, mark, name_rows, table
+from suites.experiments import EXPERIMENTS, FIRST_S, VARIANTS, Expects, Experiment, names_of, predicted_of
 
 # ---------------------------------------------------------------- tables
 
 
-def judge(document: Document, experiment: Experiment) -> list[bool]:
+def judge_repeats(document: SweepDocument, experiment: Experiment) -> list[bool]:
     """Whether each repeat went as predicted."""
     before, after = map(document.runs_of, names_of(experiment))
     return [
         not before[i]["measured"]["failed"] + after[i]["measured"]["failed"]
-        and experiment.expects.agrees(before[i], after[i])
+        and experiment.expects.agrees(before[i], after[i], experiment.figure)
         for i in before
         if i in after
     ]
 
 
-def row(document: Document, experiment: Experiment) -> list[object]:
-    before, after = (document.figure(name, experiment.expects.figure) for name in names_of(experiment))
-    good = judge(document, experiment)
+def row(document: SweepDocument, experiment: Experiment) -> list[object]:
+    before, after = (document.figure(name, experiment.figure) for name in names_of(experiment))
+    good = judge_repeats(document, experiment)
     return [experiment.name, before, after, after / before, f"{sum(good)} of {len(good)}"]
 
 
-def sentence(document: Document, experiment: Experiment) -> str:
+def sentence(document: SweepDocument, experiment: Experiment) -> str:
     """What was believed, changed, predicted; what happened; what that shows."""
 
     def moved(path: str) -> str:
         return " -> ".join(str(document.figure(name, path)) for name in names_of(experiment))
 
-    happened = f"{moved(experiment.expects.figure)} s"
+    happened = f"{moved(experiment.figure)} s"
     if experiment.expects is Expects.TAIL:
         happened = f"p99 {happened}, overflows {moved(ab.OVERFLOWS)}"
     if experiment.expects is Expects.FIRST:
         happened = f"the first answer at {happened}, the last at {moved(TIME_S)} s"
-    good = judge(document, experiment)
+    good = judge_repeats(document, experiment)
     bad = f"**NOT as predicted in {good.count(False)} of {len(good)} repeats**: these runs do not show that"
     shows = f"as predicted in all {len(good)} repeats. So" if all(good) else bad
     return (
         f"- **{experiment.name}.** Believed: {experiment.believed}. Changed: {experiment.changed}. Predicted:"
-        f" {prediction_of(document, experiment)}. Happened: "
+        f" {predicted_of(document, experiment)}. Happened: "
         + (f"{happened}, {shows} {experiment.explains}." if good else "not run yet.")
     )
 
 
-def tables(document: Document) -> str:
+def tables(document: SweepDocument) -> str:
     return "\n\n".join([
         table(["experiment", "before, s", "after, s", "after : before", "as predicted"],
               [row(document, one) for one in EXPERIMENTS]),
@@ -63,12 +63,10 @@ def tables(document: Document) -> str:
     ])  # fmt: skip
 
 
-def headline(document: Document) -> list[str]:
+def headline(document: SweepDocument) -> list[str]:
     """One queue or four; and the response model."""
     before, after = "response model, before", "response model, after"
-    first, then, last = (
-        document.figure(*of).typical for of in ((before, FIRST_S), (after, FIRST_S), (after, TIME_S))
-    )
+    first, then, last = (document.figure(*of).typical for of in ((before, FIRST_S), (after, FIRST_S), (after, TIME_S)))
     return [
         *queues.headline(document),
         f"A return annotation on FastAPI's `def` handler moves the first of 120 answers from {first} s to {then} s, and"
@@ -80,13 +78,13 @@ def headline(document: Document) -> list[str]:
 # ---------------------------------------------------------------- pictures
 
 
-def moves(document: Document, drawing: Drawing) -> None:
+def moves(document: SweepDocument, drawing: Drawing) -> None:
     """Each experiment before and after, and where the slots say that both should be."""
     panel, rows = drawing.subplots(), EXPERIMENTS[::-1]
     for y, experiment in enumerate(rows):
         names, is_first = names_of(experiment), experiment.expects is Expects.FIRST
         for name, label, up, face in zip(names, ("before", "after"), (0.15, -0.15), ("white", BLUE), strict=True):
-            figure, due_s = document.figure(name, experiment.expects.figure), document.predictions.get(name)
+            figure, due_s = document.figure(name, experiment.figure), document.predictions.get(name)
             mark(panel, figure, y + up, fmt="o", color=BLUE, markerfacecolor=face, label=label)
             if is_first and label == "before":
                 due_s = float(document.values["t"])
@@ -94,7 +92,9 @@ def moves(document: Document, drawing: Drawing) -> None:
                 panel.plot([due_s] * 2, [y + up - 0.2, y + up + 0.2], color="black", label="predicted, even split")
     name_rows(panel, [experiment.name for experiment in rows])
     label_log(panel.xaxis)
-    panel.set_xlabel("time until the last answer, s (log scale); response model: the first answer; listen backlog: p99")
+    panel.set_xlabel(
+        "time until the last answer, s (log scale);\nresponse model: the first answer; listen backlog: p99"
+    )
     legend(panel)
 
 
@@ -106,6 +106,6 @@ SUITE = Suite(
     full={"n": "5000", "t": "0.5", "k": "600", "m": "1500"},
     quick={"n": "1000", "t": "0.2", "k": "200", "m": "200"},
     tables=tables,
-    pictures=(Picture("moves", 4.6, moves), Picture("queues", 4.4, queues.draw)),
+    pictures=(("moves", 4.6, moves), ("queues", 4.4, queues.draw_queues)),
     headline=headline,
 )

@@ -1,6 +1,6 @@
 """The JSON schema of what bench.py --json writes, generated from the records of run.py.
 
-    python -m engine.schema > logs/example/schema.json
+    python tests/schema.py > logs/example/schema.json
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def definitions() -> dict[str, Any]:
         fields = [one for one in dataclasses.fields(record) if one.metadata.get("json", True)]
         properties = {one.name: schema_of(hints[one.name]) for one in fields}
         required = list(properties)
-        if issubclass(record, Load):
+        if issubclass(record, Load) and record is not Load:
             properties["kind"] = {"const": record.kind}
         found[record.__name__] = {"type": "object", "properties": properties, "required": required}
         todo += [inner for one in fields for inner in records_in(hints[one.name])]

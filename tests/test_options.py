@@ -1,0 +1,129 @@
+"""The command line: what goes together, what is refused in one line, and what an option means."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from commands import FITTING, actions, fits
+
+import bench
+from engine import options
+from engine.options import parse
+
+ACTIONS, URL = actions(), "--url http://127.0.0.1:9/ "
+PREFERRED = {"target": "flask-gunicorn", "app": "main:app", "url": "http://127.0.0.1:9/", "passes": "3",
+             "body_file": __file__}  # fmt: skip
+
+
+def words_of(name: str) -> list[str]:
+    """The option with a value that fits."""
+    if name == "is_paper":
+        return ["--slots", "3", "-n", "1"]
+    action = ACTIONS[name]
+    if action.nargs == 0:
+        return [action.option_strings[-1]]
+    values = [PREFERRED.get(name, ""), *(action.choices or FITTING)]
+    return [action.option_strings[-1], next(text for text in values if text and fits(action, text))]
+
+
+def given_with_needs(name: str, known: tuple[str, ...] = ()) -> list[str]:
+    needed = options.NEEDS.get(name, ())
+    more = [] if set(needed) & set(known) or not needed else given_with_needs(needed[0], (*known, name))
+    return words_of(name) + more
+
+
+def refused(capsys, line: str | list[str]) -> str:
+    assert bench.main(line.split(" ") if isinstance(line, str) else line) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("bench.py: ") and err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_every_option_is_accepted_with_what_it_needs(name, monkeypatch):
+    monkeypatch.setattr(options, "tell", lambda _: None)
+    with contextlib.suppress(SystemExit):  # --help
+        parse(given_with_needs(name) + ["-n", "1"] * (name in ("slots", "wait")))
+
+
+@pytest.mark.parametrize("name", options.NEEDS)
+def test_an_option_without_what_it_needs_is_refused(name, capsys):
+    err = refused(capsys, words_of(name))
+    assert all(options.flag(other) in err for other in (name, *options.NEEDS[name]))
+
+
+@pytest.mark.parametrize(("name", "other"), [(a, b) for a, others in options.EXCLUDES.items() for b in others])
+def test_options_that_exclude_each_other_are_refused(name, other, capsys):
+    line = words_of(other) if name == "is_paper" else given_with_needs(other, (name,))
+    assert options.flag(other) in refused(capsys, given_with_needs(name, (other,)) + line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [  # and what the message must name
+        "--target nginx > nginx", "--target flask-gunicorn --path /nope > /nope",
+        "--target flask-dev --workers 2 > workers",
+        "--target flask-gunicorn --threads 2 > threads", "--target flask-gunicorn --workload read > flask-gunicorn",
+        "--target flask-gunicorn -n 0 > --requests", "--target flask-gunicorn -n ten > 'ten'", "--bogus > --bogus",
+        "--target flask-gunicorn --task-time nan > 'nan'", "--target flask-gunicorn --path / /b > /b",
+        "--target flask-dev -n 9999999 > ulimit", "--app main --server uvicorn > main", "--target x --url y > --url",
+        "--url https://127.0.0.1/ > https", "--url ftp://127.0.0.1/ > ftp", "--url http://a:b@127.0.0.1/ > a:b@",
+        "--url http://127.0.0.1:0/ > :0", "--url http://127.0.0.1:99999/ > :99999", "--url http://[::1/ > [::1",
+        "--url http://127.0.0.1/\r\nX:y > X:y", "--url http://127.0.0.1/\xe9 > ASCII",
+        "--url http://no.such.host.invalid/ > no.such.host", "--url http://127.0.0.1:1/ > 127.0.0.1:1",
+        URL + "-H X:a\r\nY:b > --header", URL + "-H Xy > 'Xy'", URL + "-H Content-Length:4 > Content-Length",
+        URL + "-m GET\t/x > --method", URL + "-c 1 --rate 1 > --rate", URL + "--ramp 5:3 > '5:3'",
+        URL + "--ramp 0s:3 > '0s:3'", URL + "--ramp 1s:0 > '1s:0'", URL + "--ramp 1s:5,,1s:5 > ,,",
+        URL + "--rate 1000000 -t 86400 --arrivals poisson > --arrivals", URL + "-p /no/file > /no/file",
+        URL + "-p x --data x > --data", URL + "--client-cpus x > --client-cpus", URL + "--fail-if p98>1 > p98",
+        "--slots 4 > -n", "-n 5 --wait -1 > --wait", "-n 5 --slots 2.5 > --slots", "--split 1,x > --split",
+        "--split 1,2 --workers 3 > --split", "--split 1,2 -n 5 > 3", "--ramp 1s:0 --wait 1 > users",
+        "--rate 256 --wait 0.05 --p99 0.04 > 40 ms", "--rate 2000 --wait 0.05 --p99 0.1 --cpu-time 0.001 > CPU",
+        "--rate 256 --wait 0.05 --p99 0.1 --p95 0.1 > --p99", "--rate 256 --wait 0.05 --p99 0.1 --slots 16 > objective",
+        "--rate 256 --wait 0.05 --cpu-time 0.1 > --cpu-time", "-n 5 --wait 1 --cpus 2 > --cpus",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_line_that_names_it(line, capsys):
+    line, _, named = line.partition(" > ")
+    assert named in refused(capsys, line)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("-c 5", {"time_limit": 10.0, "requests": None}),
+        ("--rate 5 --arrivals poisson --seed 3", {"time_limit": 10.0, "seed": 3}),
+        ("--ramp 2s:3,3s:5", {"ramp": ((2.0, 3), (3.0, 5)), "time_limit": 5.0}),
+        ("--data é", {"method": "POST", "body": "é".encode()}),
+        ("-i", {"method": "HEAD"}),
+        ("-A a:b -T x/y -C a=b -C c=d",
+         {"header": ["Content-Type: x/y", "Cookie: a=b; c=d", "Authorization: Basic YTpi"], "method": "GET"}),
+        ("--server-cpus 0,3,3", {"server_cpus": {0, 3}}),
+        ("--probe -n 100 -t 9", {"budget": (100, 9.0), "time_limit": None}),
+        ("--probe", {"budget": (options.PROBE_REQUESTS, options.PROBE_S)}),
+        ("--find-rate --p95 0.2 -t 90", {"run_s": 60.0, "objective": (0.2, 95), "time_limit": None}),
+        ("--target fastapi-books --workload read --scale 0.1", {"keep_alive": True, "time_limit": 9.0}),
+    ],
+)  # fmt: skip
+def test_what_options_mean(line, expected):
+    asked = parse(line.split(" "))
+    assert {name: getattr(asked, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("convert", "good", "bad"),
+    [
+        (options.number(int, 1, 3), {"1": 1, "3": 3}, ["0", "4", "1.5", "x", "nan"]),
+        (options.number(float, 0.5, 2), {"0.5": 0.5, "2": 2}, ["0.49", "2.01", "nan", "inf"]),
+        (options.task_time, {"1": 1, "50ms": 0.05, "2s": 2, ".5": 0.5, "3600": 3600, "1ms:exp": 0.001},
+         ["0", "0.00009", "3601", "-1", "1m", "x", "1:uniform", ""]),
+        (options.stages, {"86400s:100000": ((86400.0, 100000),)}, ["86401s:1", "1s:100001"]),
+    ],
+)  # fmt: skip
+def test_a_number_has_bounds_that_belong_to_it(convert, good, bad):
+    assert {text: convert(text) for text in good} == good
+    for text in bad:
+        with pytest.raises(options.argparse.ArgumentTypeError):
+            convert(text)
+    assert options.task_time("50ms:lognormal").distribution == "lognormal"

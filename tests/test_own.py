@@ -1,0 +1,105 @@
+"""Your own variants: the file and its mistakes, the report, a run from elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from sweeps import change, finished, rows_of, write
+
+import sweep
+from suites import own
+
+TOML = """\
+title = "two apps"
+repeats = 2
+
+[[variants]]
+name = "WSGI"
+arguments = "--app plain:app --server waitress --threads 8 -n 16 --wait 0.05"
+
+[[variants]]
+name = "closed loop"
+arguments = "--app plain:app --server waitress -c 4 -n 40 --wait 0.05 --data '{n}'"
+compared_with = "WSGI"
+"""
+PLAIN = """
+import time
+
+def app(environ, start_response):
+    time.sleep(0.05)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+"""
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="no tomllib")
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)  # and back in the end
+    (tmp_path / "plain.py").write_text(PLAIN)
+    (tmp_path / "v.toml").write_text(TOML)
+    return tmp_path / "v.toml"
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "words"),
+    [
+        ("repeats = 2", "repeats = 2 2", "line 2"),
+        ("repeats = 2", "repeats = 0", "repeats (1 to 100)"),
+        (TOML, "variants = [1]", "[[variants]]"),
+        ('name = "closed loop"', 'name = "WSGI"', "variant 1 (WSGI): there are two"),
+        ('name = "closed loop"', 'nme = "x"', "variant 2 (None): a variant has"),
+        ('compared_with = "WSGI"', 'compared_with = "Django"', "variant 2 (closed loop): compared_with"),
+        ("-c 4", "-c many", "variant 2 (closed loop): argument -c"),
+        ("-c 4", "-c '4", "No closing quotation"),
+        ("-c 4", "--path /a --path /b -c 4", "that is 2 runs, not one"),
+        ("-c 4", "-c 4 --json x", "--json does not go with a variant"),
+    ],
+)
+def test_a_mistake_is_named_with_its_variant(good, bad, words, file, capsys):
+    assert good in TOML
+    file.write_text(TOML.replace(good, bad, 1))
+    assert sweep.main([str(file), "--logs", str(file.parent)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sweep.py: v.toml") and error.count("\n") == 1 and words in error
+
+
+def test_without_tomllib_one_line_says_so(file, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tomllib", None)
+    assert sweep.main([str(file)]) == 2
+    assert "needs Python 3.11" in capsys.readouterr().err
+
+
+def test_the_example_is_a_file_of_variants(monkeypatch):
+    monkeypatch.chdir(Path(sweep.__file__).parent)
+    asked = own.read_variants(Path("examples/blog.toml").absolute())
+    assert len(asked["variants"]) == 3 and asked["repeats"] == 5
+
+
+def test_own_variants_have_table_ratios_and_pictures(file):
+    document = finished("v", asked=own.read_variants(file))
+    change(document, "closed loop", measured__throughput_rps=320.0)
+    report = sweep.render(document)
+    rows = rows_of(report)
+    assert rows["WSGI"][:3] == ["0.100"] * 3  # 2 rounds of 8
+    assert rows["closed loop : WSGI, throughput_rps"][-1] == "2.00" and "--data '{n}'" in report
+    pytest.importorskip("matplotlib")
+    assert sweep.main(["report", write(file.with_name("a.json"), document), "--pictures", str(file.parent)]) == 0
+    assert "request n of the burst" in file.with_name("a-staircase.svg").read_text()
+
+
+def test_own_variants_run_from_elsewhere_and_go_on_only_with_the_same_file(file, tmp_path_factory, monkeypatch, capsys):
+    pytest.importorskip("waitress")
+    logs = tmp_path_factory.mktemp("logs")
+    monkeypatch.chdir(logs)
+    assert sweep.main([str(file), "--seed", "5", "--logs", "."]) == 0
+    (found,) = logs.glob("*/sweep-v.json")
+    document = sweep.read(found)
+    assert len(document.runs) == 4 and not sweep.failed_in(document)
+    assert sweep.main([str(file), "--resume", str(found)]) == 0
+    assert sweep.read(found) == document
+    file.write_text(TOML.replace("-n 16", "-n 17"))
+    assert sweep.main([str(file), "--resume", str(found)]) == 2
+    assert "begun with another asked" in capsys.readouterr().err

@@ -1,0 +1,134 @@
+"""A load from several client processes: the same load, whatever happens to a process."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+from collections import Counter
+
+import pytest
+from stubs import OK, keep_answering, said, slowly_answering, stub
+
+from engine.client import Outcome
+from engine.loads import Burst, Closed, Load, Open, Ramp
+from engine.run import Plan
+from engine.send import measure
+from engine.signals import Interrupted, signals
+from engine.words import Problem
+
+
+@pytest.fixture(autouse=True)
+def handled(monkeypatch):
+    """Signals as in a run, and none left over from one test to the next."""
+    monkeypatch.setattr(signals, "received", 0)
+    with signals.handled():
+        signals.is_held = True
+        yield
+    assert multiprocessing.active_children() == []
+
+
+def send(address, load: Load, processes: int = 3, keep_alive: bool = True) -> Outcome:
+    return measure(Plan("x", load=load, processes=processes, keep_alive=keep_alive), address, numbered=True)
+
+
+@pytest.mark.parametrize(
+    ("load", "sent"),
+    [
+        (Closed(101, concurrency=10), 101),
+        (Burst(7), 7),
+        (Closed(2, concurrency=2), 2),  # fewer than processes
+        (Open(51, rate_rps=100.0), 51),
+        (Open.poisson(100.0, 1000, 0.5, seed=1), None),
+        (Closed(time_limit_s=0.4, concurrency=5), None),
+        (Ramp(time_limit_s=0.5, stages=((0.2, 6), (0.3, 6))), None),
+    ],
+)
+def test_a_load_dealt_to_processes_is_the_same_load(load, sent):
+    ids: Counter[int] = Counter()
+
+    def note(sock):
+        while data := sock.recv(65536):
+            ids.update(map(int, re.findall(rb"X-Request-Id: (\d+)", data)))
+            time.sleep(0.002)
+            sock.sendall(OK)
+
+    with stub(note) as address:
+        outcome = send(address, load)
+    rows, numbers = outcome.exchanges, outcome.numbers or range(len(outcome.exchanges.status))
+    assert said(rows) == [200] * sum(ids.values()) and set(ids) == set(numbers) and max(ids.values()) == 1
+    assert sent is None or list(numbers) == list(range(sent))
+    if isinstance(load, Open):  # what is due at the very end may not leave in time on a busy machine
+        assert load.due_in_all - 3 <= len(numbers) <= load.due_in_all
+        starts_s = [at - outcome.begun_s for at in rows.started_s]
+        assert all(start_s >= load.due_s(i) - 1e-6 for i, start_s in zip(numbers, starts_s, strict=True))
+    if isinstance(load, Closed):
+        assert outcome.sockets_opened == load.concurrency
+
+
+@pytest.mark.parametrize("load", [Closed(2000, concurrency=8), Closed(time_limit_s=2, concurrency=8)])
+def test_the_requests_of_a_process_that_dies_are_failures(load):
+    killer = threading.Timer(0.8, lambda: os.kill(multiprocessing.active_children()[1].pid, signal.SIGKILL))
+    with stub(slowly_answering) as address:
+        killer.start()
+        kinds = Counter(said(send(address, load, processes=4).exchanges))
+    assert set(kinds) == {200, "client died"}
+    if load.requests == 2000:
+        assert (kinds[200], kinds["client died"]) == (1500, 500)
+
+
+def test_a_signal_ends_all_processes_with_their_figures():
+    with stub(slowly_answering) as address:
+        threading.Timer(0.8, os.kill, (os.getpid(), signal.SIGINT)).start()
+        outcome = send(address, Closed(time_limit_s=60, concurrency=6), processes=2)
+    kinds = said(outcome.exchanges)
+    assert outcome.stopped == "SIGINT" and 200 in kinds and set(kinds) <= {200, "interrupted"}
+
+
+def test_a_signal_just_after_a_fork_kills_no_process(monkeypatch):
+    fork, forked = os.fork, []
+
+    def slow_fork():
+        forked.append(fork())
+        if not forked[-1]:
+            time.sleep(0.5)
+        elif len(forked) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forked[-1]
+
+    monkeypatch.setattr(os, "fork", slow_fork)
+    with stub(slowly_answering) as address:
+        outcome = send(address, Closed(time_limit_s=60, concurrency=4), processes=2)
+    assert outcome.stopped == "SIGTERM" and set(said(outcome.exchanges)) <= {200, "interrupted"}
+
+
+def test_no_process_outlives_an_end_without_a_report():
+    def end():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with stub(keep_answering) as address:
+        threading.Timer(0.8, end).start()
+        with pytest.raises(Interrupted):
+            send(address, Closed(time_limit_s=60, concurrency=4), processes=2)
+
+
+def test_a_system_without_room_for_the_processes_is_a_problem(monkeypatch):
+    fork, pids = os.fork, []
+
+    def fork_twice():
+        if len(pids) == 2:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        pids.append(fork())
+        return pids[-1]
+
+    monkeypatch.setattr(os, "fork", fork_twice)
+    with stub(keep_answering) as address, pytest.raises(Problem, match="3 client processes"):
+        send(address, Burst(20))
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

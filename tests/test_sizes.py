@@ -1,0 +1,64 @@
+"""How many slots for an objective, against queueing theory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from engine import sizes
+from engine.sizes import Asked, size
+from engine.words import Problem
+
+ASKED = Asked(256, 0.05, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "need"),
+    [(ASKED, 15), (Asked(256, 0.05, 0.06), 20), (Asked(1000, 0.05, 0.06), 59), (Asked(100, 0.2, 0.25), 27),
+     (replace(ASKED, cpu_s=0.001, cpus=4), 16)],
+)  # fmt: skip
+def test_a_size_holds_its_objective_and_one_slot_fewer_does_not(asked, need):
+    found = size(asked)
+    assert (found.below.slots, found.fits.slots, found.above.slots) == (need - 1, need, need + 1)
+    assert found.fits.latency_s[99] <= asked.objective_s and not found.below.holds
+
+
+def test_more_traffic_and_longer_requests_break_a_size():
+    found = size(ASKED)
+    assert not found.more_traffic.holds and found.slots_for_more == size(replace(ASKED, rate_rps=307.2)).fits.slots
+    assert size(replace(ASKED, wait_s=found.longest_s)).fits.slots == 15
+    assert size(replace(ASKED, wait_s=1.02 * found.longest_s)).fits.slots > 15
+
+
+@pytest.mark.parametrize("load", [0.3, 0.8])
+def test_one_slot_is_the_textbook_formula(load):
+    """M/D/1, t = 1: the distribution of the wait as Erlang gave it in 1909."""
+    for wait_s, per_cent in zip(sizes.wait_quantiles_s(load, 1.0, 1, (80.0, 95.0)), (80, 95), strict=True):
+        terms = (math.exp(load * (wait_s - k)) * (load * (k - wait_s)) ** k / math.factorial(k)
+                 for k in range(int(wait_s) + 1))  # fmt: skip
+        assert (1 - load) * math.fsum(terms) * 100 == pytest.approx(per_cent, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [replace(ASKED, objective_s=0.04), Asked(2000, 0.05, 0.1, cpu_s=0.001), Asked(980, 0.05, 0.1, cpu_s=0.001),
+     replace(ASKED, rate_rps=0), replace(ASKED, wait_s=0), Asked(1e6, 5, 6)],
+)  # fmt: skip
+def test_what_is_impossible_is_a_problem(asked):
+    with pytest.raises(Problem):
+        size(asked)
+
+
+def test_the_highest_rate_holds_and_a_little_more_does_not():
+    rate = sizes.highest_rate(40, 0.05, 0.06)
+    assert [Asked(factor * rate, 0.05, 0.06).at(40).holds for factor in (1, 1.01)] == [True, False]
+    with pytest.raises(Problem):
+        sizes.highest_rate(40, 0.05, 0.04)
+
+
+def test_several_processes_have_all_the_slots_between_them():
+    one, four = sizes.settings_for(15), sizes.settings_for(15, 4, each_if_split=6)
+    assert all(setting.is_shared for setting in one) and not all(setting.is_shared for setting in four)
+    assert [setting.server for setting in one] == [setting.server for setting in four]
