@@ -197,7 +197,8 @@ class Bench:
 
     def after(self, found: Run, log: AccessLog | None) -> str:
         """The report of a run that has ended."""
-        text = report.result(found, log) if self.in_full else report.row(found)
+        row = report.row_before(found.plan, found.prediction) + report.row_after(found)
+        text = report.result(found, log) if self.in_full else row
         if self.asked.quiet:
             text = report.verdict_of_target(found)
         if self.asked.objective and found.plan.wait_s and found.measured.answered:

@@ -1,34 +1,38 @@
 #!/usr/bin/env python3
-"""sweep.py - many runs: one JSON file first, then tables and pictures out of that file.
+"""sweep.py - many runs: one JSON file first, then tables and pictures out of it.
 
-    python sweep.py io            "Flask Sync vs. Async": six endpoints, 100 requests each, predicted and measured
-    python sweep.py ab            "Architecture Flask vs FastAPI": seven servers, 5000 requests at c = 1, 500, 1000
-    python sweep.py why           counter-experiments, one queue or four: the prediction first
-    python sweep.py books         "Async FastAPI, Measured": a Books API on Postgres, and what its 3.7 x is
-    python sweep.py client        what bench.py's own client costs, beside ab, wrk and Locust
-    python sweep.py limits        limits of default settings: published figures, and the setting that each of them is
-    python sweep.py blog.toml     your own variants, of any app: examples/blog.toml is one
-    python sweep.py io --quick    a first look: short task times, one repeat, within 90 s
-    python sweep.py --list        the suites with the time that they take
+    python sweep.py io        "Flask Sync vs. Async": six endpoints, 100 requests
+    python sweep.py ab        "Architecture Flask vs FastAPI": seven servers
+    python sweep.py why       counter-experiments, one queue or four
+    python sweep.py books     "Async FastAPI, Measured": a Books API on Postgres
+    python sweep.py client    what bench.py's own client costs; ab, wrk, Locust
+    python sweep.py limits    limits of default settings, and which each is
+    python sweep.py blog.toml your own variants: examples/blog.toml is one
+    python sweep.py io --quick                a first look, within 90 s
+    python sweep.py --list                    the suites, and how long they take
 
-    python sweep.py io --resume logs/20261121-101500-sweep-io/sweep-io.json     go on where it was interrupted
-    python sweep.py report FILE [FILE ...]                              the Markdown again, nothing is run
-    python sweep.py report FILE --pictures logs/                        its pictures, as SVG and PNG
-    python sweep.py report logs/books_stats.csv --slots 16              a run of Locust, the prediction beside it
-    python sweep.py compare A.json B.json [--fail-if-worse]             two files of sweep.py, or two of bench.py
+    python sweep.py io --resume FILE          go on where it was interrupted
+    python sweep.py report FILE ...           the Markdown again, nothing is run
+    python sweep.py report FILE --pictures logs/           SVG and PNG
+    python sweep.py report logs/books_stats.csv --slots 16     a run of Locust
+    python sweep.py compare A.json B.json [--fail-if-worse]    of sweep.py, or of
+                                                               bench.py --json
 
-How it works: each repeat runs every variant once. Variants that are compared run next to each other; all else is
-shuffled with the printed seed. Each run has a freshly started server, with a pause between. Each finished run is in the
-JSON file at once, so an interruption, kill -9 included, costs only the run under way. Tables and pictures are made from
-that file alone.
+How it works: each repeat runs every variant once. Variants that are compared run
+next to each other; all else is shuffled with the printed seed. Each run has a
+freshly started server, with a pause between. Each finished run is in the JSON
+file at once, so an interruption, kill -9 included, costs only the run under way.
+Tables and pictures are made from that file alone.
 
-How to read it: a figure is the median of the repeats, in brackets the least and the most. A ratio is the median of the
-ratios within each repeat. Where the spreads of the two overlap, it says "too noisy to tell".
+How to read it: a figure is the median of the repeats, in brackets the least and
+the most. A ratio is the median of the ratios within each repeat. Where the
+spreads of the two overlap, it says "too noisy to tell".
 
-What belongs to one post (its figures, variants, tables, pictures) is its file in suites/. JSON, pictures, and the logs
-of runs that failed go into a folder under logs/. Pictures need matplotlib (pip install matplotlib), nothing else does.
-Exit code: 0 fine, 1 some requests failed (compare: worse), 2 wrong usage or a missing package, 3 a server did not
-start, 130 or 143 interrupted.
+What belongs to one post (its figures, variants, tables, pictures) is its file in
+suites/. JSON, pictures, and the logs of runs that failed go into a folder under
+logs/. Pictures need matplotlib (pip install matplotlib), nothing else does. Exit
+code: 0 fine, 1 some requests failed (compare: worse), 2 wrong usage or a missing
+package, 3 a server did not start, 130 or 143 interrupted.
 """
 
 from __future__ import annotations
@@ -96,7 +100,7 @@ def planned(arguments: str) -> tuple[Plan, argparse.Namespace]:
     return plans.plans_of(found)[0], found
 
 
-def plan_of(variant: Variant, values: dict[str, str], concurrency: int) -> tuple[Plan, argparse.Namespace]:
+def plan_for(variant: Variant, values: dict[str, str], concurrency: int) -> tuple[Plan, argparse.Namespace]:
     # In the arguments of your own variants nothing is filled in.
     plan, found = planned(variant.arguments.format(c=concurrency, **values) if values else variant.arguments)
     if plan.launch:
@@ -115,7 +119,7 @@ def new_document(asked_for: argparse.Namespace, name: str, command: str = "", as
     values = (suite.quick if quick else suite.full) | ({"t": f"{scale:g}"} if scale else {})
     programs = suite.programs()
     there = [variant for variant in suite.variants if not variant.program or variant.program in programs]
-    every = {one: plan_of(one, values, one.concurrency[-1])[0] for one in there if not one.program}
+    every = {one: plan_for(one, values, one.concurrency[-1])[0] for one in there if not one.program}
     launches = launches_of(every.values())
     check_packages(launches)
     return SweepDocument(
@@ -163,7 +167,7 @@ def read(path: Path) -> SweepDocument:
 
 def run_target(variant: Variant, values: dict[str, str], c: int, folder: Path, database: BooksDatabase | None) -> Json:
     """One run as bench.py does it: its record without raw columns, but with what the pictures need."""
-    plan, found = plan_of(variant, values, c)
+    plan, found = plan_for(variant, values, c)
     check_file_limit(plan.load.most_under_way, plan.load.is_scheduled)
     cpus = allowed_cpus()
     if found.client_cpus:
@@ -183,7 +187,7 @@ def run_target(variant: Variant, values: dict[str, str], c: int, folder: Path, d
 def sweep(document: SweepDocument, path: Path) -> None:
     """Do what remains of the document's order. After each run the file is complete; logs stay if requests failed."""
     suite, values = suite_of(document), document.values
-    plans_in_all = [plan_of(variant, values, 1)[0] for variant in suite.variants if not variant.program]
+    plans_in_all = [plan_for(variant, values, 1)[0] for variant in suite.variants if not variant.program]
     # One Postgres for the whole sweep where the suite needs one; its rows are put back before each run.
     cpus = {1} if CAN_PIN else set[int]()
     with database_for(launches_of(plans_in_all), None, path.parent, cpus) as database:

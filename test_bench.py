@@ -26,6 +26,7 @@ from tests.servers import alive, ask, wait_until, write_files
 from tests.stubs import OK, keep_answering, reset, stub
 
 GUNICORN = ("--target", "flask-gunicorn", "--path", "/io")
+TIMES = ("started", "handler_started", "answered")
 QUICK = ("--task-time", "0.2")
 WAITRESS = ("--app", "main:app", "--server", "waitress")
 MAIN = """
@@ -55,36 +56,31 @@ def test_every_target_answers_all_logs_each_request_once_and_fits_or_says_why(tm
     code, document = run_bench(tmp_path, "--target", target, "--path", path, "-n", "13", *QUICK)
     (run,) = document["runs"]
     plan, measured, inside, columns = run["plan"], run["measured"], run["inside"], run["exchanges"]
-    assert (code, measured["answered"], measured["errors"], document["complete"]) == (0, 13, {}, True)
-    assert run["verdict"]["explained_by"] not in (None, "nothing") or run["verdict"]["warnings"] or not plan["wait_s"]
+    assert (code, measured["answered"], document["complete"]) == (0, 13, True)
+    assert run["verdict"]["explained_by"] != "nothing" or run["verdict"]["warnings"]
     if "-hello-" in target:
-        assert (inside["access_log"], inside["log_lines"], inside["requests_of_workers"]) == (None, None, {})
+        assert (inside["access_log"], inside["log_lines"]) == (None, None)
     else:
         log = parse_access_log(Path(inside["access_log"]).read_text())
         assert sorted(int(line.request) for line in log.lines) == list(range(13))
-        assert sum(inside["requests_of_workers"].values()) == 13
         assert len(inside["requests_of_workers"]) == plan["workers"] == len(log.ready)
         assert plan["server_slots"] is None or inside["slots_seen"] <= plan["server_slots"]
-        for i in range(13):  # a handler cannot start before its request has begun, nor end after the answer
-            assert columns["started_s"][i] - 0.001 <= columns["handler_started_s"][i]
-            assert columns["handler_started_s"][i] + (plan["wait_s"] or 0.0) * 0.99 <= columns["answered_s"][i]
+        for begun_s, start_s, end_s in zip(*(columns[f"{name}_s"] for name in TIMES), strict=True):
+            assert begun_s - 0.001 <= start_s <= end_s - 0.99 * (plan["wait_s"] or 0.0)
     assert measured["measured_s"] >= 0.99 * ((run["split_prediction"] or run["prediction"])["makespan_s"] or 0.0)
     out = capsys.readouterr().out
     assert max(len(line) for line in out.splitlines() if str(tmp_path) not in line) <= 79 and "\033" not in out
-    (here,) = (tmp_path / "logs").glob("*-v1-*" if "books" in target else "*")
-    assert {"run.json", "report.txt", "server.log"} < {path.name for path in here.iterdir()}
+    assert {"run.json", "report.txt"} < {path.name for path in Path(inside["server_log"]).parent.iterdir()}
 
 
 @pytest.mark.parametrize(
     ("target", "path", "requests", "sizes"),
     [
         ("flask-gunicorn", "/io", 16, [4, 4, 4, 4]),
-        ("flask-waitress", "/io", 10, [4, 4, 2]),
         ("fastapi-uvicorn", "/io", 100, [40, 40, 20]),
         ("fastapi-uvicorn", "/async-io", 200, [200]),
         ("flask-gunicorn-gevent", "/io", 100, [100]),
         ("fastapi-blocking", "/sleep", 3, [1, 1, 1]),
-        ("fastapi-fixed", "/sleep", 3, [3]),
     ],
 )
 def test_the_access_log_is_shown_in_batches_of_the_slots(tmp_path, capsys, target, path, requests, sizes):
@@ -93,9 +89,8 @@ def test_the_access_log_is_shown_in_batches_of_the_slots(tmp_path, capsys, targe
     started_s = sorted(document["runs"][0]["exchanges"]["handler_started_s"])
     jumps = [i for i in range(1, requests) if started_s[i] - started_s[i - 1] > 0.3]
     assert [end - begin for begin, end in zip([0, *jumps], [*jumps, requests], strict=True)] == sizes
-    if requests < 20:
-        log = capsys.readouterr().out.partition("access log")[2].partition("batches")[0]
-        assert [block.count("[pid-worker") for block in log.split("\n\n") if "[pid-" in block] == sizes
+    log = capsys.readouterr().out.partition("access log")[2].partition("batches")[0]
+    assert requests > 20 or [n for block in log.split("\n\n") if (n := block.count("[pid-worker"))] == sizes
 
 
 @pytest.mark.parametrize(
@@ -103,8 +98,7 @@ def test_the_access_log_is_shown_in_batches_of_the_slots(tmp_path, capsys, targe
     [
         ("-c 8 -n 24 --warmup 8", 24),
         ("-c 4 -n 40 -k --processes 2", 40),
-        ("--rate 40 -n 20", 20),
-        ("--rate 40 -n 20 --arrivals poisson --seed 3 --p95 0.5", 20),
+        ("--rate 40 -n 20 --arrivals poisson --seed 3", 20),
         ("--ramp 0.3s:4,0.3s:0", None),
     ],
 )
@@ -118,11 +112,9 @@ def test_each_kind_of_load_is_predicted_measured_and_logged(tmp_path, load, sent
 
 
 def test_several_targets_are_a_row_each_and_a_table(tmp_path, capsys):
-    arguments = ("--target", "fastapi-blocking", "--target", "fastapi-fixed", "-n", "6", *QUICK)
-    _, document = run_bench(tmp_path, *arguments)
-    blocking, fixed = document["runs"]
-    assert (blocking["inside"]["slots_seen"], fixed["inside"]["slots_seen"]) == (1, 6)
-    assert blocking["measured"]["measured_s"] / fixed["measured"]["measured_s"] > 2
+    targets = ("--target", "fastapi-blocking", "--target", "fastapi-fixed")
+    _, document = run_bench(tmp_path, *targets, "-n", "6", *QUICK)
+    assert [run["inside"]["slots_seen"] for run in document["runs"]] == [1, 6]
     out = capsys.readouterr().out
     assert "access log" not in out and out.count("fastapi-blocking") == out.count("fastapi-fixed") >= 2
 
@@ -140,19 +132,15 @@ def test_an_app_in_any_folder_is_predicted_from_its_server_and_lone_requests(fol
 
 
 def test_a_url_is_measured_and_its_failures_set_the_exit_code(tmp_path):
-    with stub(keep_answering) as (host, port):
-        code, document = run_bench(tmp_path, "--url", f"http://{host}:{port}/x?y=1", "-n", "200", "-c", "10", "-k")
-    (run,) = document["runs"]
-    assert (code, run["measured"]["answered"], run["measured"]["sockets_opened"]) == (0, 200, 10)
-    assert (run["plan"]["path"], run["inside"], run["prediction"]["makespan_s"]) == ("/x?y=1", None, None)
     with stub(keep_answering, reset) as (host, port):
-        code, document = run_bench(tmp_path, "--url", f"http://{host}:{port}", "-n", "10", "-c", "1", "--wait", "1ms")
-    assert (code, document["runs"][0]["measured"]["errors"]) == (1, {"reset": 5})
+        line = f"--url http://{host}:{port}/x?y=1 -n 10 -c 1 --wait 1ms"
+        code, document = run_bench(tmp_path, *line.split())
+    (run,) = document["runs"]
+    assert (code, run["measured"]["errors"], run["measured"]["answered"]) == (1, {"reset": 5}, 5)
+    assert (run["plan"]["path"], run["inside"]) == ("/x?y=1", None)
 
 
-@pytest.mark.parametrize(
-    ("condition", "code"), [("failed>0", 0), ("p50>10", 0), ("answered<21", 1), ("max>0.01ms", 1), ("p99>0.01ms", 1)]
-)
+@pytest.mark.parametrize(("condition", "code"), [("p99>10", 0), ("answered<21", 1), ("p99>0.01ms", 1)])
 def test_a_condition_that_is_met_is_exit_code_1_and_a_reason(tmp_path, capsys, condition, code):
     with stub(keep_answering) as (host, port):
         arguments = ("--url", f"http://{host}:{port}/", "-n", "20", "--fail-if", "failed>0", "--fail-if", condition)
@@ -168,12 +156,11 @@ def test_a_probe_finds_the_slots_of_a_server(folder):
     assert sum(run["measured"]["sent"] for run in document["runs"]) <= 300
 
 
-def test_a_search_for_a_rate_is_a_few_runs_of_random_arrivals(folder, capsys):
+def test_a_search_for_a_rate_is_a_few_runs_of_random_arrivals(folder):
     code, document = run_bench(folder, *WAITRESS, "--find-rate", "--p50", "0.2", "-t", "0.5")
-    loads = [run["plan"]["load"] for run in document["runs"]]
-    assert code == 0 and 5 <= len(loads) <= 8 and {load["arrivals"] for load in loads} == {"poisson"}
+    loads = [run["plan"]["load"]["arrivals"] for run in document["runs"]]
+    assert code == 0 and 5 <= len(loads) <= 8 and {*loads} == {"poisson"}
     assert len(list((folder / "logs").iterdir())) == 1
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 79
 
 
 # ---------------------------------------------------------------- in the foreground, and on paper
@@ -197,8 +184,7 @@ def test_a_server_in_the_foreground_says_where_it_is_shows_its_log_and_goes(tmp_
 
 
 def test_a_server_that_ends_by_itself_is_said_to(folder):
-    write_files(folder, {"main.py": "import os, threading\nthreading.Timer(1, lambda: os._exit(4)).start()\n"
-                                    "def app(e, s): pass"})  # fmt: skip
+    (folder / "main.py").write_text(f"{MAIN}\nimport os, threading\nthreading.Timer(1, lambda: os._exit(4)).start()")
     done = command(*BENCH, *WAITRESS, "--serve", "--logs", "logs", cwd=folder)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
 
@@ -207,12 +193,10 @@ def test_a_server_that_ends_by_itself_is_said_to(folder):
     ("line", "numbers"),
     [
         ("-n 100 --slots 40 --wait 1", ["100 / 40", "3 s"]),
-        ("--split 41,44,11,4 --slots 40 --wait 1", ["2 s"]),
-        ("-n 120 --slots 40 --wait 0.3 --passes 2", ["900 ms"]),
+        ("--split 41,44,11,4 --slots 40 --wait 1 --workers 4", ["2 s"]),
         ("-c 200 --slots 16 --wait 50ms", ["625 ms", "320"]),
         ("--rate 384 -t 10 --slots 16 --wait 0.05", ["12.04 s"]),
         ("--rate 256 --wait 50ms --p99 0.1", ["15", "gunicorn", "waitress", "uvicorn"]),
-        ("--ramp 5s:50,10s:200 --slots 16 --wait 0.05", ["200"]),
         ("", ["S slots", "--list", "Exit code"]),
         ("--help", ["--keep-alive", "--find-rate"]),
         ("--list", [*TARGETS, "gunicorn --bind 127.0.0.1:PORT --workers 4 --threads 4"]),
@@ -233,12 +217,9 @@ def test_what_needs_no_server_says_its_numbers(capsys, line, numbers):
 
 @pytest.mark.parametrize(
     ("load", "name", "code"),
-    [
-        ("-n 60", "SIGINT", 130), ("-c 5 -t 60 -k", "SIGTERM", 143), ("--rate 100 -t 60", "SIGHUP", 129),
-        ("--ramp 60s:20 -k", "SIGINT", 130), ("-c 4 -t 60 -k --processes 2", "SIGTERM", 143),
-    ],
-)  # fmt: skip
-def test_a_signal_ends_a_load_with_its_figures(tmp_path, load, name, code):
+    [("-n 60", "SIGINT", 130), ("--rate 100 -t 60", "SIGHUP", 129), ("-c 4 -t 60 -k --processes 2", "SIGTERM", 143)],
+)
+def test_a_signal_ends_a_load_with_its_figures(load, name, code):
     answered, end = [], threading.Event()
 
     def answer_thirty(sock):
@@ -249,7 +230,7 @@ def test_a_signal_ends_a_load_with_its_figures(tmp_path, load, name, code):
             sock.sendall(OK)
 
     with stub(answer_thirty) as (host, port):
-        words = f"--url http://{host}:{port}/ --wait 20ms {load} --json {tmp_path}/x".split()
+        words = f"--url http://{host}:{port}/ --wait 20ms {load} --json -".split()
         process = subprocess.Popen([*BENCH, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             wait_until(lambda: len(answered) >= 30)
@@ -258,11 +239,12 @@ def test_a_signal_ends_a_load_with_its_figures(tmp_path, load, name, code):
         finally:
             process.kill()
             end.set()
-    (run,) = json.loads((tmp_path / "x").read_text())["runs"]
+    document = json.loads(out)  # a pipe gets one document however the run ends
+    (run,) = document["runs"]
     measured = run["measured"]
-    assert (process.returncode, err, measured["stopped"]) == (code, "", name) and name in out
+    assert (process.returncode, document["complete"], measured["stopped"]) == (code, False, name) and name in err
     assert measured["sent"] == measured["answered"] + measured["failed"] == len(run["exchanges"]["status"])
-    assert measured["answered"] > 0 and measured["errors"] == {"interrupted": measured["failed"]}
+    assert measured["answered"] > 0 and measured["errors"].keys() <= {"interrupted"}
     assert measured["due"] in (None, measured["sent"])  # what was due after the signal was not
 
 
@@ -270,7 +252,6 @@ def test_a_signal_ends_a_load_with_its_figures(tmp_path, load, name, code):
 def test_it_runs_without_assertions_and_docstrings(flag):
     words = [sys.executable, flag, str(ROOT / "bench.py")]
     with stub(keep_answering) as (host, port):
-        arguments = ("--url", f"http://{host}:{port}/", "-n", "20", "--data", "é")
-        done = command(*words, *arguments, env=os.environ | {"LC_ALL": "C"})
-    manual = command(*words)
-    assert (done.returncode, done.stderr, manual.returncode, manual.stderr) == (0, "", 0, "")
+        for more in (["--url", f"http://{host}:{port}/", "--data", "é"], []):
+            done = command(*words, *more, env=os.environ | {"LC_ALL": "C"})
+            assert (done.returncode, done.stderr) == (0, "")

@@ -6,7 +6,6 @@ report.py has the symptom, the likely cause and the next step of each id. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from engine.run import Facts, Warned
 from engine.targets import SEEDED_BOOKS
@@ -15,35 +14,39 @@ from engine.targets import SEEDED_BOOKS
 def warnings_of_client(facts: Facts) -> Iterator[Warned]:
     """What was off in the sending, and in what came back."""
     yield from of_failures(facts)
-    yield from of_sending(facts)
+    yield from of_speed(facts)
     yield from of_connections(facts)
 
 
 def of_failures(facts: Facts) -> Iterator[Warned]:
     measured, inside, sent, errors = facts.measured, facts.inside, facts.measured.sent, facts.measured.errors
     if measured.failed:
-        counts: dict[str, Any] = {"failed": measured.failed, "sent": sent, "errors": errors}
+        counts = {
+            "failed": measured.failed,
+            "sent": sent,
+            "errors": errors,
+            "most": max(errors, key=errors.__getitem__),
+        }
         said = {"said": list(inside.server_said), "log": inside.server_log} if inside else {}
-        yield Warned("failed-requests", counts | {"most": max(errors, key=errors.__getitem__)} | said)
-    if died := errors.get("client died"):
-        yield Warned("client-died", {"died": died})
-
-
-def of_sending(facts: Facts) -> Iterator[Warned]:
-    plan, measured, sent, clients = facts.plan, facts.measured, facts.measured.sent, facts.plan.processes
-    if measured.due is not None and measured.due > sent:
+        yield Warned("failed-requests", counts | said)
+    if (measured.due or 0) > sent:
         yield Warned("never-left", {"due": measured.due, "sent": sent})
     if has_overflowed(facts):
         kernel, late = measured.kernel, max(measured.slow_connects, measured.slow_waits)
         overflows, again = kernel.get("ListenOverflows", 0), kernel.get("TCPSynRetrans", 0)
         yield Warned("backlog-overflow", {"late": late, "overflows": overflows, "retransmissions": again})
-    busy_s = (measured.client_cpu_s - measured.client_spun_s) / clients
-    if busy_s > 0.8 * measured.measured_s > 0.4:
-        busy, more = busy_s / measured.measured_s, 2 * clients if clients < plan.all_cpus else 0  # 0: no CPU is left
+
+
+def of_speed(facts: Facts) -> Iterator[Warned]:
+    """Whether the client was fast enough."""
+    plan, measured, clients = facts.plan, facts.measured, facts.plan.processes
+    busy = (measured.client_cpu_s - measured.client_spun_s) / clients / measured.measured_s
+    if busy > 0.8 and measured.measured_s > 0.5:
+        more = 2 * clients if clients < plan.all_cpus else 0  # 0: no CPU is left
         yield Warned("client-limit", {"busy": busy, "processes": clients, "more_processes": more})
     if measured.lag_s and measured.latency_s:
         lag_s, latency_s = (of.p99 or of.max for of in (measured.lag_s, measured.latency_s))
-        if lag_s > 0.01 or lag_s > max(0.0005, 0.1 * latency_s):
+        if lag_s > min(0.01, max(0.0005, 0.1 * latency_s)):
             yield Warned("late-sends", {"lag_s": lag_s, "latency_s": latency_s})
 
 
@@ -55,7 +58,7 @@ def of_connections(facts: Facts) -> Iterator[Warned]:
     if measured.late_bodies > 0.1 * sent:
         yield Warned("delayed-ack", {"late_bodies": measured.late_bodies})
     asked, under_way = plan.load.steady_count or 0, measured.mean_in_flight
-    if 10 * asked < sent and not measured.failed and not plan.load.think_s and under_way < 0.9 * asked:
+    if under_way < 0.9 * asked and 10 * asked < sent and not measured.failed and not plan.load.think_s:
         yield Warned("little", {"under_way": under_way, "asked": asked})
 
 

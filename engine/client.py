@@ -18,7 +18,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 from typing import Any, NamedTuple
 
 from engine.http1 import HTTPError, ResponseParser
@@ -26,9 +26,7 @@ from engine.loads import Part
 from engine.signals import signals
 
 READ_BYTES = 65536
-FIRST_READ_BYTES = 479  # Python allocates the buffer of each read, up to 512 bytes with its header from a pool
 EVENTS = 64  # handled at a time: with more, the first sockets have left the CPU's caches before they are read
-SOCK_NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)  # Linux: one system call less for each connection
 SPIN_S = 0.0002  # stop sleeping so long before a request is due: a sleeper wakes some 0.1 ms late; costs CPU, stated
 TURN_S = 0.02  # then timers and Ctrl-C have their turn
 
@@ -43,6 +41,7 @@ ERRORS = (
 ERRNO_NAMES: dict[int | None, str] = defaultdict(lambda: "connect failed", {
     errno.ECONNREFUSED: "refused", errno.ECONNRESET: "reset", errno.EPIPE: "reset",
     errno.EADDRNOTAVAIL: "no local port", errno.EMFILE: "too many open files",
+    0: "", errno.EAGAIN: "", errno.EINPROGRESS: "", errno.ENOTCONN: "",  # not yet; the last one on macOS
 })  # fmt: skip
 
 
@@ -100,28 +99,27 @@ class Selector(selectors.DefaultSelector):
         return [(key.fd, events) for key, events in self.select(0)]
 
 
-# EPOLLRDHUP: the server has closed, which is known with its answer, without another recv
 POLLER: Callable[[], Any] = getattr(select, "epoll", Selector)  # there is none on macOS
-CLOSED = getattr(select, "EPOLLRDHUP", 0)
-READ = selectors.EVENT_READ | CLOSED  # that is EPOLLIN, too
-WRITE = getattr(select, "EPOLLOUT", selectors.EVENT_WRITE)
-NOT_YET = (errno.EAGAIN, errno.EINPROGRESS, errno.ENOTCONN)  # the last one on macOS: still connecting
+READ, WRITE = selectors.EVENT_READ, getattr(select, "EPOLLOUT", selectors.EVENT_WRITE)  # EPOLLIN is 1, too
 
 
 class Connection:
-    """A new socket, and what it works on. Raises OSError."""
+    """A new socket that is connected, or soon will be, and what it works on. Raises OSError."""
 
-    index = -1  # of the request; -1: none
-    unsent = b""  # what the kernel has not taken yet
-    watched = 0  # the events that the poller reports
-
-    def __init__(self, family: int) -> None:
+    def __init__(self, address: Address) -> None:
+        family = socket.AF_INET6 if len(address) == 4 else socket.AF_INET
         # The type below socket.socket: it opens and closes without that class's Python layer.
-        self.sock = sock = socket.SocketType(family, socket.SOCK_STREAM | SOCK_NONBLOCK)
-        if not SOCK_NONBLOCK:
-            sock.setblocking(False)
+        self.sock = sock = socket.SocketType(family)
+        sock.setblocking(False)
         self.fd, self.recv, self.send = sock.fileno(), sock.recv, sock.send  # looked up once
         self.parser = ResponseParser()
+        self.index = -1  # of the request; -1: none
+        self.unsent = b""  # what the kernel has not taken yet
+        self.watched = 0  # the events that the poller reports
+        code = sock.connect_ex(address)
+        if ERRNO_NAMES[code]:
+            sock.close()
+            raise OSError(code, "connect")
 
 
 # ---------------------------------------------------------------- sending
@@ -135,54 +133,58 @@ class Client:
     messages: Iterator[bytes]
     part: Part
     timeout_s: float
-    keep_alive: bool = False
-    progress: Callable[..., object] = lambda *_: None  # is told begun_s, and how many are sent, under way, failed
+    keep_alive: bool
+    progress: Callable[..., object]  # is told begun_s, and how many are sent and under way
     begun_s: float = 0.0  # when to begin; 0: at once
 
-    sent = in_flight = sockets_opened = failures = 0
-    released = users = cpu_s = spun_s = 0.0  # released and users: the limits of the part, as last asked for
+    sent = in_flight = sockets_opened = failures = thinking = 0  # thinking: users between two requests
+    released = users = spun_s = 0.0  # released and users: the limits of the part, as last asked for
     ended = fill_is_due = False  # ended: nothing more will be sent
     stopped, left_as = "", "interrupted"  # why it ended before its time; what the requests under way then count as
-    last_answer, last_result = b"none yet", (0, 0, False)  # status, bytes of body, connection stays
 
     def __post_init__(self) -> None:
+        # What each answer needs is set here, and not in the class, where Python would find it later.
         self.think_s = self.part.load.think_s
-        self.thinking = 0  # users between two requests
-        self.read_bytes = FIRST_READ_BYTES
-        self.family = socket.AF_INET6 if len(self.address) == 4 else socket.AF_INET
+        self.read_bytes = 479  # Python allocates the buffer of each read, up to 512 bytes with its header from a pool
+        self.last_answer, self.last_result = b"none yet", (0, 0, False)  # status, bytes of body, connection stays
         self.exchanges = Exchanges()
         self.connections: dict[int, Connection] = {}
         self.idle: dict[Connection, None] = {}  # kept connections with nothing to do, the last used at the end
         self.poller = POLLER()
         # select counts in microseconds, where asyncio's usual epoll rounds up to the next millisecond
         self.loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
-        self.finished = self.loop.create_future()
 
-    async def run(self) -> None:
-        """Send everything, and wait for every answer or its time-out."""
-        self.loop.add_reader(self.poller.fileno(), self._drain)
+    def run(self) -> Outcome:
+        """Send everything, and wait for every answer or its time-out. The first signal stops it in order."""
+        signals.stop_load = lambda name: self.loop.call_soon_threadsafe(self.stop, name)
+        if signals.received:  # before there was anything to stop
+            self.stop(signals.name)
         gc.disable()  # nothing here makes cycles, and a collection in the middle of a run shows as latency
         try:
-            await asyncio.sleep(self.begun_s - perf_counter())
-            self.begun_s, self.cpu_s = self.begun_s or perf_counter(), -process_time()
+            sleep(max(0.0, self.begun_s - perf_counter()))
+            self.begun_s, begun_cpu_s = self.begun_s or perf_counter(), process_time()
+            self.loop.add_reader(self.poller.fileno(), self._drain)
             self._follow()
             self._watch_deadlines()
-            await self.finished
-            self.cpu_s += process_time()
-            self.spun_s = min(self.spun_s, self.cpu_s)  # measured by the clock, which runs on while others have the CPU
+            self.loop.run_forever()
+            cpu_s = process_time() - begun_cpu_s
         finally:
             gc.enable()
+            signals.stop_load = None
             for conn in list(self.connections.values()):
                 self._fail(conn, self.left_as)
-            self.exchanges.finish(self.sent)
+            self.loop.close()
+            self.poller.close()
+        self.exchanges.finish(self.sent)
+        spun_s = min(self.spun_s, cpu_s)  # measured by the clock, which runs on while others have the CPU
+        return Outcome(self.exchanges, self.begun_s, cpu_s, self.sockets_opened, {}, self.stopped or None, None, spun_s)
 
     def stop(self, why: str, left_as: str = "interrupted") -> None:
         """Send nothing more, wait for nothing more; what is under way counts as failed, under that name. why: what cut
         the load short; empty: it is over."""
-        if not self.finished.done():
-            self.stopped, self.left_as = why, left_as
-            self.ended, self.released = True, self.sent
-            self.finished.set_result(None)
+        self.stopped, self.left_as = self.stopped or why, left_as
+        self.ended, self.released = True, self.sent
+        self.loop.stop()
 
     def _follow(self) -> None:
         """Send what may leave by now, and come back when that changes: a little before, and then wait awake, because a
@@ -190,22 +192,20 @@ class Client:
         turn_ends_s = perf_counter() + TURN_S
         while not self.ended:
             elapsed_s = perf_counter() - self.begun_s
-            self.ended = elapsed_s >= self.part.load.time_limit_s
             self.released, self.users = self.part.limits(elapsed_s)
-            if self.ended:
-                self.released = self.sent
+            if elapsed_s >= self.part.load.time_limit_s:
+                self.ended, self.released = True, self.sent
             self._fill()
             next_s = self.begun_s + self.part.next_change_s(elapsed_s)
             sleep_s = next_s - perf_counter() - SPIN_S
             if sleep_s > 0 or perf_counter() > turn_ends_s:
                 self.loop.call_later(sleep_s, self._follow)
                 return
-            awake_s = perf_counter()
             while (now_s := perf_counter()) < next_s:
                 if events := self.poller.poll(0, EVENTS):
                     self._handle(events)
-                    awake_s += perf_counter() - now_s  # which was no waiting
-            self.spun_s += now_s - awake_s
+                else:
+                    self.spun_s += perf_counter() - now_s
 
     def _fill(self) -> None:
         """Start what the load allows, a hundred at most, so that answers are read in between."""
@@ -246,26 +246,20 @@ class Client:
         message = next(self.messages)
         rows.started_s[index] = perf_counter()
         try:
-            conn = self.idle.popitem()[0] if self.idle else self._connect()
+            if self.idle:
+                conn, _ = self.idle.popitem()
+            else:
+                self.sockets_opened += 1
+                conn = Connection(self.address)
+                self.connections[conn.fd] = conn
         except OSError as error:
             self._record_failure(index, ERRNO_NAMES[error.errno])
             return
         conn.index = index
-        if message[0] == 72 or not conn.parser.fresh:  # 72: an H, as in HEAD
-            conn.parser.reset(message.startswith(b"HEAD "))
+        if message[0] == 72:  # an H: no other method than HEAD begins with it
+            conn.parser.start(True)
         # On loopback the handshake is over by now, so that the request usually leaves with no wait for an event.
         self._send(conn, message)
-
-    def _connect(self) -> Connection:
-        """A connection that is there, or will be. Raises OSError."""
-        conn = Connection(self.family)
-        self.sockets_opened += 1
-        self.connections[conn.fd] = conn
-        code = conn.sock.connect_ex(self.address)
-        if code and code not in NOT_YET:
-            self._close(conn)
-            raise OSError(code, "connect")
-        return conn
 
     def _send(self, conn: Connection, unsent: bytes) -> bool:
         """Hand the kernel what it takes, have the poller report what comes next. False: the connection is lost."""
@@ -273,7 +267,8 @@ class Client:
         try:
             taken = conn.send(unsent)
         except OSError as error:
-            if self._lose(conn, error):
+            if kind := ERRNO_NAMES[error.errno]:
+                self._fail(conn, kind)
                 return False
         if taken == len(unsent) and conn.watched == READ:  # nearly all of a run on kept connections
             return True
@@ -285,13 +280,6 @@ class Client:
         conn.watched = READ | WRITE if conn.unsent else READ
         watch(conn.fd, conn.watched)
         return True
-
-    def _lose(self, conn: Connection, error: OSError) -> bool:
-        """Whether a connection is lost by an error; False: it was only too early."""
-        is_lost = error.errno not in NOT_YET
-        if is_lost:
-            self._fail(conn, ERRNO_NAMES[error.errno])
-        return is_lost
 
     def _drain(self) -> None:
         """Handle all that is ready; back to the loop after 20 ms at most, for its timers and for Ctrl-C."""
@@ -307,7 +295,7 @@ class Client:
         started_s, answered_s, statuses, sizes = rows.started_s, rows.answered_s, rows.status, rows.body_bytes
         # A user who neither thinks nor goes sends at once: every request before this number.
         at_once = 0 if self.think_s or self.in_flight > self.users else min(self.released, len(statuses))
-        for fd, events in ready:
+        for fd, _ in ready:
             # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.
             conn = connections.get(fd)
             if not conn or ((unsent := conn.unsent) and not self._send(conn, unsent)):
@@ -320,42 +308,36 @@ class Client:
             try:
                 data = conn.recv(self.read_bytes)
             except OSError as error:
-                self._lose(conn, error)
+                if kind := ERRNO_NAMES[error.errno]:
+                    self._fail(conn, kind)
                 continue
             now_s = perf_counter()
-            if parser.fresh and data == self.last_answer:
-                statuses[index], sizes[index], stays = self.last_result
-            elif result := self._parse(conn, data, now_s):
-                statuses[index], sizes[index], stays = result
-            else:
+            is_known = not parser.steps and data == self.last_answer
+            if not (result := self.last_result if is_known else self._parse(conn, data, now_s)):
                 continue
+            statuses[index], sizes[index], stays = result
             answered_s[index] = now_s
             if stays and not unsent and (index := self.sent) < at_once:  # nearly all of a run on kept connections
                 conn.index, self.sent, message = index, index + 1, next(messages)
                 started_s[index] = now_s
-                if message[0] == 72 or not parser.fresh:
-                    parser.reset(message.startswith(b"HEAD "))
+                if message[0] == 72:
+                    parser.start(True)
                 self._send(conn, message)
                 continue
-            self._release(conn, stays and not conn.unsent, events)
-
-    def _release(self, conn: Connection, stays: bool, events: int) -> None:
-        conn.index = -1
-        if stays:
-            self.idle[conn] = None
-        elif events & CLOSED:
-            self._close(conn)
-        # else: let the server close first, which is this connection's next event: the port is then free again
-        self._free_user()
-        self._fill()
+            conn.index = -1
+            if stays and not conn.unsent:
+                self.idle[conn] = None
+            # else: let the server close first, which is this connection's next event: the port is then free again
+            self._free_user()
+            self._fill()
 
     def _parse(self, conn: Connection, data: bytes, now_s: float) -> tuple[int, int, bool] | None:
         """Status, bytes of the body and whether the connection stays, once the answer is whole."""
-        parser, fresh, first_byte_s = conn.parser, conn.parser.fresh, self.exchanges.first_byte_s
+        parser, fresh, first_byte_s = conn.parser, not conn.parser.steps, self.exchanges.first_byte_s
         try:
             complete = parser.feed(data)
         except HTTPError as error:
-            self._fail(conn, error.kind)
+            self._fail(conn, str(error))
             return None
         if not complete:
             if len(data) == self.read_bytes:  # the usual answer is larger
@@ -377,41 +359,22 @@ class Client:
         self.exchanges.error[index] = ERRORS.index(kind)
         self._free_user()
         self.failures += 1
-        if self.failures >= max(10, self.users):
-            self._give_up(f"the first {self.failures} requests all failed ({kind})")
         self._fill_soon()
 
-    def _give_up(self, why: str) -> None:
-        """Stop, unless a request has been answered."""
-        if self.failures == self.sent - self.in_flight:
-            self.stop(why, "given up")
-
     def _close(self, conn: Connection) -> None:
-        if conn.watched and not CLOSED:  # closing a socket takes it out of its epoll
+        if conn.watched and POLLER is Selector:  # closing a socket takes it out of its epoll
             self.poller.unregister(conn.fd)
         del self.connections[conn.fd]
         conn.sock.close()
 
     def _watch_deadlines(self) -> None:
+        """Ten times a second: time-outs, and an end of it all if not one of many requests was answered."""
         late_s = perf_counter() - self.timeout_s
         for conn in list(self.connections.values()):
             if conn.index >= 0 and self.exchanges.started_s[conn.index] < late_s:
                 self._fail(conn, "timed out")
-        if self.failures and self.begun_s <= late_s:
-            self._give_up(f"no answer at all within the time-out of {self.timeout_s:g} s (-s)")
-        self.progress(self.begun_s, self.sent, self.in_flight, self.failures)
+        is_many = self.failures >= max(10, self.users) or (self.failures and self.begun_s <= late_s)
+        if is_many and self.failures == self.sent - self.in_flight:
+            self.stop(f"none of {self.sent} requests was answered", "given up")
+        self.progress(self.begun_s, self.sent, self.in_flight)
         self.loop.call_later(0.1, self._watch_deadlines)
-
-
-def run_client(client: Client) -> tuple[Exchanges, str | None]:
-    """Run it in a loop of its own: what happened, and why it stopped early. The first signal stops it in order."""
-    signals.stop_load = lambda name: client.loop.call_soon_threadsafe(client.stop, name)
-    if signals.received:  # before there was anything to stop
-        client.stop(signals.name)
-    try:
-        client.loop.run_until_complete(client.run())
-        return client.exchanges, client.stopped or None
-    finally:
-        signals.stop_load = None
-        client.loop.close()
-        client.poller.close()

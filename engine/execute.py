@@ -20,7 +20,7 @@ from engine.access_log import AccessLog, name_workers
 from engine.client import Outcome, is_success
 from engine.database import BooksDatabase, books_seen
 from engine.files import shown
-from engine.launch import installed_packages
+from engine.launch import installed_versions
 from engine.loads import Burst
 from engine.machine import timer_s
 from engine.run import Database, Facts, Inside, Plan, Prediction, Run
@@ -184,16 +184,20 @@ def judged(
     is_split = is_split and log is not None and len(log.lines) >= 0.95 * requests
     split = plans.predict(plan, process_of) if is_split and plan.slots_known else None
     forecast = plans.forecast_of(plan, process_of if is_split else ())
-    columns = summary.columns_of(
-        outcome, [names[line.pid] if line else None for line in lines],
-        [line.started_s if line else None for line in lines], forecast.answered_s if forecast else [],
-    )  # fmt: skip
-    measured = summary.summarise(
-        plan, outcome, warmed_up=before.sent, created_before=before.created, lone_s=min(before.lone_s, default=None)
-    )
-    facts = Facts(plan, prediction, split, measured, inside_of(site, sent, names, books) if site.server else None)
-    found = estimate.estimate_of(facts, columns, before.lone_s, packages_of(plan))
     keep_exchanges = keep_exchanges or plan.load.steady_count == plan.load.requests
+    columns = None
+    if keep_exchanges or requests <= estimate.MOST_ESTIMATED:  # of a million requests they take some seconds
+        columns = summary.columns_of(
+            outcome, [names[line.pid] if line else None for line in lines],
+            [line.started_s if line else None for line in lines], forecast.answered_s if forecast else [],
+        )  # fmt: skip
+    measured = summary.summarise(plan, outcome)
+    measured = dataclasses.replace(
+        measured, warmed_up=before.sent, created=measured.created + before.created,
+        lone_s=min(before.lone_s, default=None),
+    )  # fmt: skip
+    facts = Facts(plan, prediction, split, measured, inside_of(site, sent, names, books) if site.server else None)
+    found = estimate.estimate_of(facts, columns, before.lone_s, packages_of(plan)) if columns else None
     return Run(
         **vars(facts), verdict=verdict.judge(facts, found, timer_s()), when=when,
         exchanges=columns if keep_exchanges else None,
@@ -223,7 +227,7 @@ def packages_of(plan: Plan) -> frozenset[str] | None:
     """What the service may have imported: as the app says, else all that this Python has; None: not known."""
     if not plan.launch:
         return None
-    return installed_packages() if plan.launch.imported is None else frozenset(plan.launch.imported)
+    return frozenset(installed_versions()) if plan.launch.imported is None else frozenset(plan.launch.imported)
 
 
 def now() -> str:

@@ -12,6 +12,7 @@ import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.words import Problem
 
@@ -29,51 +30,43 @@ class Machine:
 @functools.cache
 def about_machine() -> Machine:
     cpu = platform.processor()
-    with contextlib.suppress(OSError):
-        models = re.findall(r"(?m)^model name\s*:\s*(\S.*)$", Path("/proc/cpuinfo").read_text())
-        cpu = models[0] if models else cpu
+    with contextlib.suppress(OSError, IndexError):
+        cpu = re.findall(r"(?m)^model name\s*:\s*(\S.*)$", Path("/proc/cpuinfo").read_text())[0]
     return Machine(f"{platform.system()} {platform.machine()}", os.cpu_count() or 1, cpu, platform.release())
 
 
-def kernel_counters() -> dict[str, int]:
-    """What TCP had to drop or send again since boot, in this network namespace; empty where the system is not Linux."""
-    with contextlib.suppress(OSError):
+def counters(server_s: float | None) -> dict[str, Any]:
+    """What counts up since boot, as far as the system tells; a run compares two readings.
+
+    ListenOverflows, TCPSynRetrans: what TCP had to drop or send again, in this network namespace. server and others:
+    CPU seconds of the server, as they are given, and of all programs but the server, this process and its children
+    that have ended, in steps of 10 ms.
+    """
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError):  # it is Linux that has these files
         lines = Path("/proc/net/netstat").read_text().splitlines()
         names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
-        return {name: int(values[names.index(name)]) for name in ("ListenOverflows", "TCPSynRetrans")}
-    return {}
-
-
-def machine_cpu_s() -> float | None:
-    """CPU seconds that all programs have used since boot, in steps of 10 ms; None without /proc."""
-    with contextlib.suppress(OSError):
-        ticks = [int(word) for word in Path("/proc/stat").read_text().split()[1:9]]
-        return (sum(ticks) - sum(ticks[3:5])) / os.sysconf("SC_CLK_TCK")  # the fourth and fifth are idle and iowait
-    return None
-
-
-def cpu_seconds(server_s: float | None) -> tuple[float, float]:
-    """CPU seconds so far: of the server (as it is given), and of all programs but the server, this process and its
-    children that have ended. NaN: not known."""
-    all_s = machine_cpu_s()
-    if server_s is None or all_s is None:
-        return math.nan, math.nan
-    return server_s, all_s - server_s - sum(os.times()[:4])
+        found = {name: int(values[names.index(name)]) for name in ("ListenOverflows", "TCPSynRetrans")}
+        if server_s is not None:
+            user, nice, system, _idle, _waiting, *others = map(int, Path("/proc/stat").read_text().split()[1:9])
+            all_s = (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
+            found |= {"server": server_s, "others": all_s - server_s - sum(os.times()[:4])}
+    return found
 
 
 def timer_s() -> float:
     """How many seconds late a process wakes that sleeps for a millisecond: the worst of ten."""
-    late_s = 0.0
+    slept_s = []
     for _ in range(10):
         begun_s = time.perf_counter()
         time.sleep(0.001)
-        late_s = max(late_s, time.perf_counter() - begun_s - 0.001)
-    return late_s
+        slept_s.append(time.perf_counter() - begun_s)
+    return max(slept_s) - 0.001
 
 
 def allowed_cpus() -> set[int]:
     """The CPUs that this process may use."""
-    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def pin(pid: int, cpus: set[int]) -> None:
@@ -90,13 +83,9 @@ def check_file_limit(most_under_way: float, is_scheduled: bool) -> None:
     Raises Problem if so many requests at once are more than the hard limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    is_bounded = hard != resource.RLIM_INFINITY
-    needed = most_under_way + 64
-    if is_scheduled or most_under_way == math.inf:
-        needed = min(needed, max(soft, min(hard, 1_048_576) if is_bounded else 65_536))
-    elif is_bounded and hard < needed:
-        raise Problem(
-            f"{most_under_way:.10g} requests at once need {needed:.10g} open files; {hard} are allowed (ulimit -Hn)"
-        )
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (int(needed), hard))
+    most = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 1_048_576)
+    if most < most_under_way + 64 < math.inf and not is_scheduled:
+        raise Problem(f"{most_under_way:.10g} requests at once need more open files than {most} (ulimit -Hn)")
+    needed = int(min(most_under_way + 64, most))
+    if 0 <= soft < needed:  # -1: no limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -170,7 +170,7 @@ class Walk:
         self.wait_s = wait_s
         self.forecast = Forecast([], [], [])
         self.queue_of: list[list[float]] = []  # the heap that each request has joined
-        self.passing: list[tuple[float, int, int]] = []  # a heap: when a pass ends, of which request, which pass is next
+        self.passing: list[tuple[float, int, int]] = []  # a heap: when a pass ends, of which request, its next pass
 
     def enter(self, now_s: float, connection: int | None = None) -> None:
         """A request arrives; connection: the number of the kept connection that it comes on."""

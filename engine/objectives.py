@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Sequence
-from statistics import StatisticsError, linear_regression
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine.run import Measured, Run
@@ -18,48 +17,18 @@ from engine.words import Problem, duration, per_cent, plural
 
 # ---------------------------------------------------------------- conditions: --fail-if 'p99>0.1'
 
-
-class Measure(NamedTuple):
-    """What a figure is measured in: its units, with what each is multiplied by, and how it is shown."""
-
-    units: dict[str, float]
-    show: Callable[[float], str]
-
-
-TIME = Measure({"": 1.0, "s": 1.0, "ms": 0.001}, duration)
-NUMBER = Measure({"": 1.0}, "{:.10g}".format)
-SHARE = Measure({"": 1.0, "%": 0.01}, per_cent)
-LATENCIES = {  # name -> field of Statistics
+FIELDS = {  # of Statistics, or of Measured
     "p50": "median", "median": "median", "p90": "p90", "p95": "p95", "p99": "p99", "p99.9": "p999", "mean": "mean",
-    "min": "min", "max": "max",
+    "min": "min", "max": "max", "last": "measured_s", "throughput": "throughput_rps", "requests": "sent",
+    "answered": "answered", "failed": "failed", "failed-share": "failed",
 }  # fmt: skip
-
-
-def latency(field: str) -> Callable[[Measured], float | None]:
-    """None: nothing was answered, or too little for that percentile."""
-    return lambda run: getattr(run.latency_s, field, None)
-
-
-FIGURES: dict[str, tuple[Measure, Callable[[Measured], float | None]]] = {
-    **{name: (TIME, latency(field)) for name, field in LATENCIES.items()},
-    "last": (TIME, lambda run: run.measured_s),
-    "throughput": (NUMBER, lambda run: run.throughput_rps),
-    "requests": (NUMBER, lambda run: run.sent),
-    "answered": (NUMBER, lambda run: run.answered),
-    "failed": (NUMBER, lambda run: run.failed),
-    "failed-share": (SHARE, lambda run: run.failed / run.sent if run.sent else None),
-}
-OPERATORS: dict[str, tuple[Callable[[float, float], bool], str]] = {
-    ">": (operator.gt, "more than"),
-    ">=": (operator.ge, "not below"),
-    "<": (operator.lt, "less than"),
-    "<=": (operator.le, "not above"),
-    "==": (operator.eq, "exactly"),
-}
+NUMBERS = ("throughput", "requests", "answered", "failed")  # the others are times, and a share
+UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "%": 0.01}
+OPERATORS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le, "==": operator.eq}
 
 
 class Condition(NamedTuple):
-    figure: str  # a key of FIGURES
+    figure: str  # a key of FIELDS
     operator: str
     value: float  # seconds, requests/s, requests, or a share
     text: str
@@ -71,16 +40,29 @@ def parse_condition(text: str) -> Condition:
     >>> parse_condition("p99 > 100ms")[:3]
     ('p99', '>', 0.1)
     """
-    match = re.fullmatch(r"\s*([a-z][a-z0-9.-]*)\s*(>=|<=|==|>|<)\s*(\d+\.?\d*|\.\d+)\s*(ms|s|%)?\s*", text)
+    match = re.fullmatch(r"\s*([a-z][a-z0-9.-]*)\s*(>=|<=|==|>|<)\s*(\d+\.?\d*|\.\d+)\s*(ms|s|%|)\s*", text)
     if not match:
         raise Problem(f"{text!r} is no condition like p99>0.1, failed>0 or throughput<200")
-    name, sign, number, unit = match[1], match[2], float(match[3]), match[4] or ""
-    if name not in FIGURES:
-        raise Problem(f"{text!r}: {name!r} is no figure of a run; there are {', '.join(FIGURES)}")
-    units = FIGURES[name][0].units
-    if unit not in units:
+    name, sign, number, unit = match.groups()
+    if name not in FIELDS:
+        raise Problem(f"{text!r}: {name!r} is no figure of a run; there are {', '.join(FIELDS)}")
+    if unit and (name in NUMBERS or (unit == "%") != (name == "failed-share")):
         raise Problem(f"{text!r}: {name} is not measured in {unit}")
-    return Condition(name, sign, number * units[unit], text.strip())
+    return Condition(name, sign, float(number) * UNITS[unit], text.strip())
+
+
+def figure_of(measured: Measured, name: str) -> float | None:
+    """None: nothing was sent or answered, or too little for that percentile."""
+    if name == "failed-share":
+        return measured.failed / measured.sent if measured.sent else None
+    value: float | None = getattr(measured, FIELDS[name], None)
+    return getattr(measured.latency_s, FIELDS[name], value)
+
+
+def figure_text(name: str, value: float) -> str:
+    if name in NUMBERS:
+        return f"{value:.10g}"
+    return per_cent(value) if name == "failed-share" else duration(value)
 
 
 def failing(run: Run, conditions: Sequence[Condition]) -> list[str]:
@@ -90,16 +72,12 @@ def failing(run: Run, conditions: Sequence[Condition]) -> list[str]:
     """
     lines = []
     for name, sign, limit, text in conditions:
-        (measure, figure), (holds, words) = FIGURES[name], OPERATORS[sign]
-        value = figure(run.measured)
-        bound = FIGURES["max"][1](run.measured) if value is None and name.startswith("p") else None
-        if bound is not None and sign in (">", ">=") and not holds(bound, limit):
-            continue  # the longest of all is within it, and so is any percentile
-        if value is None:
+        is_met, value, longest = OPERATORS[sign], figure_of(run.measured, name), figure_of(run.measured, "max")
+        if value is not None and is_met(value, limit):
+            lines.append(f"{name} is {figure_text(name, value)} ({text})")
+        elif value is None and (not longest or sign[0] != ">" or is_met(longest, limit)):
             answers = plural(run.measured.answered, "answer")
             lines.append(f"{name} is not known: {answers} are too few for it ({text})")
-        elif holds(value, limit):
-            lines.append(f"{name} is {measure.show(value)}, {words} {measure.show(limit)} ({text})")
     return lines
 
 
@@ -108,7 +86,6 @@ def failing(run: Run, conditions: Sequence[Condition]) -> list[str]:
 MOST_RUNS = 8
 LEAST_RUNS = 5
 CLOSE = 0.04  # the rate is known when what holds and what does not are so close together
-WITHIN_S = 10.0  # of a run
 
 
 class Tried(NamedTuple):
@@ -132,52 +109,33 @@ class Found(NamedTuple):
     runs: int
 
 
-def next_rate(first: float, objective_s: float, tried: Sequence[Tried], most_runs: int = MOST_RUNS) -> float | Found:
-    """The rate to try next, or the answer. first: as predicted.
+def next_rate(objective_s: float, tried: Sequence[Tried], most_runs: int = MOST_RUNS) -> float | Found:
+    """The rate to try after these runs, or the answer.
 
-    Begins there, moves by 4, 12, 36 % and so on until the objective lies between two runs, and closes in. A run that
-    the server cannot follow says what it can: its throughput. Chance can let a rate hold and a lower one not: then the
-    answer lies between these two.
+    Moves outward until the objective lies between two runs, and closes in. Chance can let a rate hold and a lower one
+    not: then the answer lies between these two.
     """
-    if not tried:
-        return first
-    held, broke = ([run.rate for run in tried if run.holds(objective_s) == holds] for holds in (True, False))
-    low, high = max(held, default=0.0), min(broke, default=math.inf)
-    near = high <= low * (1 + CLOSE)
+    held, broke = ([run for run in tried if run.holds(objective_s) == holds] for holds in (True, False))
+    low, high = max(held, default=Tried(0.0, 0.0, 0.0)), min(broke, default=Tried(math.inf, math.inf, math.inf))
+    rate, near = crossing(low, high, objective_s), high.rate <= low.rate * (1 + CLOSE)
+    least, most = sorted((low.rate, high.rate))
     if len(tried) >= (LEAST_RUNS if near else most_runs):
-        rate = crossing(tried, objective_s, low, high) if held and broke else low
-        return Found(rate, min(low, high, rate), max(low, high, rate), len(tried))
-    if not held or not broke:
-        return outward(tried, low, high)
-    if near and len(held) < len(broke):  # once more on both sides: chance decides between rates so close together
-        return min(low, high) / 1.02
-    if near:
-        return max(low, high) * 1.02
-    room = 0.25 * abs(high - low)
-    return min(max(crossing(tried, objective_s, low, high), low + room), high - room)
+        return Found(rate, least, most, len(tried))
+    if len(tried) in (len(held), len(broke)):  # all held, or none did
+        step = 1 + CLOSE * 3.0 ** (len(tried) - 1)
+        return low.rate * step or min(high.rate / step, 0.97 * high.throughput_rps)  # at most what the server can do
+    if near:  # once more on both sides: chance decides between rates so close together
+        return least / 1.02 if len(held) < len(broke) else most * 1.02
+    room = 0.25 * (most - least)
+    return min(max(rate, least + room), most - room)
 
 
-def outward(tried: Sequence[Tried], low: float, high: float) -> float:
-    """The next rate while all runs held, or none did."""
-    step = 1 + CLOSE * 3.0 ** (len(tried) - 1)
-    if low:
-        return low * step
-    slowest = next(run for run in tried if run.rate == high)
-    follows = slowest.throughput_rps >= 0.97 * high
-    return high / step if follows else min(high / step, 0.97 * slowest.throughput_rps)
+def crossing(low: Tried, high: Tried, objective_s: float) -> float:
+    """The rate at which the latency meets the objective, between one that held and one that did not.
 
-
-def crossing(tried: Sequence[Tried], objective_s: float, low: float, high: float) -> float:
-    """The rate at which the latency meets the objective, of all runs that came near it. low held, high did not.
-
-    By least squares of 1 / latency over the rate: of a queue whose latency grows like 1 / (1 - load) that is a line.
+    On a straight line of 1 / latency over the rate: so it is of a queue whose latency grows like 1 / (1 - load).
     """
-    near = [run for run in tried if objective_s / 3 <= run.latency_s <= 3 * objective_s and not run.failed]
-    try:
-        slope, at_zero = linear_regression([run.rate for run in near], [1 / run.latency_s for run in near])
-    except StatisticsError:  # too few, or all at one rate
-        return (low + high) / 2
-    if slope >= 0:  # nothing but chance
-        return (low + high) / 2
-    rate = (1 / objective_s - at_zero) / slope
-    return min(max(rate, 0.95 * min(low, high)), 1.05 * max(low, high))
+    if not low.rate or high.rate == math.inf:
+        return low.rate
+    held, broke = 1 / low.latency_s, 0.0 if high.failed else 1 / high.latency_s
+    return low.rate + (high.rate - low.rate) * (held - 1 / objective_s) / (held - broke)

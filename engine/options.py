@@ -11,6 +11,7 @@ import math
 import os
 import random
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -140,7 +141,8 @@ def parser_for(manual: str) -> Parser:
 
 def add_server(group: Section) -> None:
     group.values(str, "NAME", "one of --list; several times, or `all`", "--target")
-    group.value(str, "MODULE:APP", "your own app; also module:create_app(), and dotted names", "--app")
+    app = pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\([^()]*\))?", "of the form module:app or module:create_app()")
+    group.value(app, "MODULE:APP", "your own app; also module:create_app(), and dotted names", "--app")
     group.value(pattern(r"\S+", "a URL without white space"), "URL", "a server that runs already, http only", "--url")
     group.switch("show the targets with their slots and command lines", "--list")
     group.switch("start the server and leave it running until Ctrl-C; send nothing", "--serve")
@@ -149,7 +151,7 @@ def add_server(group: Section) -> None:
     group.add("--server", choices=SERVERS, metavar="KIND", help="what serves --app (WSGI: gunicorn, ASGI: uvicorn)")
     group.value(FEW, "N", "server processes", "--workers")
     group.value(FEW, "N", "threads of each process", "--threads")
-    group.value(str, "ARGS", "more options for the server's command line", "--server-args", default="")
+    group.value(shlex.split, "ARGS", "more options for the server's command line", "--server-args", default="")
     group.value(FEW, "N", "database connections of each process (Books API)", "--pool-size")
     group.value(str, "URL", "a real Postgres (default: DATABASE_URL, or an embedded one)", "--database-url")
     group.value(CPUS, "0,1", "pin the server (Linux)", "--server-cpus", default=())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import re
+import statistics
 import urllib.parse
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from engine import model
 from engine.launch import Launch, launch_app, launch_target
@@ -18,7 +18,8 @@ from engine.model import Forecast, Wait
 from engine.options import PATH
 from engine.run import Kind, Plan, Prediction
 from engine.stats import figures_of
-from engine.targets import HANDLERS, SEEDED_BOOKS, TARGETS, WORKLOADS, Route, TaskTime, Waits
+from engine.targets import HANDLERS, SEEDED_BOOKS, TARGETS, WORKLOADS, Route, TaskTime
+from engine.verdict import most_overhead_s
 from engine.words import Problem
 
 TIMEOUT_S = 40.0  # pools and gunicorn's workers give up after 30 s: their word for it is better than our time-out
@@ -55,7 +56,9 @@ def plans_of(options: argparse.Namespace) -> list[Plan]:
     if options.is_paper:
         return [plan_on_paper(options)]
     if options.url:
-        plans = [plan_url(options)]
+        host, port, path = split_url(options.url)
+        plan = replace(plan_of(options, options.url, path), host=host, port=port)
+        plans = [with_stated_slots(plan, options.slots)]
     elif options.app:
         plans = [plan_app(options, path) for path in options.path or ["/"]]
     else:
@@ -63,37 +66,22 @@ def plans_of(options: argparse.Namespace) -> list[Plan]:
     return [finished(plan, options) for plan in plans]
 
 
-def basis(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields that every plan takes from the options."""
-    load = load_of(options)
-    return {
-        "load": load,
-        "method": options.method,
-        "headers": tuple(options.header),
-        "body": options.body,
-        "keep_alive": options.keep_alive,
-        "warm_up": options.warmup or 0,
-        "processes": int(min(options.processes, load.most_under_way)),
-    }
-
-
-def stated(wait: TaskTime | None) -> dict[str, Any]:
-    """The wait that the user states, and how it is drawn."""
-    return {} if wait is None else {"wait_s": float(wait), "distribution": wait.distribution}
-
-
-def plan_url(options: argparse.Namespace) -> Plan:
-    host, port, path = split_url(options.url)
-    wait = stated(options.wait or options.task_time)
-    plan = Plan(options.url, **basis(options), **wait, host=host, port=port, path=path)
-    return with_stated_slots(plan, options.slots)
+def plan_of(options: argparse.Namespace, name: str, path: str, wait: TaskTime | None = None) -> Plan:
+    """What every plan takes from the options. wait: what a request waits, if that is known and not stated."""
+    wait, load = options.wait or options.task_time or wait, load_of(options)
+    return Plan(
+        name, path=path, load=load, method=options.method, headers=tuple(options.header), body=options.body,
+        keep_alive=options.keep_alive, warm_up=options.warmup or 0,
+        processes=int(min(options.processes, load.most_under_way)), wait_s=None if wait is None else float(wait),
+        distribution=wait.distribution if wait else "constant",
+    )  # fmt: skip
 
 
 def plan_app(options: argparse.Namespace, path: str) -> Plan:
     launch = launch_app(options, options.method, path)
-    plan = Plan(launch.app, launch, **basis(options), **stated(options.wait or options.task_time), path=path)
+    plan = plan_of(options, launch.app, path)
     if options.warmup is None:
-        plan = dataclasses.replace(plan, warm_up=min(32, 4 * launch.workers))
+        plan = replace(plan, warm_up=min(32, 4 * launch.workers))
     return with_stated_slots(with_launch(plan, launch), options.slots)
 
 
@@ -123,36 +111,32 @@ def plan_targets(options: argparse.Namespace) -> list[Plan]:
 
 def plan_target(name: str, route: Route, path: str, options: argparse.Namespace, strict: bool = True) -> Plan:
     launch = launch_target(name, route, options, strict)
-    task_time = options.task_time or TaskTime(1)
-    plan = Plan(
-        name, launch, **basis(options), path=path, task_time_s=float(task_time), subtasks=options.subtasks,
-        distribution=task_time.distribution, cpu_time_s=options.cpu_time or 0.0,
-        wait_s=wait_of(route, path, float(task_time), options.subtasks),
+    task_time_s, plan = float(options.task_time or 1), plan_of(options, name, path, TaskTime(1))
+    plan = replace(
+        plan, task_time_s=task_time_s, subtasks=options.subtasks, cpu_time_s=options.cpu_time or 0.0,
+        wait_s=wait_of(route, path, task_time_s, options.subtasks),
     )  # fmt: skip
     if options.workload:
         workload = WORKLOADS[options.workload]
         kinds = tuple(Kind(*kind) for kind in workload.kinds)
-        plan = dataclasses.replace(
-            plan, workload=options.workload, kinds=kinds, ids=SEEDED_BOOKS, wait_s=workload.wait_s
-        )
+        plan = replace(plan, workload=options.workload, kinds=kinds, ids=SEEDED_BOOKS, wait_s=workload.wait_s)
     return with_launch(plan, launch)
 
 
 def wait_of(route: Route, path: str, task_time_s: float, subtasks: int) -> float | None:
     """What a request to this route waits, in seconds; None: not known beforehand."""
-    if route.waits is Waits.MS:
+    if route.waits == "ms":
         ms = re.search(r"[?&]ms=(\d+)", path)
         return int(ms[1]) / 1000 if ms else 0.05
-    return {Waits.TASK: task_time_s, Waits.SUBTASK: task_time_s / subtasks, Waits.NOTHING: 0.0}.get(route.waits)
+    return {"task": task_time_s, "subtask": task_time_s / subtasks, "nothing": 0.0}.get(route.waits)
 
 
 def plan_on_paper(options: argparse.Namespace) -> Plan:
     """A prediction without a server: --slots of each process, or no limit."""
-    wait = options.wait or TaskTime(1)
     each = options.slots or math.inf
-    return Plan(
-        "on paper", load=load_of(options), **stated(wait), workers=options.workers, slots_per_worker=each, server_slots=each,
-        slots=each * options.workers, slots_known=True, shared_queue=options.one_queue,
+    return replace(
+        plan_of(options, "on paper", "/", TaskTime(1)), workers=options.workers, slots_per_worker=each,
+        server_slots=each, slots=each * options.workers, slots_known=True, shared_queue=options.one_queue,
         passes=(1.0,) + (0.0,) * (options.passes - 1),
     )  # fmt: skip
 
@@ -163,12 +147,11 @@ def plan_on_paper(options: argparse.Namespace) -> Plan:
 def with_launch(plan: Plan, launch: Launch) -> Plan:
     """The plan with a server, and the slots that its settings and the handler give."""
     each = launch.slots_per_worker
-    passes = HANDLERS[launch.handler].passes if launch.handler else (1.0,)
-    return dataclasses.replace(
+    return replace(
         plan, launch=launch, workers=launch.workers, slots_per_worker=each, server_slots=launch.server_slots,
         slots=None if each is None else each * launch.workers, slots_known=each is not None,
-        shared_queue=launch.shared_queue, passes=launch.passes or passes,
-        most_connections=launch.open_connections or math.inf,
+        shared_queue=launch.shared_queue, passes=launch.passes or HANDLERS[launch.handler].passes,
+        most_connections=launch.open_connections,
     )  # fmt: skip
 
 
@@ -176,20 +159,17 @@ def with_stated_slots(plan: Plan, slots: int | None) -> Plan:
     """The plan with slots that the user states: one queue for all processes."""
     if not slots:
         return plan
-    return dataclasses.replace(
-        plan, workers=1, slots_per_worker=slots, slots=slots, slots_known=True, slots_stated=True
-    )  # fmt: skip
+    return replace(plan, workers=1, slots_per_worker=slots, slots=slots, slots_known=True, slots_stated=True)
 
 
 def finished(plan: Plan, options: argparse.Namespace) -> Plan:
     """The plan with the machine, its lone requests, and a time-out that no queue of its own exceeds."""
     ours = allowed_cpus()
     server, client = set(options.server_cpus or ours), set(options.client_cpus or ours)
-    plan = dataclasses.replace(
+    return replace(
         plan, cpus=len(server), client_on_server_cpus=len(server | client) == 1, all_cpus=about_machine().cpus,
-        lone_requests=lone_requests(plan),
+        lone_requests=lone_requests(plan), timeout_s=options.timeout or default_timeout_s(plan),
     )  # fmt: skip
-    return dataclasses.replace(plan, timeout_s=options.timeout or default_timeout_s(plan))
 
 
 def lone_requests(plan: Plan) -> int:
@@ -238,10 +218,7 @@ def with_lone_requests(plan: Plan, lone_s: Sequence[float]) -> Plan:
     so it keeps t + s. Nothing is taken from lone requests that take so long that their wait must be another one.
     """
     if plan.wait_s is None and lone_s:
-        middle_s = sorted(lone_s)[len(lone_s) // 2]
-        if len(lone_s) % 2 == 0:
-            middle_s = (middle_s + sorted(lone_s)[len(lone_s) // 2 - 1]) / 2
-        plan = dataclasses.replace(plan, wait_s=round(middle_s, 6), wait_is_measured=True)
+        plan = replace(plan, wait_s=round(statistics.median(lone_s), 6), wait_is_measured=True)
     return with_overhead(plan, lone_s) if plan.load.is_steady else plan
 
 
@@ -251,12 +228,7 @@ def with_overhead(plan: Plan, lone_s: Sequence[float]) -> Plan:
         return plan
     if not plan.busy_s < alone_s <= plan.busy_s + most_overhead_s(wait_s):
         return plan
-    return dataclasses.replace(plan, held_s=round((plan.busy_s + alone_s) / 2, 6))
-
-
-def most_overhead_s(wait_s: float) -> float:
-    """What a machine may add to a wait; more than that is a longer wait, not an overhead."""
-    return 0.2 * wait_s + 0.005
+    return replace(plan, held_s=round((plan.busy_s + alone_s) / 2, 6))
 
 
 # ---------------------------------------------------------------- from a plan to its prediction
@@ -308,8 +280,8 @@ def on_paper(plan: Plan, split: Sequence[int]) -> tuple[Plan, Prediction, Foreca
     forecast = plan.load.forecast_split(plan.service, waits, split)
     fullest = plan.load.of_process(max(split))
     form = f"the fullest process: {fullest.formula(plan.slots_per_worker or 1, plan.busy_s)}"
-    prediction = dataclasses.replace(prediction_of(plan, forecast), form=form)
-    return dataclasses.replace(plan, load=fullest, slots=plan.slots_per_worker), prediction, forecast
+    prediction = replace(prediction_of(plan, forecast), form=form)
+    return replace(plan, load=fullest, slots=plan.slots_per_worker), prediction, forecast
 
 
 def predict(plan: Plan, process_of: Sequence[int] = ()) -> Prediction:
@@ -327,7 +299,7 @@ def prediction_of(plan: Plan, forecast: Forecast | None) -> Prediction:
     figures = Prediction(makespan_s=load.last_answer_s(slots, held_s))
     if forecast:
         figures = Prediction(**figures_of(forecast, load.time_limit_s))
-    return dataclasses.replace(
+    return replace(
         figures, spread_s=load.spread_s(slots, plan.busy_s) if forecast else None,
         ceiling_rps=busy / held_s if busy < math.inf else None, form=load.formula(slots, held_s),
         p99_if_longer_s=p99_if_longer_s(plan, slots),
@@ -355,7 +327,7 @@ def possibilities(plan: Plan) -> dict[str, float]:
     for handler in HANDLERS_MAY_BE:
         if launch.handlers and handler not in launch.handlers:
             continue
-        forecast = forecast_of(with_launch(plan, dataclasses.replace(launch, handler=handler)))
+        forecast = forecast_of(with_launch(plan, replace(launch, handler=handler)))
         if forecast and forecast.answered_s:
             found[handler] = round(max(forecast.answered_s), 6)
     return found

@@ -136,7 +136,7 @@ SEEN = {  # {many}: a number, or a range
     Seen.NONE: "The answers show no limit up to {low} requests at a time.",
     Seen.UNKNOWN: "The answers do not show how many requests the server works on at a time.",
 }
-DOUBTS = {  # keys of estimate.DOUBTS
+DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     "failures": "Some requests failed.",
     "few-answers": "There are too few answers.",
     "no-lone-request": "There is no lone request to compare with.",
@@ -155,10 +155,8 @@ DOUBTS = {  # keys of estimate.DOUBTS
     "rounds-and-throughput-disagree": "The rounds and the throughput show different numbers.",
     "no-clear-rounds": "The answers came in no clear rounds, so the number is not exact.",
 }
-PROBE_ENDS = {  # as estimate.next_burst() says
-    "first": "it was stopped",
-    "not-enough": "it was stopped",
-    "lone-too-long": "one request takes too long for the time that it may spend",
+PROBE_ENDS = {  # as estimate.why_over() says
+    "stopped": "it was stopped",
     "failures": "requests failed",
     "agree": "two bursts show the same number",
     "cpu": "two bursts show that CPU time is the limit",
@@ -173,9 +171,6 @@ OTHER = " The prediction assumes {predicted}. Look for the setting that causes t
 WARNINGS = {  # "other-slots" is followed by the kind of evidence
     "failed-requests":
         "{failed} of {sent} requests failed: {errors}. They are in no percentile. {because}",
-    "client-died":
-        "A client process died during the run. The system may have killed it, for example for lack of memory. Send less"
-        " at a time, or use fewer --processes.",
     "never-left":
         "{due} requests were due, but only {sent} were sent. The client cannot send so fast. Lower --rate, or use more"
         " --processes.",
@@ -249,7 +244,8 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "no local port": "The client has no local port left. Keep connections (-k).",
     "interrupted": "The run was interrupted. Let it run to its end.",
     "given up": "No request was answered, so the client stopped waiting. Check that the server answers a single one.",
-    "client died": "A client process ended too early. Send less at a time, or use fewer --processes.",
+    "client died": "A client process ended too early. The system may have killed it, for example for lack of memory."
+    " Send less at a time, or use fewer --processes.",
     "HTTP": "The server answered with an error. Read its log.",
     "": "The answers are not complete HTTP/1.1. Look at one with curl -v.",
 }

@@ -325,7 +325,7 @@ class Estimate:
     held_s: float | None = None  # how long a request held its slot, by the rounds
     by_throughput: float | None = None  # throughput x wait
     alone_s: float | None = None  # a lone request
-    doubt: str | None = None  # a key of report.DOUBTS: why it is not certain
+    doubt: str | None = None  # a key of report_words.DOUBTS: why it is not certain
     stall: Stall | None = None
     suspects: tuple[Suspect, ...] = ()
 

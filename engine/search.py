@@ -7,10 +7,11 @@ import math
 import time
 from collections.abc import Callable
 
-from engine import estimate, objectives, plans, report, send, sizes
+from engine import estimate, objectives, plans, report, send, sizes, verdict
 from engine.client import is_success
-from engine.execute import Announce, Before, Place, Site, judged, now, packages_of, send_before, send_load, site_for
+from engine.execute import Announce, Before, Place, Site, judged, now, send_before, send_load, site_for
 from engine.loads import Burst, Closed, Load, Open
+from engine.machine import timer_s
 from engine.run import Plan, Run
 from engine.signals import signals
 
@@ -26,29 +27,27 @@ def one_run(plan: Plan, load: Load, site: Site, before: Before) -> Run:
 def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budget: tuple[int, float]) -> None:
     """Bursts, each twice the one before, until the answers are unmistakable or the budget is spent."""
     most_requests, most_s = budget
-    done: list[estimate.Probed] = []
+    done, size, why = list[estimate.Probed](), 10, None
     show(report.search(plan, report.probe_plan(most_requests, most_s)))
     with site_for(plan, place) as site:
-        began_s = time.perf_counter()
+        end_s = time.perf_counter() + most_s
         plan, before = send_before(plan, site)
-        size, why = estimate.next_burst(done, most_requests - before.sent, most_s)
-        while size and not signals.received:
+        left = most_requests - before.sent
+        size = max(1, min(size, left))
+        while not why and not signals.received:
             run = one_run(plan, Burst(size), site, before)
-            if not (found := run.verdict.estimate):
-                bring_home(run)
-                break
-            done.append(estimate.Probed(size, run.measured.failed, run.measured.measured_s, found))
-            left_s = most_s - (time.perf_counter() - began_s) + sum(burst.took_s for burst in done)
-            size, why = estimate.next_burst(done, most_requests - before.sent, left_s)
-            if not size and not run.measured.failed:
-                found = estimate.with_suspects(estimate.conclude(done), run, packages_of(plan))
-                run = dataclasses.replace(run, verdict=dataclasses.replace(run.verdict, estimate=found))
+            if found := run.verdict.estimate:
+                done.append(estimate.Probed(size, run.measured.failed, run.measured.measured_s, found))
+                size, left = 2 * size, left - size
+                why = estimate.why_over(done, left, end_s - time.perf_counter())
+            else:
+                why = "stopped"
+            if why and done and not run.measured.failed:
+                run = dataclasses.replace(run, verdict=verdict.judge(run, estimate.conclude(done), timer_s()))
             bring_home(run)
             show(report.probe_line(run))
     if done:
-        show(report.probe_result(run, why))
-    elif not signals.received:
-        show(report.probe_without_burst(why))
+        show(report.probe_result(run, why or "stopped"))
 
 
 def find_rate(
@@ -63,14 +62,14 @@ def find_rate(
         first = first_rate(plan, site, objective_s, percentile)
         show(report.first_rate(plan, first, objective_s, percentile, objectives.MOST_RUNS, run_s))
         tried: list[objectives.Tried] = []
-        rate: float | objectives.Found = objectives.next_rate(first, objective_s, tried)
+        rate: float | objectives.Found = first
         while isinstance(rate, float) and not signals.received:
             run = one_run(plan, Open.poisson(rate, math.inf, run_s, seed=len(tried) + 1), site, before)
             bring_home(run)
             measured, latency_s = run.measured, latency_at(run, percentile)
             tried.append(objectives.Tried(rate, latency_s, measured.throughput_rps, measured.failed))
             show(report.tried_line(run, rate, percentile, latency_s, tried[-1].holds(objective_s)))
-            rate = objectives.next_rate(first, objective_s, tried)
+            rate = objectives.next_rate(objective_s, tried)
     if isinstance(rate, objectives.Found):
         show(report.found_rate(rate.rate, rate.low, rate.high, rate.runs, run, objective_s, percentile))
 

@@ -6,38 +6,37 @@ A run calls `resolve`, `warm_up` and `measure`, in this order.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
-import itertools
 import math
-import operator
 import random
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count, islice, repeat
 from time import perf_counter
 
-from engine.client import Address, Client, Exchanges, Outcome, run_client
+from engine.client import Address, Client, Exchanges, Outcome
 from engine.loads import Closed, Part
-from engine.machine import cpu_seconds, kernel_counters
+from engine.machine import counters
 from engine.processes import send_from
 from engine.run import Plan
 from engine.words import Problem
 
-QUIET_S = 5.0  # without any answer for so long, say a word
 CLEAR = "\r\033[K"  # a terminal's line
 
 
 def message(plan: Plan, port: int, method: str, path: str, body: bytes) -> tuple[bytes, bytes]:
     """A request up to where its number belongs, and the rest."""
     host = f"[{plan.host}]" if ":" in plan.host else plan.host
-    lines = [f"{method} {path} HTTP/1.1", *plan.headers]
-    if not any(header.lower().startswith("host:") for header in plan.headers):
-        lines.append(f"Host: {host}:{port}")
+    head = "\r\n".join([f"{method} {path} HTTP/1.1", *plan.headers, ""])
+    if "\nhost:" not in head.lower():
+        head += f"Host: {host}:{port}\r\n"
     if not plan.keep_alive:
-        lines.append("Connection: close")
+        head += "Connection: close\r\n"
     if body or method in ("POST", "PUT", "PATCH"):
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, ""]).encode("latin-1"), b"\r\n" + body
+        head += f"Content-Length: {len(body)}\r\n"
+    return head.encode("latin-1"), b"\r\n" + body
 
 
 def messages(plan: Plan, port: int, numbered: bool) -> Iterator[bytes]:
@@ -48,9 +47,9 @@ def messages(plan: Plan, port: int, numbered: bool) -> Iterator[bytes]:
     """
     pairs = mixed(plan, port, numbered)
     if not plan.kinds:
-        pairs = itertools.repeat(message(plan, port, plan.method, plan.path, plan.body))
+        pairs = repeat(message(plan, port, plan.method, plan.path, plan.body))
         if not numbered:
-            return itertools.repeat(b"".join(next(pairs)))
+            return repeat(b"".join(next(pairs)))
     return (
         b"%bX-Request-Id: %d\r\n%b" % (head, number, tail) if numbered else head + tail
         for number, (head, tail) in enumerate(pairs)
@@ -59,7 +58,7 @@ def messages(plan: Plan, port: int, numbered: bool) -> Iterator[bytes]:
 
 def mixed(plan: Plan, port: int, numbered: bool) -> Iterator[tuple[bytes, bytes]]:
     dice, shares = random.Random(f"{plan.kinds} {numbered}"), [kind.share for kind in plan.kinds]
-    for number in itertools.count():
+    for number in count():
         (kind,) = dice.choices(plan.kinds, shares)
         path = kind.path.replace("{id}", str(dice.randint(1, plan.ids)))
         body = kind.body.replace("{n}", f"{number}" if numbered else f"warm-up-{number}")
@@ -69,7 +68,7 @@ def mixed(plan: Plan, port: int, numbered: bool) -> Iterator[tuple[bytes, bytes]
 def warm_up(plan: Plan, address: Address) -> Exchanges:
     """Send `plan.warm_up` requests that are in no figure, as many at a time as the load has under way."""
     load = Closed(plan.warm_up, concurrency=int(min(plan.warm_up, plan.load.most_under_way)))
-    return send_part(plan, address, False, Part(load), lambda *_: None).exchanges
+    return measure(dataclasses.replace(plan, load=load, processes=1), address).exchanges
 
 
 def measure(
@@ -80,30 +79,22 @@ def measure(
     server_cpu_s: tells the CPU seconds of the server so far; None: not known, and then the CPU seconds of other
     programs are not known either. Raises Problem if the client processes cannot be started.
     """
-    progress, processes = Progress(plan), int(min(plan.processes, plan.load.most_under_way))
-    send = functools.partial(send_part, plan, address, numbered)
-    if processes > 1:
-        send = functools.partial(send_from, send)
-    kernel, before = kernel_counters(), cpu_seconds(server_cpu_s())
+
+    def send_part(part: Part, progress: Callable[..., object], begun_s: float = 0.0) -> Outcome:
+        requests = islice(messages(plan, address[1], numbered), part.k, None, part.processes)
+        return Client(address, requests, part, plan.timeout_s, plan.keep_alive, progress, begun_s).run()
+
+    before, processes = counters(server_cpu_s()), int(min(plan.processes, plan.load.most_under_way))
     try:
-        outcome = send(Part(plan.load, 0, processes), progress.show)
+        outcome = send_from(send_part, Part(plan.load, 0, processes), functools.partial(show, plan))
     finally:
-        progress.write(CLEAR)
-    server_s, other_s = map(operator.sub, cpu_seconds(server_cpu_s()), before)
-    outcome = outcome._replace(kernel={name: count - kernel[name] for name, count in kernel_counters().items()})
+        write(CLEAR)
+    used = {name: count - before.get(name, math.nan) for name, count in counters(server_cpu_s()).items()}
+    server_s, other_s = used.pop("server", math.nan), used.pop("others", 0.0)
+    outcome = outcome._replace(kernel=used)
     if not server_s >= 0:  # not known; or less than before, because some of its processes have ended
         return outcome
-    return outcome._replace(server_cpu_s=round(server_s, 6), other_cpu_s=round(max(0.0, other_s), 2))
-
-
-def send_part(
-    plan: Plan, address: Address, numbered: bool, part: Part, progress: Callable[..., object], begun_s: float = 0.0
-) -> Outcome:
-    """Send what one client process of a load has to."""
-    requests = itertools.islice(messages(plan, address[1], numbered), part.k, None, part.processes)
-    client = Client(address, requests, part, plan.timeout_s, plan.keep_alive, progress, begun_s)
-    exchanges, why = run_client(client)
-    return Outcome(exchanges, client.begun_s, client.cpu_s, client.sockets_opened, {}, why, spun_s=client.spun_s)
+    return outcome._replace(server_cpu_s=server_s, other_cpu_s=max(0.0, other_s))
 
 
 def resolve(host: str, port: int) -> Address:
@@ -113,36 +104,21 @@ def resolve(host: str, port: int) -> Address:
     """
     try:
         with socket.create_connection((host, port), 2) as sock:
-            address: Address = sock.getpeername()
-            return address
-    except ConnectionRefusedError:
-        raise Problem(f"nothing listens on {host}:{port}") from None
+            return tuple(sock.getpeername())
     except (OSError, UnicodeError) as error:
         raise Problem(f"cannot connect to {host}:{port}: {error}") from None
 
 
-class Progress:
-    """Says on stderr how far a load is: a line on a terminal that is written over, and a word if no answer comes."""
+def show(plan: Plan, begun_s: float, sent: int, in_flight: int) -> None:
+    """Say how far a load is; called some ten times a second. begun_s: on the clock perf_counter."""
+    elapsed_s, done = perf_counter() - begun_s, sent - in_flight
+    share = max(elapsed_s / plan.load.time_limit_s, done / plan.load.requests)
+    rps = done / (elapsed_s or 1)
+    write(f"{CLEAR}{elapsed_s:6.1f} s  {sent} sent, {in_flight} under way, {rps:.0f}/s, {share:.0%} done")
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.quiet_s = plan, QUIET_S
 
-    def show(self, begun_s: float, sent: int, in_flight: int, failed: int) -> None:
-        """Told some ten times a second; begun_s: on the clock perf_counter."""
-        elapsed_s, done, load = perf_counter() - begun_s, sent - in_flight, self.plan.load
-        if elapsed_s > self.quiet_s and in_flight and done == failed:
-            self.quiet_s = math.inf
-            self.write(
-                f"{sent} sent, no answer for {elapsed_s:.0f} s; the time-out is {self.plan.timeout_s:g} s (-s)\n", True
-            )
-        share = max(elapsed_s / load.time_limit_s, done / load.requests)
-        left = f", {max(0.0, elapsed_s / share - elapsed_s):.0f} s left" if share > 0.01 else ""
-        self.write(
-            f"{CLEAR}{elapsed_s:6.1f} s  {sent} sent, {in_flight} under way, {done / (elapsed_s or 1):.0f}/s{left}"
-        )
-
-    def write(self, text: str, always: bool = False) -> None:
-        """always: not only on a terminal."""
-        if sys.stderr and (always or sys.stderr.isatty()):
-            with contextlib.suppress(OSError, ValueError):
-                print(text, end="", file=sys.stderr, flush=True)
+def write(text: str) -> None:
+    """On a terminal only; a line there is written over."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr is closed, or there is none
+        if sys.stderr.isatty():
+            print(text, end="", file=sys.stderr, flush=True)

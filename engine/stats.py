@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 import math
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any
 
 from engine.model import Forecast
 
@@ -23,7 +23,7 @@ BOUNDS_S = [round(step * 10.0**power, 4) for power in range(-4, 4) for step in (
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of some times in seconds, to a microsecond. None: the sample is too small (p99 needs 100 values, p999 1000).
+    """Of some times in seconds. None: the sample is too small (p99 needs 100 values, p999 1000).
 
     sd: the standard deviation of the sample, 0.0 of a single value.
     intervals: of the median and each percentile that is given, the two values between which the true one lies with
@@ -51,7 +51,7 @@ def nearest_rank(ordered: Sequence[float], per_cent: float) -> float | None:
     (99, None)
     """
     n = len(ordered)
-    return None if n * (100 - per_cent) < 100 - 1e-9 else ordered[max(1, math.ceil(round(per_cent * n / 100, 6))) - 1]
+    return None if n * (100 - per_cent) < 100 - 1e-9 else ordered[math.ceil(round(per_cent * n / 100, 6)) - 1]
 
 
 @functools.lru_cache(256)
@@ -65,17 +65,14 @@ def interval_ranks(n: int, per_cent: float) -> tuple[int, int]:
     >>> interval_ranks(100, 50), interval_ranks(100, 99)
     ((40, 61), (97, 101))
     """
-    p = per_cent / 100
-    k = max(0, int(n * p - 10 * math.sqrt(n * p * (1 - p)) - 10))  # chances further out add nothing
-    log_chance = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-    chance = math.exp(log_chance + k * math.log(p) + (n - k) * math.log1p(-p))  # of exactly k values below it
-    below, low = chance, 0
+    p, low, below = per_cent / 100, 0, 0.0  # below: the chance that fewer than k + 1 values are below the percentile
+    k = max(0, int(n * p - 10 * math.sqrt(n * p * (1 - p)) - 10)) - 1  # chances further out add nothing
     while below < 0.975:
-        if below <= 0.025:
-            low = k + 1
-        chance *= (n - k) / (k + 1) * p / (1 - p)
         k += 1
-        below += chance
+        if below <= 0.025:
+            low = k
+        ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)  # their logarithm
+        below += math.exp(ways + k * math.log(p) + (n - k) * math.log1p(-p))
     return low, k + 1
 
 
@@ -86,19 +83,15 @@ def statistics_of(values: list[float]) -> Statistics | None:
     values.sort()
     n, mean = len(values), statistics.fmean(values)
     # statistics.stdev counts in fractions: half a minute for a million values.
-    variance = math.fsum((value - mean) ** 2 for value in values) / max(1, n - 1)
-    ranked = {name: nearest_rank(values, per_cent) for name, per_cent in PERCENTILES.items()}
-    ranked["median"] = median = statistics.median(values)
-    intervals: dict[str, tuple[float, float | None]] = {}
+    sd = math.dist(values, [mean] * n) / math.sqrt(max(1, n - 1))
+    ranked: dict[str, Any] = {name: nearest_rank(values, per_cent) for name, per_cent in PERCENTILES.items()}
+    intervals = {}
     for name, value in ranked.items():
         if value is not None:
             low, high = interval_ranks(n, PERCENTILES[name])
-            intervals[name] = round(values[max(low, 1) - 1], 6), round(values[high - 1], 6) if high <= n else None
-    _, p90, p95, p99, p999 = (None if value is None else round(value, 6) for value in ranked.values())
-    low_s, mean_s, sd_s, median_s, high_s = (
-        round(value, 6) for value in (values[0], mean, math.sqrt(variance), median, values[-1])
-    )
-    return Statistics(low_s, mean_s, sd_s, median_s, p90, p95, p99, p999, high_s, intervals)
+            intervals[name] = values[max(low, 1) - 1], values[high - 1] if high <= n else None
+    ranked["median"] = statistics.median(values)
+    return Statistics(min=values[0], mean=mean, sd=sd, max=values[-1], intervals=intervals, **ranked)
 
 
 def histogram(latencies_s: Sequence[float]) -> list[tuple[float, int]]:
@@ -107,36 +100,30 @@ def histogram(latencies_s: Sequence[float]) -> list[tuple[float, int]]:
     >>> histogram([0.0003, 0.0009, 0.0011])
     [(0.0005, 1), (0.001, 1), (0.002, 1)]
     """
-    counts = Counter(min(bisect.bisect_left(BOUNDS_S, latency_s), len(BOUNDS_S) - 1) for latency_s in latencies_s)
-    return [(BOUNDS_S[i], counts[i]) for i in range(min(counts), max(counts) + 1)] if counts else []
+    ordered, n = sorted(latencies_s), len(latencies_s)
+    ends = [0, *(bisect.bisect(ordered, bound_s) for bound_s in BOUNDS_S[:-1]), n]
+    bars = zip(BOUNDS_S, itertools.pairwise(ends), strict=True)
+    return [(bound_s, high - low) for bound_s, (low, high) in bars if low < n and high]
 
 
-class Figures(TypedDict):
-    """Fields of run.Prediction. None: nothing is sent, or a percentile that says no more than the maximum."""
-
-    throughput_rps: float | None
-    mean_s: float | None
-    median_s: float | None
-    p95_s: float | None
-    p99_s: float | None
-    makespan_s: float | None
-
-
-def figures_of(forecast: Forecast, time_limit_s: float = math.inf) -> Figures:
-    """The figures of a forecast. As in a run with a time limit, throughput counts the answers within it.
+def figures_of(forecast: Forecast, time_limit_s: float = math.inf) -> dict[str, Any]:
+    """Fields of run.Prediction, of a forecast; none if nothing is sent. As in a run with a time limit, throughput
+    counts the answers within it. None: a percentile that says no more than the maximum.
 
     >>> figures_of(Forecast([0.0, 0.0], [0.0, 1.0], [1.0, 2.0]))["throughput_rps"]
     1.0
     """
     latencies_s = sorted(end - begin for begin, end in zip(forecast.arrived_s, forecast.answered_s, strict=True))
-    makespan_s = max(forecast.answered_s, default=0.0)
+    if not latencies_s:
+        return {}
+    makespan_s = max(forecast.answered_s)
     window_s = min(makespan_s, time_limit_s)
     in_time = sum(answered_s <= window_s for answered_s in forecast.answered_s)
     return {
         "throughput_rps": in_time / window_s if window_s else None,
-        "mean_s": statistics.fmean(latencies_s) if latencies_s else None,
-        "median_s": statistics.median(latencies_s) if latencies_s else None,
+        "mean_s": statistics.fmean(latencies_s),
+        "median_s": statistics.median(latencies_s),
         "p95_s": nearest_rank(latencies_s, 95),
         "p99_s": nearest_rank(latencies_s, 99),
-        "makespan_s": makespan_s if latencies_s else None,
+        "makespan_s": makespan_s,
     }

@@ -6,8 +6,7 @@ A new server, app or target is a row here. Nothing here computes; launch.py read
 from __future__ import annotations
 
 import os
-from enum import Enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from engine.model import NO_LIMIT
 
@@ -17,68 +16,53 @@ SEEDED_BOOKS = 10_000  # rows that engine/inside/books.sql puts into the table
 # ---------------------------------------------------------------- servers
 
 
-class Slots(Enum):
-    """Where a setting or the handler decides how many slots a process has."""
-
-    THREADS = "threads"
-    CONNECTIONS = "connections"  # gunicorn's worker_connections
-    BY_HANDLER = "by handler"  # ASGI
-
-
 class Server(NamedTuple):
-    """A kind of server: how to start it, and how many requests one process of it works on at a time."""
+    """A kind of server: how to start it, and how many requests one process of it works on at a time.
+
+    slots: a number, else what decides: the setting `threads` or `connections`, or (ASGI) the handler.
+    """
 
     command: tuple[str, ...]  # behind `python -m`; {port} and {app} are filled in; without {app} the app comes last
     wrapper: str  # the name in engine/inside/wrap/_bench_wrapper.py that this server takes: wsgi, asgi or flask_app
     packages: tuple[str, ...]  # distributions, as pip names them
-    slots: float | Slots
+    slots: float | Literal["threads", "connections", "handler"] = "handler"
     why: str = ""  # why it has that many slots; {threads} and {connections} are filled in
-    options: dict[str, str] = {}  # noqa: RUF012  setting (workers, threads) -> its option on the command line
+    settings: tuple[str, ...] = ("workers",)  # those of workers and threads that its command line takes, as --workers
     threads: int = 1  # unless they are set
+    connections: int = 1000  # gunicorn's worker_connections, waitress' connection_limit, unless they are set
     shared_queue: bool = False  # its processes accept only when idle, so that all requests wait in one queue
-    open_connections: int = 0  # that it serves at a time, kept ones too; 0: more than any client opens
 
 
 GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}")
-WORKERS = {"workers": "--workers"}
-THREADS = {"threads": "--threads"}
 SERVERS = {
     "flask-dev": Server(
         ("flask", "--app", "{app}", "run", "--host", "127.0.0.1", "--port", "{port}"), "flask_app", ("flask",),
-        NO_LIMIT, "the development server starts a thread for each request",
+        NO_LIMIT, "the development server starts a thread for each request", settings=(),
     ),
     "waitress": Server(
-        ("waitress", "--listen", "127.0.0.1:{port}"), "wsgi", ("waitress",), Slots.THREADS,
-        "one process with {threads} threads", THREADS, threads=4, open_connections=100,
+        ("waitress", "--listen", "127.0.0.1:{port}"), "wsgi", ("waitress",), "threads",
+        "one process with {threads} threads", settings=("threads",), threads=4, connections=100,
     ),
     "gunicorn": Server(
-        GUNICORN, "wsgi", ("gunicorn",), 1, "a sync worker holds one request until it is answered", WORKERS,
-        shared_queue=True,
+        GUNICORN, "wsgi", ("gunicorn",), 1, "a sync worker holds one request until it is answered", shared_queue=True
     ),
     "gunicorn-threads": Server(
-        GUNICORN, "wsgi", ("gunicorn",), Slots.THREADS, "a worker holds one request in each of its {threads} threads",
-        WORKERS | THREADS, threads=4,
+        GUNICORN, "wsgi", ("gunicorn",), "threads", "a worker holds one request in each of its {threads} threads",
+        settings=("workers", "threads"), threads=4,
     ),
     "gunicorn-gevent": Server(
-        (*GUNICORN, "--worker-class", "gevent"), "wsgi", ("gunicorn", "gevent"), Slots.CONNECTIONS,
-        "a greenlet for each of {connections} worker connections", WORKERS,
+        (*GUNICORN, "--worker-class", "gevent"), "wsgi", ("gunicorn", "gevent"), "connections",
+        "a greenlet for each of {connections} worker connections",
     ),
     "gunicorn-uvicorn": Server(
         (*GUNICORN, "--worker-class", "uvicorn_worker.UvicornWorker"), "asgi",
-        ("gunicorn", "uvicorn-worker", "uvicorn"), Slots.BY_HANDLER, options=WORKERS,
+        ("gunicorn", "uvicorn-worker", "uvicorn"),
     ),
-    "gunicorn-asgi": Server(
-        (*GUNICORN, "--worker-class", "asgi"), "asgi", ("gunicorn",), Slots.BY_HANDLER, options=WORKERS
-    ),
-    "uvicorn": Server(
-        ("uvicorn", "--host", "127.0.0.1", "--port", "{port}"), "asgi", ("uvicorn",), Slots.BY_HANDLER, options=WORKERS
-    ),
-    "hypercorn": Server(
-        ("hypercorn", "--bind", "127.0.0.1:{port}"), "asgi", ("hypercorn",), Slots.BY_HANDLER, options=WORKERS
-    ),
+    "gunicorn-asgi": Server((*GUNICORN, "--worker-class", "asgi"), "asgi", ("gunicorn",)),
+    "uvicorn": Server(("uvicorn", "--host", "127.0.0.1", "--port", "{port}"), "asgi", ("uvicorn",)),
+    "hypercorn": Server(("hypercorn", "--bind", "127.0.0.1:{port}"), "asgi", ("hypercorn",)),
     "granian": Server(
-        ("granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"), "asgi", ("granian",),
-        Slots.BY_HANDLER, options=WORKERS,
+        ("granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"), "asgi", ("granian",)
     ),
 }  # fmt: skip
 
@@ -94,6 +78,7 @@ NOT_FOR_US = {  # options of --server-args that would take the server out of our
     "--fd": "the server gets a free port",
     "--factory": "write --app module:create_app() instead",
     "--daemon": "the server must end with the run",
+    "--lifespan off": "the lifespan is where an ASGI app says that it is ready",
 }
 PACKAGES_OF_APPS = {  # what our own apps import, by the first word of their names
     "flask": ("flask", "asgiref"),
@@ -105,61 +90,49 @@ PACKAGES_OF_APPS = {  # what our own apps import, by the first word of their nam
 
 
 class Handler(NamedTuple):
-    """A kind of handler: the slots that it gives one ASGI process, and why."""
+    """A kind of handler: how many requests can be in it at a time in one ASGI process, and why."""
 
-    slots: float
+    slots: float | None
     why: str
     passes: tuple[float, ...] = (1.0,)  # of a request through the slots, see model.Service
-    enter: float | None = None  # how many requests can be in such a handler at a time, if its limit is inside it
+    inside: float = NO_LIMIT  # how many of those in it it works on, if there is a limit inside
 
 
 HANDLERS = {
+    None: Handler(None, "40 if the handler is a `def`, no limit if it is an `async def` that awaits, 1 if that blocks"),
     "def": Handler(ANYIO_THREADS, "AnyIO runs `def` handlers in at most 40 threads"),
     "def with a response model": Handler(
         ANYIO_THREADS,
         "AnyIO runs `def` handlers in at most 40 threads, and serialises a typed answer in one of them again",
-        passes=(1.0, 0.0),
+        (1.0, 0.0),
     ),
     "async": Handler(NO_LIMIT, "an `async def` that awaits holds nothing while it waits"),
     "blocking": Handler(1, "a blocking call in `async def` stops the event loop"),
     "def in 100 threads": Handler(100, "the app has raised AnyIO's limit to 100 threads"),
     "async in asyncio's threads": Handler(
-        min(32, (getattr(os, "process_cpu_count", os.cpu_count)() or 1) + 4),  # Python 3.13 has the former
+        NO_LIMIT,
         "asyncio.to_thread has a thread pool of its own, of min(32, CPUs + 4)",
-        enter=NO_LIMIT,
+        inside=min(32, (getattr(os, "process_cpu_count", os.cpu_count)() or 1) + 4),  # Python 3.13 has the former
     ),
     "async in AnyIO's threads": Handler(
-        ANYIO_THREADS, "run_in_threadpool takes one of AnyIO's 40 threads", enter=NO_LIMIT
+        NO_LIMIT, "run_in_threadpool takes one of AnyIO's 40 threads", inside=ANYIO_THREADS
     ),
-    "def in a thread of its own": Handler(
-        NO_LIMIT, "Django gives each request to a synchronous view a thread of its own"
-    ),
+    # asgiref's ThreadSensitiveContext, one for each request
+    "def in a thread of its own": Handler(NO_LIMIT, "Django runs each request's synchronous view in its own thread"),
     "def with a connection": Handler(
-        15, "SQLAlchemy's pool has 5 + 10 connections, fewer than AnyIO has threads", enter=ANYIO_THREADS
+        ANYIO_THREADS, "SQLAlchemy's pool has 5 + 10 connections, fewer than AnyIO has threads", inside=15
     ),
-}
-THREADS_OF_OTHERS = {  # what runs a `def` of a framework that does not use AnyIO's threads
-    ("asgi", "django"): "def in a thread of its own"  # asgiref's ThreadSensitiveContext, one for each request
 }
 
 # ---------------------------------------------------------------- targets
-
-
-class Waits(str, Enum):
-    """How long a request to a route waits."""
-
-    TASK = "task"  # the task time
-    SUBTASK = "subtask"  # a subtask's share of it
-    MS = "ms"  # as ?ms= says
-    NOTHING = "nothing"
-    UNKNOWN = "?"  # as long as its database takes
 
 
 class Route(NamedTuple):
     path: str
     app: str  # module:attribute in apps/
     handler: str  # a key of HANDLERS
-    waits: Waits = Waits.TASK
+    # How long a request waits: the task time, a subtask's share of it, as ?ms= says, or as long as its database takes.
+    waits: Literal["task", "subtask", "ms", "nothing", "unknown"] = "task"
     draws: bool = False  # takes --cpu-time, and draws its wait as --task-time says
 
 
@@ -167,8 +140,8 @@ class Target(NamedTuple):
     """One of our apps behind a server."""
 
     server: str  # a key of SERVERS
-    workers: int
     routes: tuple[Route, ...]
+    workers: int = 1
     pool: int = 0  # database connections of each process; 0: it uses no database
 
 
@@ -176,12 +149,12 @@ FLASK_SYNC = Route("/io", "flask_sync:app", "def", draws=True)
 FLASK = (
     FLASK_SYNC,
     Route("/async-io", "flask_async:app", "async"),
-    Route("/async-io-multi", "flask_async:app", "async", Waits.SUBTASK),
+    Route("/async-io-multi", "flask_async:app", "async", "subtask"),
 )
 FASTAPI = (
     Route("/io", "fastapi_sync:app", "def", draws=True),
     Route("/async-io", "fastapi_async:app", "async", draws=True),
-    Route("/async-io-multi", "fastapi_async:app", "async", Waits.SUBTASK),
+    Route("/async-io-multi", "fastapi_async:app", "async", "subtask"),
 )
 LIMITS_HANDLERS = (
     Route("/async", "limits_handlers:app", "async"),
@@ -193,40 +166,40 @@ LIMITS_HANDLERS = (
 LIMITS_POOLS = tuple(
     Route(path, "limits_pools:app", "def with a connection") for path in ("/depends", "/untyped", "/with")
 )
-FLASK_HELLO = (Route("/", "flask_hello:app", "def", Waits.NOTHING),)
-FASTAPI_HELLO = (Route("/", "fastapi_hello:app", "async", Waits.NOTHING),)
+FLASK_HELLO = (Route("/", "flask_hello:app", "def", "nothing"),)
+FASTAPI_HELLO = (Route("/", "fastapi_hello:app", "async", "nothing"),)
 
 
 def books(app: str, handler: str) -> tuple[Route, ...]:
-    return Route("/v1/sleep", app, handler, Waits.MS), Route("/v1/books/1", app, handler, Waits.UNKNOWN)
+    return Route("/v1/sleep", app, handler, "ms"), Route("/v1/books/1", app, handler, "unknown")
 
 
 TARGETS = {
-    "flask-dev": Target("flask-dev", 1, FLASK),
-    "flask-waitress": Target("waitress", 1, FLASK),
-    "flask-gunicorn": Target("gunicorn", 4, FLASK),
-    "flask-gunicorn-threads": Target("gunicorn-threads", 4, FLASK),
-    "flask-gunicorn-gevent": Target("gunicorn-gevent", 1, (FLASK_SYNC,)),
-    "fastapi-uvicorn": Target("uvicorn", 1, FASTAPI),
-    "fastapi-uvicorn-workers": Target("uvicorn", 4, FASTAPI),
-    "fastapi-gunicorn": Target("gunicorn-uvicorn", 4, FASTAPI),
-    "fastapi-gunicorn-asgi": Target("gunicorn-asgi", 4, FASTAPI),
-    "fastapi-blocking": Target("uvicorn", 1, (Route("/sleep", "fastapi_blocking:app", "blocking"),)),
-    "fastapi-fixed": Target("uvicorn", 1, (Route("/sleep", "fastapi_fixed:app", "async"),)),
-    "fastapi-typed": Target("uvicorn", 1, (Route("/io", "fastapi_typed:app", "def with a response model"),)),
-    "fastapi-threads": Target("uvicorn", 4, (Route("/io", "fastapi_threads:app", "def in 100 threads"),)),
-    "flask-hello-dev": Target("flask-dev", 1, FLASK_HELLO),
-    "flask-hello-dev-backlog": Target("flask-dev", 1, (Route("/", "flask_backlog:app", "def", Waits.NOTHING),)),
-    "flask-hello-waitress": Target("waitress", 1, FLASK_HELLO),
-    "flask-hello-gunicorn": Target("gunicorn", 4, FLASK_HELLO),
-    "fastapi-hello-uvicorn": Target("uvicorn", 1, FASTAPI_HELLO),
-    "fastapi-hello-uvicorn-workers": Target("uvicorn", 4, FASTAPI_HELLO),
-    "fastapi-hello-gunicorn": Target("gunicorn-uvicorn", 4, FASTAPI_HELLO),
-    "fastapi-hello-gunicorn-asgi": Target("gunicorn-asgi", 4, FASTAPI_HELLO),
-    "flask-books": Target("gunicorn-threads", 4, books("flask_books:app", "def"), pool=4),
-    "fastapi-books": Target("uvicorn", 4, books("fastapi_books:app", "async"), pool=15),
-    "limits-handlers": Target("uvicorn", 1, LIMITS_HANDLERS),
-    "limits-pools": Target("uvicorn", 1, LIMITS_POOLS),
+    "flask-dev": Target("flask-dev", FLASK),
+    "flask-waitress": Target("waitress", FLASK),
+    "flask-gunicorn": Target("gunicorn", FLASK, 4),
+    "flask-gunicorn-threads": Target("gunicorn-threads", FLASK, 4),
+    "flask-gunicorn-gevent": Target("gunicorn-gevent", (FLASK_SYNC,)),
+    "fastapi-uvicorn": Target("uvicorn", FASTAPI),
+    "fastapi-uvicorn-workers": Target("uvicorn", FASTAPI, 4),
+    "fastapi-gunicorn": Target("gunicorn-uvicorn", FASTAPI, 4),
+    "fastapi-gunicorn-asgi": Target("gunicorn-asgi", FASTAPI, 4),
+    "fastapi-blocking": Target("uvicorn", (Route("/sleep", "fastapi_blocking:app", "blocking"),)),
+    "fastapi-fixed": Target("uvicorn", (Route("/sleep", "fastapi_fixed:app", "async"),)),
+    "fastapi-typed": Target("uvicorn", (Route("/io", "fastapi_typed:app", "def with a response model"),)),
+    "fastapi-threads": Target("uvicorn", (Route("/io", "fastapi_threads:app", "def in 100 threads"),), 4),
+    "flask-hello-dev": Target("flask-dev", FLASK_HELLO),
+    "flask-hello-dev-backlog": Target("flask-dev", (Route("/", "flask_backlog:app", "def", "nothing"),)),
+    "flask-hello-waitress": Target("waitress", FLASK_HELLO),
+    "flask-hello-gunicorn": Target("gunicorn", FLASK_HELLO, 4),
+    "fastapi-hello-uvicorn": Target("uvicorn", FASTAPI_HELLO),
+    "fastapi-hello-uvicorn-workers": Target("uvicorn", FASTAPI_HELLO, 4),
+    "fastapi-hello-gunicorn": Target("gunicorn-uvicorn", FASTAPI_HELLO, 4),
+    "fastapi-hello-gunicorn-asgi": Target("gunicorn-asgi", FASTAPI_HELLO, 4),
+    "flask-books": Target("gunicorn-threads", books("flask_books:app", "def"), 4, pool=4),
+    "fastapi-books": Target("uvicorn", books("fastapi_books:app", "async"), 4, pool=15),
+    "limits-handlers": Target("uvicorn", LIMITS_HANDLERS),
+    "limits-pools": Target("uvicorn", LIMITS_POOLS),
 }
 
 

@@ -225,7 +225,7 @@ def headline(document: SweepDocument) -> list[str]:
 
 SUITE = Suite(
     title="what measuring costs, in load generators and in the access log",
-    takes="120 runs with all programs, about 9 min; --quick 24 runs, 1 min",
+    takes="100 runs with all programs, about 8 min; --quick 20 runs, 1 min",
     source="CPU per request: of the whole process, its start included; of bench.py while it sends, as its JSON says.",
     variants=CLIENTS + LOGGED,
     full={"t": "3"},

@@ -43,7 +43,7 @@ def look_up(run: Any, path: str) -> Any:
     return run
 
 
-def shares_of(run: Json) -> list[int]:
+def shares_taken(run: Json) -> list[int]:
     """How many requests each worker took, the largest share first."""
     return sorted((look_up(run, "inside.requests_of_workers") or {}).values(), reverse=True)
 

@@ -28,7 +28,7 @@ from suites.common import (
     label_log,
     legend,
     plus,
-    shares_of,
+    shares_taken,
     short,
     table,
 )
@@ -82,7 +82,7 @@ def ratios(document: SweepDocument, a: str, b: str) -> tuple[Repeats, Repeats, R
 
 
 def tables(document: SweepDocument) -> str:
-    deals = [shares_of(run) for run in document.runs_of("FastAPI /io").values()]
+    deals = [shares_taken(run) for run in document.runs_of("FastAPI /io").values()]
     return "\n\n".join([
         "Requests/s of 100 at once, until the last answer. *Even*: predicted if each worker takes the same share."
         " *Split*: predicted from the shares that the workers took. *Fits*: runs within 5 % + 100 ms of that.",
@@ -106,9 +106,9 @@ def headline(document: SweepDocument) -> list[str]:
         f" {measured.typical}."
     ]
     run = document.median_run("FastAPI /io")
-    if run and max(shares_of(run)) > ANYIO_THREADS:
+    if run and max(shares_taken(run)) > ANYIO_THREADS:
         text.append(
-            f"The cause is not `async`. The kernel gave the 4 workers {plus(shares_of(run))} requests. A worker has"
+            f"The cause is not `async`. The kernel gave the 4 workers {plus(shares_taken(run))} requests. A worker has"
             f" {ANYIO_THREADS} threads, so the requests beyond them waited for a second round: that makes"
             f" {by_split.typical}. With an even split the ratio would be {even.typical}."
         )
@@ -132,7 +132,7 @@ BURST_LOOKS = ("o", BLUE), ("x", RED), ("s", GREEN), ("^", ORANGE)
 
 def draw_burst(panel: Any, run: Json, name: str, place: int) -> None:
     """A burst: predicted as a thin line, measured on it; of several in one panel each has its place."""
-    plan, shares, answered_s = run["plan"], shares_of(run), run["answered_s"]
+    plan, shares, answered_s = run["plan"], shares_taken(run), run["answered_s"]
     numbers, (marker, colour) = range(1, len(answered_s) + 1), BURST_LOOKS[place % 4]
     panel.plot(numbers[place::3], answered_s[place::3], marker, color=colour, fillstyle="none", label=name)
     if not plan["slots_known"] or not plan["wait_s"]:
@@ -165,7 +165,7 @@ def split(document: SweepDocument, drawing: Drawing) -> None:
     """Why FastAPI /io needs a second round: how many requests each worker took, and the line of 40 threads."""
     panel, limit, runs = drawing.subplots(), ANYIO_THREADS, document.runs_of("FastAPI /io")
     for group, run in enumerate(runs.values()):
-        shares = shares_of(run)
+        shares = shares_taken(run)
         places = range(5 * group, 5 * group + len(shares))
         served, waiting = ([min(share, limit) for share in shares], [max(0, share - limit) for share in shares])
         panel.bar(places, served, color=BLUE, label="first round")

@@ -66,20 +66,16 @@ def sample_inside(**changes: Any) -> Inside:
 
 
 def sample_facts(**changes: Any) -> Facts:
-    facts = Facts(sample_plan(), sample_prediction(), None, sample_measured(), sample_inside())
-    return changed(facts, changes)
-
-
-def changed(facts: Facts, changes: dict[str, Any]) -> Facts:
-    """The facts with each change in the record that has the field."""
-    parts: dict[str, Any] = {one.name: getattr(facts, one.name) for one in dataclasses.fields(Facts)}
-    parts |= {name: changes[name] for name in parts.keys() & changes.keys()}
-    rest = {name: value for name, value in changes.items() if name not in parts}
+    parts: dict[str, Any] = {
+        "plan": sample_plan(), "prediction": sample_prediction(), "split_prediction": None,
+        "measured": sample_measured(), "inside": sample_inside(),
+    }  # fmt: skip
+    parts |= {name: changes.pop(name) for name in parts.keys() & changes.keys()}
     for part in ("plan", "measured", "inside"):
         if (record := parts[part]) is not None:
-            mine = {one.name for one in dataclasses.fields(record)} & rest.keys()
-            parts[part] = dataclasses.replace(record, **{name: rest.pop(name) for name in mine})
-    assert not rest, f"no record has the fields {sorted(rest)}"
+            mine = vars(record).keys() & changes.keys()
+            parts[part] = dataclasses.replace(record, **{name: changes.pop(name) for name in mine})
+    assert not changes, f"no record has the fields {sorted(changes)}"
     return Facts(**parts)
 
 
@@ -94,16 +90,14 @@ def sample_columns(answered_s: list[float] | None = None, **changes: Any) -> Col
 def sample_estimate(slots: int | None, **changes: Any) -> Estimate:
     """A certain one, but for the changes; unknown if slots is None."""
     seen = Seen.SLOTS if slots else Seen.UNKNOWN
-    return dataclasses.replace(Estimate(seen, slots, slots or 1, slots, processes=1), **changes)
+    return dataclasses.replace(Estimate(seen, slots, slots or 1, slots, processes=1, each=slots), **changes)
 
 
 def sample_run(**changes: Any) -> Run:
     """verdict, exchanges and when are taken as they are; every other change as in sample_facts()."""
-    kept: dict[str, Any] = {
-        "verdict": Verdict(Explanation.PREDICTION, (), None, None, ()),
-        "exchanges": sample_columns(),
+    kept = {
+        "verdict": Verdict(Explanation.PREDICTION, (), None, None, ()), "exchanges": sample_columns(),
         "when": "2026-11-26 07:30:00",
-    }
+    }  # fmt: skip
     kept |= {name: changes.pop(name) for name in kept.keys() & changes.keys()}
-    facts = sample_facts(**changes)
-    return Run(facts.plan, facts.prediction, facts.split_prediction, facts.measured, facts.inside, **kept)
+    return Run(**vars(sample_facts(**changes)), **kept)

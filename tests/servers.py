@@ -28,9 +28,8 @@ def answer(text):
 def options(**given: Any) -> argparse.Namespace:
     """The options that start a server, as the parser leaves them."""
     unset = dict.fromkeys(("app", "server", "workers", "threads", "task_time", "cpu_time", "pool_size"))
-    return argparse.Namespace(
-        **unset | {"factory": False, "server_args": "", "subtasks": 2, "access_log": False} | given
-    )
+    given["server_args"] = given.get("server_args", "").split()
+    return argparse.Namespace(**unset | {"factory": False, "subtasks": 2, "access_log": False} | given)
 
 
 def launch_of(server: str | None, app: str = "main:app", **given: Any) -> Launch:

@@ -46,7 +46,7 @@ def finished(name: str, *options: str, asked: Any = None) -> SweepDocument:
     document = begun(name, *options, asked=asked)
     for variant, c, repeat in document.order:
         known = sweep.variants_of(document)[variant]
-        run = run_of(sweep.plan_of(known, document.values, c)[0]) if not known.program else {
+        run = run_of(sweep.plan_for(known, document.values, c)[0]) if not known.program else {
             "measured": {"throughput_rps": 1000.0, "sent": 1000, "client_cpu_s": 0.01, "failed": 0}
         }  # fmt: skip
         document.runs.append({"variant": variant, "concurrency": c, "repeat": repeat, "run": run})

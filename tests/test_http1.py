@@ -75,8 +75,15 @@ def read_with_h11(data: bytes, method: bytes) -> tuple[int, int, bool]:
             return status, size, connection.their_state is h11.DONE and not closed
 
 
+def parser_for(method: bytes) -> ResponseParser:
+    parser = ResponseParser()
+    if method == b"HEAD":
+        parser.start(True)
+    return parser
+
+
 def read_with_ours(pieces: list[bytes], method: bytes) -> tuple[int, int, bool]:
-    parser = ResponseParser(is_head_request=method == b"HEAD")
+    parser = parser_for(method)
     complete = [parser.feed(piece) for piece in pieces if piece]
     assert not any(complete[:-1])
     assert complete[-1] or parser.feed(b"")
@@ -98,14 +105,14 @@ def test_the_parser_agrees_with_h11_wherever_the_bytes_are_split(response):
 def test_a_cut_response_is_never_taken_for_a_complete_one(response, data):
     raw, method, closes = response
     cut = data.draw(st.integers(0, len(raw) - 1))
-    parser = ResponseParser(is_head_request=method == b"HEAD")
+    parser = parser_for(method)
     assert not (cut and parser.feed(raw[:cut]))
     if closes and parser.until_close:
         assert parser.feed(b"")
     else:
         with pytest.raises(HTTPError) as error:
             parser.feed(b"")
-        assert error.value.kind == ("truncated" if cut else "closed")
+        assert str(error.value) == ("truncated" if cut else "closed")
 
 
 ODD_PIECES = [
@@ -124,7 +131,7 @@ def test_whatever_arrives_the_parser_ends_or_raises_its_own_error(pieces):
                 return
         parser.feed(b"")
     except HTTPError as error:
-        assert error.kind in ERRORS
+        assert str(error) in ERRORS
 
 
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n"
@@ -166,7 +173,7 @@ def test_a_bad_response_has_a_named_error(data, kind):
     with pytest.raises(HTTPError) as error:
         assert not parser.feed(data)
         parser.feed(b"")
-    assert error.value.kind == kind
+    assert str(error.value) == kind
 
 
 def test_one_parser_reads_one_response_after_another():
@@ -174,14 +181,13 @@ def test_one_parser_reads_one_response_after_another():
     for pieces, size in (([b"0\r\n\r\n"], 0), ([b"3\r\n\r\n", b"abc"], 3), ([b"2\r\n\r\nab"], 2)):
         assert [parser.feed(HEAD + b"Content-Length: " + pieces[0]), *map(parser.feed, pieces[1:])][-1]
         assert (parser.status, parser.body_bytes, parser.keep_alive) == (200, size, True)
-        parser.reset(False)
 
 
 @pytest.mark.parametrize(("bytes_more", "is_too_large"), [(0, False), (1, True)])
 def test_heads_and_trailers_have_room_up_to_their_limit(bytes_more, is_too_large):
     start, room = HEAD + b"Content-Length: 0\r\nX: ", MAX_HEAD_BYTES + bytes_more
     head = start + b"x" * (room - len(start) - 4) + b"\r\n\r\n"
-    trailer = b"X: " + b"x" * (room - 5) + b"\r\n\r\n"
+    trailer = b"X: " + b"x" * (room - 8) + b"\r\n\r\n"
     for pieces in ([head[:9], head[9:]], [CHUNKED + b"\r\n0\r\n", trailer]):
         parser = ResponseParser()
         if is_too_large:

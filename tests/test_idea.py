@@ -9,8 +9,7 @@ from commands import ROOT, command
 def test_sixteen_requests_are_answered_in_four_batches_as_predicted():
     done = command(sys.executable, str(ROOT / "examples/idea.py"))
     assert (done.returncode, done.stderr) == (0, "")
-    before, *batches, after = done.stdout.split("\n\n")
-    assert "= 4 s" in before and "measured" in after
+    _, *batches, _ = done.stdout.split("\n\n")
     assert [len(re.findall("^request", batch, re.MULTILINE)) for batch in batches] == [4] * 4
     for n, (predicted_s, answered_s) in enumerate(re.findall(r"predicted (\S+) s +answered (\S+) s", done.stdout)):
         assert float(predicted_s) == n // 4 + 1 <= float(answered_s) + 0.01

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib.util
 import math
-import sys
 
 import pytest
 from servers import ANSWER, launch_of, options, task_time, write_files
 
 from engine import launch as launch_module
-from engine.launch import (
-    Launch,
-    as_it_says,
-    check_packages,
-    installed_packages,
-    last_line_of,
-    launch_app,
-    launch_target,
-    versions_of,
-)
+from engine.launch import Launch, check_packages, last_line_of, launch_app, launch_target, versions_of
 from engine.run import to_json
 from engine.targets import SERVERS, TARGETS
 from engine.words import Problem
@@ -41,10 +29,6 @@ def target_of(name: str, place: int = 0, strict: bool = True, **given) -> Launch
     return launch_target(name, TARGETS[name].routes[place], options(**given), strict)
 
 
-def test_the_examples_in_the_docstrings_hold():
-    assert doctest.testmod(launch_module).failed == 0
-
-
 @pytest.mark.parametrize(
     ("server", "handler", "changes", "slots_each", "in_handlers"),
     [
@@ -60,6 +44,7 @@ def test_the_examples_in_the_docstrings_hold():
         ("uvicorn", "def in 100 threads", {"anyio_threads": 12}, 100, 100),
         ("uvicorn", "def with a connection", {}, 15, 40),
         ("uvicorn", "async in AnyIO's threads", {}, 40, math.inf),
+        ("uvicorn", "def in a thread of its own", {}, math.inf, math.inf),
         ("gunicorn-threads", "def", {"threads": 4, "pool": 15}, 4, 4),
     ],
 )
@@ -134,13 +119,12 @@ def test_an_option_that_a_target_does_not_have_is_a_problem_unless_all_are_asked
 def test_the_packages_are_those_of_the_server_and_of_our_own_apps(app, is_target, server, pool, packages):
     launch = Launch("x", server, app, is_target, pool=pool)
     assert launch.packages == packages
-    assert set(versions_of([launch])) == set(packages) <= installed_packages()
+    assert list(versions_of([launch])) == packages and all(versions_of([launch]).values())
     check_packages([launch])
 
 
 def test_a_missing_package_is_named_with_the_pip_command(monkeypatch):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "gevent" in name else find_spec(name))
+    monkeypatch.setattr(launch_module, "installed_versions", lambda: {"flask": "3.1", "asgiref": "3", "gunicorn": "27"})
     with pytest.raises(Problem, match=r"missing 1 package gevent.*-m pip install -r requirements-all.txt"):
         check_packages([target_of("flask-gunicorn-gevent")])
     with pytest.raises(Problem, match=r"pip install gevent; or run"):
@@ -210,16 +194,14 @@ def test_a_configuration_file_is_read_where_the_user_says_it_is(folder):
 @pytest.mark.parametrize(
     ("server", "given", "config", "message"),
     [
-        ("gunicorn", {"server_args": "--access-logformat '"}, "", "No closing quotation"),
         ("gunicorn", {"server_args": "--bogus"}, "", "unrecognized arguments: --bogus"),
         ("gunicorn", {"server_args": "--daemon"}, "", "must end with the run"),
         ("gunicorn", {}, "daemon = True", "told to be a daemon"),
         ("uvicorn", {"server_args": "--port 8000"}, "", "--port: the server gets a free port"),
-        ("uvicorn", {"server_args": "--lifespan=off"}, "", "--lifespan off"),
+        ("uvicorn", {"server_args": "--lifespan=off"}, "", "--lifespan: the lifespan"),
         ("uvicorn", {"server_args": "--workers many"}, "", "'many' is not a whole number"),
         ("waitress", {"server_args": "--threads"}, "", "'' is not a whole number"),
         ("waitress", {"workers": 2}, "", "has no --workers"),
-        ("uvicorn", {"app": "main:create_app("}, "", "not of the form"),
     ],
 )
 def test_a_setting_that_cannot_be_is_a_problem(folder, server, given, config, message):
@@ -242,7 +224,7 @@ API = "from fastapi import FastAPI\napp = FastAPI()\n@app.get('/{name}')\n"
         (API + "def index(name) -> str: pass", {}, {"handler": "def", "passes": (1.0, 0.0)}),
         (API + "async def index(name): pass", {}, {"handler": None, "handlers": ("async", "blocking")}),
         ("import sqlalchemy\n" + API + "async def index(name): pass", {},
-         {"imported": ("anyio", "sqlalchemy", "uvicorn")}),
+         {"imported": ("anyio", "sqlalchemy")}),
         ("import no_such_module", {"server": "gunicorn"}, {"handler": None, "imported": None}),
         (f"{ANSWER}\ndef app(): return answer('x')", {}, {"app": "main:app()"}),
     ],
@@ -268,32 +250,8 @@ def test_without_a_server_to_ask_an_app_that_does_not_load_says_why_itself(folde
     assert caught.value.exit_code == exit_code
 
 
-SAYS = {
-    "kind": "asgi", "framework": "fastapi", "handler": "def", "thread_passes": ["before", "handler", "after"],
-    "yield_dependencies": 1, "packages": ["psycopg_pool"],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("server", "changes", "expected"),
-    [
-        ("uvicorn", {}, {"passes": (0.0, 1.0, 0.0), "holds_while_queueing": True, "slots_per_worker": 40,
-                         "imported": ("anyio", "psycopg-pool", "uvicorn")}),
-        ("uvicorn", {"thread_passes": ["handler"]}, {"passes": (1.0,), "holds_while_queueing": False}),
-        ("uvicorn", {"thread_passes": None, "yield_dependencies": None}, {"passes": (), "slots_per_worker": 40}),
-        ("uvicorn", {"handler": "async"}, {"slots_per_worker": None, "handlers": ("async", "blocking")}),
-        ("uvicorn", {"handler": None}, {"slots_per_worker": None, "handlers": ()}),
-        ("uvicorn", {"framework": "django", "thread_passes": []}, {"slots_per_worker": math.inf}),
-        ("gunicorn", {"framework": "django", "kind": "wsgi"}, {"slots_per_worker": 1}),
-    ],
-)  # fmt: skip
-def test_the_handler_and_its_passes_are_as_the_app_says(server, changes, expected):
-    launch = as_it_says(Launch("main:app", server, "main:app", is_target=False), SAYS | changes)
-    assert {name: getattr(launch, name) for name in expected} == expected
-
-
 def test_the_last_line_of_a_command_is_its_answer_else_what_it_said_is_the_problem():
     failed = Problem("it failed", 3)
-    assert last_line_of([sys.executable, "-c", "print('x')\nprint('{\"a\": 1}')"], None, failed) == {"a": 1}
+    assert last_line_of(["-c", "print('x')\nprint('{\"a\": [1]}')"], failed) == {"a": (1,)}
     with pytest.raises(Problem, match="it failed: no"):
-        last_line_of([sys.executable, "-c", "raise SystemExit('why\\nno')"], None, failed)
+        last_line_of(["-c", "raise SystemExit('why\\nno')"], failed)

@@ -28,12 +28,10 @@ def latencies_ms(forecast: Forecast) -> list[float]:
 @pytest.mark.parametrize(
     ("requests", "workers", "slots_each", "wait_s", "last_s"),
     [
-        (0, 4, 1, 1.0, None),
         (5, 4, 1, 1.0, 2.0),
         (16, 4, 1, 1.0, 4.0),  # post A: /io and /async-io in 4 s
         (16, 4, 1, 0.5, 2.0),  # post A: /async-io-multi in 2 s
         (100, 1, 40, 1.0, 3.0),
-        (10_000, 1, math.inf, 1.0, 1.0),
         (6, 1, 1, 10.0, 60.0),  # post B: time.sleep(10) in `async def`
         (6, 1, math.inf, 10.0, 10.0),  # post B: its asyncio.sleep fix
     ],
@@ -43,14 +41,11 @@ def test_a_burst_takes_the_rounded_up_number_of_rounds(requests, workers, slots_
     forecast = predict([0.0] * requests, Service((slots_each,) * workers, shared), wait_s)
     assert len(forecast.answered_s) == requests
     assert figures_of(forecast)["makespan_s"] == last_s
-    assert model.burst_s(requests, workers * slots_each, wait_s) == (last_s or 0.0)
+    assert model.burst_s(requests, workers * slots_each, wait_s) == last_s
 
 
 def test_post_a_and_its_split_of_41_44_11_4():
-    """Published: 4, 4 and 8.3 requests/s of Flask; 48.3 of FastAPI with its split."""
-    for wait_s, published_rps in ((1.0, 4), (0.5, 8.3)):
-        figures = figures_of(predict([0.0] * 100, Service((4,)), wait_s))
-        assert figures["throughput_rps"] == pytest.approx(published_rps, rel=0.05)
+    """Published: 48.3 requests/s of FastAPI's /io, since the split of the requests made it two rounds."""
     four, split = Service((40,) * 4), [41, 44, 11, 4]
     assert max(predict([0.0] * 100, four, 1.0).answered_s) == 1.0
     figures = figures_of(predict([0.0] * 100, four, 1.0, model.spread_evenly(split)))
@@ -69,8 +64,7 @@ def test_a_request_that_queues_twice_queues_behind_all_others():
 
 
 @pytest.mark.parametrize(
-    ("users", "mean_ms", "shares"),
-    [(10, 50.0, {50: 1.0}), (20, 62.5, {50: 0.75, 100: 0.25}), (200, 625.0, {600: 0.5, 650: 0.5})],
+    ("users", "mean_ms", "shares"), [(20, 62.5, {50: 0.75, 100: 0.25}), (200, 625.0, {600: 0.5, 650: 0.5})]
 )
 def test_users_in_step_wait_for_a_whole_number_of_rounds(users, mean_ms, shares):
     later = latencies_ms(predict_users(users, ONE_QUEUE, 0.05, requests=users * 81))[users:]

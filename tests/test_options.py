@@ -63,6 +63,7 @@ def test_options_that_exclude_each_other_are_refused(name, other, capsys):
     "line",
     [  # and what the message must name
         "--target nginx > nginx", "--target flask-gunicorn --path /nope > /nope",
+        "--target all --path /nope > /nope",
         "--target flask-dev --workers 2 > workers",
         "--target flask-gunicorn --threads 2 > threads", "--target flask-gunicorn --workload read > flask-gunicorn",
         "--target flask-gunicorn -n 0 > --requests", "--target flask-gunicorn -n ten > 'ten'", "--bogus > --bogus",

@@ -53,7 +53,6 @@ def file(tmp_path, monkeypatch) -> Path:
         ('name = "closed loop"', 'nme = "x"', "variant 2 (None): a variant has"),
         ('compared_with = "WSGI"', 'compared_with = "Django"', "variant 2 (closed loop): compared_with"),
         ("-c 4", "-c many", "variant 2 (closed loop): argument -c"),
-        ("-c 4", "-c '4", "No closing quotation"),
         ("-c 4", "--path /a --path /b -c 4", "that is 2 runs, not one"),
         ("-c 4", "-c 4 --json x", "--json does not go with a variant"),
     ],

@@ -13,8 +13,7 @@ from engine.model import poisson_schedule
 from engine.options import parse
 from engine.plans import TIMEOUT_S, forecast_of, plans_of
 from engine.run import Plan
-from engine.targets import TARGETS, WORKLOADS
-from engine.words import Problem
+from engine.targets import WORKLOADS
 
 URL, GUNICORN = "--url http://127.0.0.1/ ", "--target flask-gunicorn --path /io "
 FASTAPI = "--target fastapi-uvicorn --path /io "
@@ -31,7 +30,6 @@ def plan_of(line: str) -> Plan:
         ("", Burst(16)),
         ("-c 5", Closed(time_limit_s=10.0, concurrency=5)),
         ("-c 5 -n 7 -t 3 --think 0.5", Closed(7, 3.0, 0.5, 5)),
-        ("--rate 5 -n 3 --arrivals constant", Open(3, rate_rps=5.0)),
         ("--ramp 2s:3,3s:5", Ramp(time_limit_s=5.0, stages=((2.0, 3), (3.0, 5)))),
         ("--ramp 2s:3 -t 1 -n 9", Ramp(9, 1.0, stages=((2.0, 3),))),
         ("--rate 5 -n 3 --arrivals poisson --seed 7",
@@ -43,17 +41,11 @@ def test_the_load_that_options_ask_for(line, load):
 
 
 @pytest.mark.parametrize(
-    ("url", "parts"),
-    [
-        ("http://a:81/x?y=1", ("a", 81, "/x?y=1")),
-        ("http://[::1]:8/", ("::1", 8, "/")),
-        ("http://a/x?", ("a", 80, "/x")),
-    ],
+    ("url", "parts"), [("http://a:81/x?y=1", ("a", 81, "/x?y=1")), ("http://[::1]:8/", ("::1", 8, "/"))]
 )
 def test_the_parts_of_a_url(url, parts):
     plan = plan_of(f"--url {url}")
     assert (plan.host, plan.port, plan.path) == parts
-    assert (plan.launch, plan.wait_s, plan.slots, plan.timeout_s) == (None, None, None, TIMEOUT_S)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +53,7 @@ def test_the_parts_of_a_url(url, parts):
     [
         (GUNICORN + "-n 15", TIMEOUT_S),
         (GUNICORN + "-n 16", 42.0),
-        (FASTAPI + "-n 1000", 10 + 2 * 25 * 1.0),
+        (FASTAPI + "-n 1000", 60.0),
         (GUNICORN + "-s 3", 3.0),
     ],
 )
@@ -84,15 +76,6 @@ def test_what_a_request_waits_on_each_route(route, wait_s):
     plan = plan_of(f"--target {route} --task-time 0.6 --subtasks 3")
     assert plan.wait_s == (None if wait_s is None else pytest.approx(wait_s))
     assert plan.lone_requests == (0 if not wait_s else 1 if wait_s > 0.3 else 3)
-
-
-def test_each_target_and_path_is_a_plan():
-    every = plans_of(parse(["--target", "all"]))
-    assert [(plan.target, plan.path) for plan in every] == [
-        (name, route.path) for name, target in TARGETS.items() for route in target.routes
-    ]
-    with pytest.raises(Problem):
-        plans_of(parse(["--target", "all", "--path", "/nope"]))
 
 
 def test_a_workload_is_its_kinds_on_its_ramp():

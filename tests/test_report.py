@@ -10,7 +10,7 @@ import string
 
 import pytest
 
-from engine import estimate, report, report_verdict, report_words
+from engine import report, report_verdict, report_words
 from engine.loads import Burst, Closed, Figure, Open, Ramp
 from engine.machine import Machine
 from engine.report_words import WARNINGS
@@ -72,7 +72,6 @@ def texts_of(run) -> str:
         (report_words.FIGURES, Figure),
         (report_words.RESOURCES, Resource),
         (report_words.SEEN, Seen),
-        (report_words.DOUBTS, estimate.DOUBTS),
     ],
 )
 def test_no_word_is_missing_and_none_is_left_over(table, keys):

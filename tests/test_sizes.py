@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -32,15 +31,6 @@ def test_more_traffic_and_longer_requests_break_a_size():
     assert size(replace(ASKED, wait_s=1.02 * found.longest_s)).fits.slots > 15
 
 
-@pytest.mark.parametrize("load", [0.3, 0.8])
-def test_one_slot_is_the_textbook_formula(load):
-    """M/D/1, t = 1: the distribution of the wait as Erlang gave it in 1909."""
-    for wait_s, per_cent in zip(sizes.wait_quantiles_s(load, 1.0, 1, (80.0, 95.0)), (80, 95), strict=True):
-        terms = (math.exp(load * (wait_s - k)) * (load * (k - wait_s)) ** k / math.factorial(k)
-                 for k in range(int(wait_s) + 1))  # fmt: skip
-        assert (1 - load) * math.fsum(terms) * 100 == pytest.approx(per_cent, abs=0.3)
-
-
 @pytest.mark.parametrize(
     "asked",
     [replace(ASKED, objective_s=0.04), Asked(2000, 0.05, 0.1, cpu_s=0.001), Asked(980, 0.05, 0.1, cpu_s=0.001),
@@ -56,9 +46,3 @@ def test_the_highest_rate_holds_and_a_little_more_does_not():
     assert [Asked(factor * rate, 0.05, 0.06).at(40).holds for factor in (1, 1.01)] == [True, False]
     with pytest.raises(Problem):
         sizes.highest_rate(40, 0.05, 0.04)
-
-
-def test_several_processes_have_all_the_slots_between_them():
-    one, four = sizes.settings_for(15), sizes.settings_for(15, 4, each_if_split=6)
-    assert all(setting.is_shared for setting in one) and not all(setting.is_shared for setting in four)
-    assert [setting.server for setting in one] == [setting.server for setting in four]

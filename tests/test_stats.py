@@ -25,10 +25,9 @@ def test_a_percentile_is_a_measured_value_or_nothing(n, per_cent, value):
 @given(st.lists(st.floats(0.0001, 100), min_size=1, max_size=300))
 def test_statistics_are_those_of_the_sample(values):
     found = statistics_of(list(values))
-    assert (found.min, found.max) == (round(min(values), 6), round(max(values), 6))
-    assert found.median == pytest.approx(statistics.median(values), abs=1e-6)
-    assert found.mean == pytest.approx(statistics.fmean(values), abs=1e-6)
-    assert found.sd == pytest.approx(statistics.stdev(values) if len(values) > 1 else 0.0, abs=2e-6)
+    assert (found.min, found.median, found.max) == (min(values), statistics.median(values), max(values))
+    assert found.mean == pytest.approx(statistics.fmean(values))
+    assert found.sd == pytest.approx(statistics.stdev(values) if len(values) > 1 else 0.0, abs=1e-9)
     assert sum(count for _, count in histogram(values)) == len(values)
 
 
@@ -75,4 +74,4 @@ def test_the_figures_of_a_forecast():
     assert (found["median_s"], found["p95_s"], found["p99_s"], found["makespan_s"]) == (10.5, 19.0, 20.0, 20.0)
     assert (found["mean_s"], found["throughput_rps"]) == (10.5, 10.0)
     assert figures_of(forecast, 5.0)["throughput_rps"] == 10.0
-    assert set(figures_of(Forecast([], [], [])).values()) == {None}
+    assert figures_of(Forecast([], [], [])) == {}

@@ -44,10 +44,8 @@ def hello(p99_s: float, overflows: int) -> dict:
         ("SLOTS", TIME_S, timed(16.0, 16), timed(2.5, 2), False),
         ("SPLIT", TIME_S, timed(2.03, 1, 2), timed(1.04, 1), True),
         ("SPLIT", TIME_S, timed(1.03, 1), timed(1.04, 1), False),  # it did not need a second round before
-        ("SPLIT", TIME_S, timed(2.03, 1, 2), timed(2.0, 1), False),  # nothing moved
         ("TAIL", P99_S, hello(7.9, 2716), hello(0.4, 0), True),
         ("TAIL", P99_S, hello(7.9, 2716), hello(6.0, 0), False),
-        ("TAIL", P99_S, hello(0.4, 0), hello(0.1, 0), False),  # there was no overflow to explain
         ("FIRST", FIRST_S, timed(1.52, 1.5, 0, 0.52), timed(1.53, 1.5, 0, 1.52), True),
         ("FIRST", FIRST_S, timed(1.52, 1.5, 0, 0.52), timed(1.53, 1.5, 0, 0.52), False),  # nothing moved
         ("RATIO", TIME_S, timed(4.0, 3.0), timed(4.2, 3.0), True),  # slower than predicted, but both by as much
@@ -99,7 +97,7 @@ def test_an_arrangement_counts_only_if_it_went_as_predicted(p99_s, given_s, fail
 
 
 def test_one_queue_is_predicted_on_the_very_schedule_that_is_sent_and_several_are_worse():
-    plan, _ = sweep.plan_of(queues.VARIANTS[0], why.SUITE.full, 0)
+    plan, _ = sweep.plan_for(queues.VARIANTS[0], why.SUITE.full, 0)
     assert plan.slots == queues.SLOTS and list(plan.load.schedule_s) == poisson_schedule(256, 1500, math.inf, 1)
     found = [queues.predicted(of, 1500) for of in ((16,), (8,) * 2, (4,) * 4, (1,) * 16)]
     assert found[0][1] == predict(plan).p99_s
@@ -213,6 +211,6 @@ def test_the_report_of_client_says_what_a_request_and_the_access_log_cost():
 
 def test_settings_reach_the_server_and_no_other_process():
     before, variant = dict(os.environ), sweep.variants_of(begun("limits"))["B 10 + 20, n = 29"]
-    plan, _ = sweep.plan_of(variant, limits.SUITE.quick, 0)
+    plan, _ = sweep.plan_for(variant, limits.SUITE.quick, 0)
     env = environment_for(plan.launch, Path("access.log"))
     assert (env["THREADS"], env["POOL_SIZE"], env["POOL_TIMEOUT"]) == ("10", "20", "1") and dict(os.environ) == before

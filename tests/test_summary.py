@@ -13,18 +13,18 @@ from engine.run import Level, Plan, Second
 from engine.stats import statistics_of
 from engine.summary import columns_of, summarise
 
-BEGUN_S = 1000.0
+BEGUN_S = 1024.0  # with times that are sums of powers of two, every figure is exact
 ROWS = [  # started, sent, first byte, answered (seconds since the run began; 0.0: never), status, error, body bytes
-    (0.0, 0.1, 0.3, 0.5, 200, "", 10),
-    (0.0, 1.0, 1.2, 1.25, 201, "", 20),  # a slow connect, a late body
-    (0.5, 0.5, 0.9, 1.0, 500, "", 40),
-    (0.5, 0.6, 0.0, 1.5, 0, "timed out", 0),
-    (1.0, 1.1, 3.0, 3.5, 200, "", 80),  # a slow wait; it comes after the time limit of 2 s
+    (0.0, 0.125, 0.25, 0.5, 200, "", 10),
+    (0.0, 1.0, 1.1875, 1.25, 201, "", 20),  # a slow connect, a late body
+    (0.5, 0.5, 0.875, 1.0, 500, "", 40),
+    (0.5, 0.625, 0.0, 1.5, 0, "timed out", 0),
+    (1.0, 1.125, 3.0, 3.5, 200, "", 80),  # a slow wait; it comes after the time limit of 2 s
 ]
 
 
 def outcome(rows: list[tuple[Any, ...]] = ROWS, **changes: Any) -> Outcome:
-    """What a client would have left that began at 1000 s on the clock."""
+    """What a client would have left that began at 1024 s on the clock."""
     found = Exchanges()
     found.grow()
     for i, (started, sent, first, answered, status, error, size) in enumerate(rows):
@@ -42,25 +42,24 @@ def short(*rows: tuple[float, float, int]) -> Outcome:
     return outcome([(sent, 0.0, 0.0, end, status, "" if status else "reset", 2) for sent, end, status in rows])
 
 
-def summary(load: Load, left: Outcome, **before: Any):
-    return summarise(Plan("x", load=load), left, **before)
+def summary(load: Load, left: Outcome):
+    return summarise(Plan("x", load=load), left)
 
 
 def test_every_figure_of_a_closed_loop_is_as_computed_by_hand():
-    before = {"warmed_up": 3, "created_before": 2, "lone_s": 0.1}
-    run = summary(Closed(time_limit_s=2.0, concurrency=2), outcome(other_cpu_s=0.2), **before)
+    run = summary(Closed(time_limit_s=2.0, concurrency=2), outcome(other_cpu_s=0.2))
     expected = {
         "sent": 5, "answered": 3, "failed": 2, "errors": {"HTTP 500": 1, "timed out": 1}, "due": None, "stopped": None,
         "measured_s": 3.5, "window_s": 2.0, "finished_after_limit": 1, "throughput_rps": 2 / 2.0, "lag_s": None,
-        "warmed_up": 3, "created": 1 + 2, "lone_s": 0.1, "slow_connects": 1, "slow_waits": 1, "late_bodies": 1,
-        "body_bytes": 110, "mean_in_flight": pytest.approx((0.5 + 1.25 + 0.5 + 1.0 + 1.0) / 2.0), "sockets_opened": 7,
+        "created": 1, "slow_connects": 1, "slow_waits": 1, "late_bodies": 1,
+        "body_bytes": 110, "mean_in_flight": (0.5 + 1.25 + 0.5 + 1.0 + 1.0) / 2.0, "sockets_opened": 7,
         "client_cpu_s": 1.25, "client_spun_s": 0.5, "server_cpu_s": 0.75, "other_cpu_s": 0.2,
         "kernel": {"ListenOverflows": 3}, "levels": [], "histogram": [(0.5, 1), (1, 0), (2, 1), (5, 1)],
         "latency_s": statistics_of([0.5, 1.25, 2.5]),
         "at_least_s": statistics_of([0.5, 1.25, 2.5, 2.5, 2.5]),
         "phases_s": {
-            "connect": statistics_of([0.1, 1.0, 0.1]), "waiting": statistics_of([0.2, 0.2, 1.9]),
-            "processing": statistics_of([0.4, 0.25, 2.4]), "total": statistics_of([0.5, 1.25, 2.5]),
+            "connect": statistics_of([0.125, 1.0, 0.125]), "waiting": statistics_of([0.125, 0.1875, 1.875]),
+            "processing": statistics_of([0.375, 0.25, 2.375]), "total": statistics_of([0.5, 1.25, 2.5]),
         },
         "per_second": [Second(0, 1, 0, 0.5), Second(1, 1, 2, 1.25), Second(2, 0, 0, 0.0), Second(3, 1, 0, 2.5)],
     }  # fmt: skip
@@ -78,8 +77,8 @@ def test_an_open_loop_counts_from_due():
     assert (run.due, run.throughput_rps, run.stopped) == (5, 3 / 3.5, "SIGINT")
     run = summary(load, outcome(numbers=[0, 1, 2, 3, 8]))  # of several client processes
     assert run.latency_s == statistics_of([0.5, 1.25 - 0.25, 3.5 - 2.0])
-    poisson = Open(5, math.inf, rate_rps=4.0, arrivals="poisson", schedule_s=(0.0, 0.1, 0.2, 0.3, 0.4))
-    assert summary(poisson, outcome()).latency_s == statistics_of([0.5, 1.15, 3.1])
+    poisson = Open(5, math.inf, rate_rps=4.0, arrivals="poisson", schedule_s=(0.0, 0.125, 0.25, 0.375, 0.5))
+    assert summary(poisson, outcome()).latency_s == statistics_of([0.5, 1.125, 3.0])
 
 
 def test_every_stage_of_a_ramp_has_its_answers_and_its_failures():
@@ -110,10 +109,10 @@ def test_throughput_counts_the_answers_in_its_window_by_the_length_of_the_window
 
 
 def test_failed_requests_are_slower_than_any_answer_in_at_least():
-    rows = [(0.0, 0.1, 200)] * 80 + [(0.0, 0.001, 0)] * 10 + [(0.0, 2.0, 0)] * 10  # 10 refused at once, 10 timed out
+    rows = [(0.0, 0.125, 200)] * 80 + [(0.0, 0.001, 0)] * 10 + [(0.0, 2.0, 0)] * 10  # 10 refused at once, 10 timed out
     run = summary(Burst(100), short(*rows))
-    assert (run.latency_s.p95, run.latency_s.max) == (0.1, 0.1)
-    assert (run.at_least_s.median, run.at_least_s.p95, run.at_least_s.max) == (0.1, 2.0, 2.0)
+    assert (run.latency_s.p95, run.latency_s.max) == (0.125, 0.125)
+    assert (run.at_least_s.median, run.at_least_s.p95, run.at_least_s.max) == (0.125, 2.0, 2.0)
     assert summary(Burst(80), short(*rows[:80])).at_least_s is None
 
 
@@ -124,14 +123,13 @@ def test_rounds_of_a_second_on_kept_connections_are_no_slow_waits():
 
 
 def test_the_columns_of_a_run_have_times_since_it_began():
-    columns = columns_of(
-        outcome(), ["w0", None, "w0", None, "w1"], [BEGUN_S + 0.2, None, 1000.6, None, 1001.2], [0.5, 1.0]
-    )
+    handler_started_s = [BEGUN_S + 0.25, None, BEGUN_S + 0.75, None, BEGUN_S + 1.5]
+    columns = columns_of(outcome(), ["w0", None, "w0", None, "w1"], handler_started_s, [0.5, 1.0])
     assert columns.started_s == [0.0, 0.0, 0.5, 0.5, 1.0] and columns.answered_s == [0.5, 1.25, 1.0, 1.5, 3.5]
-    assert columns.first_byte_s == [0.3, 1.2, 0.9, None, 3.0] and columns.sent_s == [0.1, 1.0, 0.5, 0.6, 1.1]
+    assert (columns.first_byte_s, columns.sent_s[3]) == ([0.25, 1.1875, 0.875, None, 3.0], 0.625)
     assert (columns.status, list(columns.body_bytes)) == ([200, 201, 500, None, 200], [10, 20, 40, 0, 80])
     assert columns.error == [None, None, None, "timed out", None]
-    assert (columns.worker[4], columns.handler_started_s) == ("w1", [0.2, None, 0.6, None, 1.2])
+    assert (columns.worker[4], columns.handler_started_s) == ("w1", [0.25, None, 0.75, None, 1.5])
     assert columns.predicted_answered_s == [0.5, 1.0, None, None, None]
     assert not columns_of(outcome(), (), (), ()).predicted_answered_s
     assert columns_of(outcome(), (), (), [0.5] * 9).predicted_answered_s == [0.5] * 5

@@ -6,19 +6,19 @@ import json
 import re
 
 from engine.launch import APPS, INSIDE
-from engine.targets import GUNICORN_CLASSES, HANDLERS, SEEDED_BOOKS, SERVERS, TARGETS, WORKLOADS, Slots, Waits
+from engine.targets import GUNICORN_CLASSES, HANDLERS, SEEDED_BOOKS, SERVERS, TARGETS, WORKLOADS
 
 
 def test_every_target_has_a_server_and_its_routes_stand_in_their_apps():
     for name, target in TARGETS.items():
         assert target.server in SERVERS and target.workers >= 1, name
-        assert target.workers == 1 or "workers" in SERVERS[target.server].options, name
+        assert target.workers == 1 or "workers" in SERVERS[target.server].settings, name
         for route in target.routes:
             text = (APPS / f"{route.app.removesuffix(':app')}.py").read_text()
             path = re.sub(r"/\d+$", "/", route.path)
             assert f'("{path}' in text and route.handler in HANDLERS, (name, route)
             assert not route.draws or "TASK_DISTRIBUTION" in text, (name, route)
-            assert (route.waits in (Waits.TASK, Waits.SUBTASK)) == ("TASK_TIME" in text), (name, route)
+            assert (route.waits in ("task", "subtask")) == ("TASK_TIME" in text), (name, route)
 
 
 def test_every_app_is_some_targets():
@@ -29,7 +29,7 @@ def test_every_app_is_some_targets():
 def test_every_server_says_how_many_requests_it_works_on_and_why():
     for name, server in SERVERS.items():
         assert any("{port}" in part for part in server.command), name
-        assert server.wrapper == "asgi" if server.slots is Slots.BY_HANDLER else server.why, name
+        assert server.wrapper == "asgi" if server.slots == "handler" else server.why, name
     assert set(GUNICORN_CLASSES.values()) == {name for name in SERVERS if name.startswith("gunicorn")}
 
 
