@@ -106,13 +106,13 @@ READ, WRITE = selectors.EVENT_READ, getattr(select, "EPOLLOUT", selectors.EVENT_
 class Connection:
     """A new socket that is connected, or soon will be, and what it works on. Raises OSError."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, is_head: bool) -> None:
         family = socket.AF_INET6 if len(address) == 4 else socket.AF_INET
         # The type below socket.socket: it opens and closes without that class's Python layer.
         self.sock = sock = socket.SocketType(family)
         sock.setblocking(False)
         self.fd, self.recv, self.send = sock.fileno(), sock.recv, sock.send  # looked up once
-        self.parser = ResponseParser()
+        self.parser = ResponseParser(is_head)
         self.index = -1  # of the request; -1: none
         self.unsent = b""  # what the kernel has not taken yet
         self.watched = 0  # the events that the poller reports
@@ -133,6 +133,7 @@ class Client:
     messages: Iterator[bytes]
     part: Part
     timeout_s: float
+    is_head: bool  # the requests are HEAD
     keep_alive: bool
     progress: Callable[..., object]  # is told begun_s, and how many are sent and under way
     begun_s: float = 0.0  # when to begin; 0: at once
@@ -250,14 +251,12 @@ class Client:
                 conn, _ = self.idle.popitem()
             else:
                 self.sockets_opened += 1
-                conn = Connection(self.address)
+                conn = Connection(self.address, self.is_head)
                 self.connections[conn.fd] = conn
         except OSError as error:
             self._record_failure(index, ERRNO_NAMES[error.errno])
             return
         conn.index = index
-        if message[0] == 72:  # an H: no other method than HEAD begins with it
-            conn.parser.start(True)
         # On loopback the handshake is over by now, so that the request usually leaves with no wait for an event.
         self._send(conn, message)
 
@@ -318,11 +317,9 @@ class Client:
             statuses[index], sizes[index], stays = result
             answered_s[index] = now_s
             if stays and not unsent and (index := self.sent) < at_once:  # nearly all of a run on kept connections
-                conn.index, self.sent, message = index, index + 1, next(messages)
+                conn.index, self.sent = index, index + 1
                 started_s[index] = now_s
-                if message[0] == 72:
-                    parser.start(True)
-                self._send(conn, message)
+                self._send(conn, next(messages))
                 continue
             conn.index = -1
             if stays and not conn.unsent:

@@ -56,20 +56,17 @@ class ResponseParser:
     """Reads one response after another, however their bytes are split.
 
     feed() takes what arrived and is True once the response is complete; b"" says that no more will come. It raises
-    HTTPError. A complete response may be followed by the next one. Before one that answers HEAD, call start(True).
+    HTTPError. A complete response may be followed by the next one.
     """
 
     status = body_bytes = 0
     keep_alive = until_close = False
     data = b""  # fed, and not used yet
 
-    def __init__(self) -> None:
-        self.steps: Iterator[None] | None = None  # of a response that does not come in one piece, or answers HEAD
-
-    def start(self, is_head_request: bool = False) -> None:
-        """Get ready for a response that does not come in one piece, or has no body."""
-        self.data, self.status, self.body_bytes, self.until_close = b"", 0, 0, False
-        self.steps = self._read(is_head_request)
+    def __init__(self, is_head: bool = False) -> None:
+        """is_head: the requests are HEAD, so that no response has a body."""
+        self.is_head = is_head
+        self.steps: Iterator[None] | None = None  # of a response that does not come in one piece
 
     def feed(self, data: bytes) -> bool:
         if not data:
@@ -77,26 +74,27 @@ class ResponseParser:
                 return True
             raise HTTPError("truncated" if self.steps and (self.data or self.status) else "closed")
         if not self.steps:
-            if end := HEAD_END.search(data):
+            if (end := HEAD_END.search(data)) and not self.is_head:
                 self.status, length, _, self.keep_alive = parse_head(data[: end.end()])
                 if length == len(data) - end.end():  # a whole response: the steps would come to the same, slower
                     self.body_bytes = length
                     return True
-            self.start()
+            self.data, self.status, self.body_bytes, self.until_close = b"", 0, 0, False
+            self.steps = self._read()
         self.data += data
-        for _ in self.steps or ():  # as far as these bytes allow
+        for _ in self.steps:  # as far as these bytes allow
             return False
         self.steps = None
         return True
 
-    def _read(self, is_head_request: bool) -> Iterator[None]:
+    def _read(self) -> Iterator[None]:
         """One response, step by step; each yield waits for more bytes. Which body follows which head: section 6.3."""
         while self.status < 200:  # any 1xx: no body, and the real head follows
             head = yield from self._until(HEAD_END)
             self.status, length, is_chunked, self.keep_alive = parse_head(head)
             if self.status == 101:  # switching protocols was not asked for
                 raise HTTPError("malformed")
-        if is_head_request:
+        if self.is_head:
             pass
         elif is_chunked:
             while size := int((yield from self._until(LINE_END, CHUNK_LINE)).partition(b";")[0], 16):

@@ -1,7 +1,7 @@
 """The four kinds of load. Each knows what may leave now, its forecast, its formula, and the figures it is judged by.
 
 Nobody else asks which kind a load is: the client asks `limits`, the prediction asks `forecast`, the verdict asks
-`judged_by`. A new kind of load is a class here, its words in report.py, and its option in options.py.
+`judged_by`. A new kind of load is a class here, its words in report_words.py, and its option in options.py.
 A load reads no clock and sees no socket, so a table of cases tests it. Times are seconds since the run began.
 """
 
@@ -94,7 +94,7 @@ class Load(ABC):
         """The closed form with its numbers."""
 
     def last_answer_s(self, slots: float, wait_s: float) -> float | None:
-        """The closed form of the last answer's time, for loads that are too large for a forecast; None: there is none."""
+        """The closed form of the last answer's time, for loads too large for a forecast; None: there is none."""
         return None
 
     def spread_s(self, slots: float, wait_s: float) -> float | None:

@@ -82,7 +82,8 @@ def measure(
 
     def send_part(part: Part, progress: Callable[..., object], begun_s: float = 0.0) -> Outcome:
         requests = islice(messages(plan, address[1], numbered), part.k, None, part.processes)
-        return Client(address, requests, part, plan.timeout_s, plan.keep_alive, progress, begun_s).run()
+        is_head = plan.method == "HEAD"
+        return Client(address, requests, part, plan.timeout_s, is_head, plan.keep_alive, progress, begun_s).run()
 
     before, processes = counters(server_cpu_s()), int(min(plan.processes, plan.load.most_under_way))
     try:

@@ -8,7 +8,6 @@ itself is killed, this process ends the group. The app is wrapped by engine/insi
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import signal
@@ -17,14 +16,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.access_log import ready_workers
 from engine.inside.guard import STOP_GRACE_S
 from engine.inside.wrap._bench_log_line import WORD_LINE
-from engine.launch import APPS, INSIDE, Launch
+from engine.launch import APPS, INSIDE, Launch, installed_versions
 from engine.machine import pin
 from engine.words import Problem
 
@@ -66,14 +64,12 @@ def start_server(
     """
     port, access_log, server_log = free_port(), folder.absolute() / "access.log", folder.absolute() / "server.log"
     access_log.touch()
-    env = environment_for(launch, access_log)
-    env |= {"BENCH_LIVE": "1"} if live else {}
-    if launch.pool:
-        env |= {"DATABASE_URL": database_url, "POOL_SIZE": str(launch.pool)}
-    command = launch.command(port, f"_bench_wrapper:{launch.kind.wrapper if launch.wrap else 'bare'}")
-    quiet = quiet_gunicorn() if command[0] == "gunicorn" else []
-    command = [sys.executable, "-m", command[0], *quiet, *command[1:]]
-    guard = guarded(command, server_log, env, APPS if launch.is_target else None)
+    command = launch.command(port, "_bench_wrapper:app")
+    if command[0] == "gunicorn" and installed_versions()["gunicorn"] >= "25.1":
+        # It opens a control socket in the home folder, one for all: leave that to the user's own gunicorn.
+        command.insert(1, "--no-control-socket")
+    env = environment_for(launch, access_log, database_url, live)
+    guard = guarded([sys.executable, "-m", *command], server_log, env, APPS if launch.is_target else None)
     server = RunningServer(guard, port, access_log if launch.wrap else None, server_log)
     try:
         if cpus:
@@ -85,40 +81,34 @@ def start_server(
     return server
 
 
-def environment_for(launch: Launch, access_log: Path) -> dict[str, str]:
+def environment_for(launch: Launch, access_log: Path, database_url: str = "", live: bool = False) -> dict[str, str]:
     """What the server's process finds in its environment; the wrapper is found through PYTHONPATH."""
-    places = [str(INSIDE / "wrap"), *([] if launch.is_target else [os.getcwd()]), os.environ.get("PYTHONPATH", "")]
-    env = {"BENCH_APP": launch.app, "BENCH_LOG": str(access_log), "PYTHONUNBUFFERED": "1"}
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, places))
-    if launch.server == "hypercorn":
-        env["BENCH_WRAP"] = launch.kind.wrapper
-    return os.environ | env | dict(launch.env)
-
-
-def quiet_gunicorn() -> list[str]:
-    """Newer versions open a control socket in the home folder, one for all: leave it to the user's own gunicorn."""
-    spec = importlib.util.find_spec("gunicorn.config")
-    with contextlib.suppress(OSError):
-        if spec and spec.origin and "--no-control-socket" in Path(spec.origin).read_text():
-            return ["--no-control-socket"]
-    return []
+    places = [str(INSIDE / "wrap"), "" if launch.is_target else os.getcwd(), os.environ.get("PYTHONPATH", "")]
+    env = os.environ | {
+        "BENCH_APP": launch.app,
+        "BENCH_WRAP": launch.kind.wrapper if launch.wrap else "bare",
+        "BENCH_LOG": str(access_log),
+        "BENCH_LIVE": "1" * live,
+        "PYTHONPATH": os.pathsep.join(filter(None, places)),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if launch.pool:
+        env |= {"DATABASE_URL": database_url, "POOL_SIZE": str(launch.pool)}
+    return env | dict(launch.env)
 
 
 def guarded(command: list[str], output: Path, env: dict[str, str], cwd: Path | None = None) -> subprocess.Popen[bytes]:
     """Start a command under the guard; its output goes to a file, since a pipe that is not read stalls a server."""
-    try:
-        with output.open("wb") as sink:
-            process = subprocess.Popen(
-                [sys.executable, str(INSIDE / "guard.py"), *command],
-                stdin=subprocess.PIPE,
-                stdout=sink,
-                stderr=sink,
-                env=env,
-                cwd=cwd,
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise Problem(f"cannot start {command[0]}: {error}") from None
+    with output.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, str(INSIDE / "guard.py"), *command],
+            stdin=subprocess.PIPE,
+            stdout=sink,
+            stderr=sink,
+            env=env,
+            cwd=cwd,
+            start_new_session=True,
+        )
 
     def end_the_group_of_a_dead_guard() -> None:
         process.wait()
@@ -129,8 +119,7 @@ def guarded(command: list[str], output: Path, env: dict[str, str], cwd: Path | N
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as sock:
         return int(sock.getsockname()[1])
 
 
@@ -147,23 +136,20 @@ def wait_until_ready(server: RunningServer, access_log: Path, workers: int) -> N
 
     A worker that says it failed, or that died, ends the waiting: some servers would start it again and again.
     """
-    deadline_s, ready = time.perf_counter() + START_TIMEOUT_S, 0
+    deadline_s, log, ready = time.perf_counter() + START_TIMEOUT_S, server.server_log, 0
     while time.perf_counter() < deadline_s:
         ended, text = server.ended, access_log.read_text(errors="replace")  # in this order: a last word counts
         for _, word, reason in WORD_LINE.findall(text):
             if word == "failed":
-                raise Problem(f"the app did not load: {reason} (see {server.server_log})", 3)
-        if ended or WORKER_DIED.search(server.server_log.read_text(errors="replace")):
-            raise Problem(f"the server did not start: {why_it_ended(server.server_log)}", 3)
+                raise Problem(f"the app did not load: {reason} (see {log})", 3)
+        if ended or WORKER_DIED.search(log.read_text(errors="replace")):
+            raise Problem(f"the server did not start: {why_it_ended(log)}", 3)
         ready = len(ready_workers(text))
         if ready >= workers and accepts(server.port):
             return
         time.sleep(0.02)
-    raise Problem(
-        f"the server was not ready after {START_TIMEOUT_S:.0f} s; {ready} of {workers} workers are ready;"
-        f" {why_it_ended(server.server_log)}",
-        3,
-    )
+    waited = f"the server was not ready after {START_TIMEOUT_S:.0f} s; {ready} of {workers} workers are ready"
+    raise Problem(f"{waited}; {why_it_ended(log)}", 3)
 
 
 # ---------------------------------------------------------------- stop
@@ -171,13 +157,10 @@ def wait_until_ready(server: RunningServer, access_log: Path, workers: int) -> N
 
 def stop_server(server: RunningServer) -> None:
     """Close the guard's stdin, which makes it end the server's process group, and wait until that is done."""
-    assert server.guard.stdin
-    with contextlib.suppress(OSError):
-        server.guard.stdin.close()
-    if not server.ends_within(STOP_GRACE_S + 3):
-        server.guard.kill()
-        server.guard.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.guard.communicate(timeout=STOP_GRACE_S + 3)
     end_group(server.guard.pid)
+    server.guard.wait()
 
 
 def end_group(group: int) -> None:
@@ -187,11 +170,13 @@ def end_group(group: int) -> None:
 
 # ---------------------------------------------------------------- what it says and uses
 
-LOG_PREFIX = re.compile(  # of gunicorn, Flask, uvicorn, and logging.basicConfig with or without a time
-    r"(?:\[?\d{4}-\d\d-\d\d[ T][\d:.,]+(?: [+-]\d{4})?\]? *|\[\d+\] *)*\[?(?P<level>[A-Z]{4,8})\b\]?"
-    r"(?::[\w.]+:|:? +in \w+:|[ :-]) *"
+LINE = re.compile(
+    r"(?P<traceback>.*Traceback \(most recent call last\).*\n(?:(?:\s.*)?\n)*)?"  # what leads to the line that names it
+    # The prefix of gunicorn, Flask, uvicorn, and logging.basicConfig with or without a time.
+    r"(?:(?:\[?\d{4}-\d\d-\d\d[ T][\d:.,]+(?: [+-]\d{4})?\]? *|\[\d+\] *)*"
+    r"\[?(?:(?P<error>ERROR|CRITICAL|FATAL)|[A-Z]{4,8})\b\]?(?::[\w.]+:|:? +in \w+:|[ :-]) *)?(?P<said>.*)"
 )
-ERROR_LINE = re.compile(  # an exception by its name, and words that name a cause in whatever line they stand
+ERROR = re.compile(  # an exception by its name, and words that name a cause in whatever line they stand
     r"^(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Timeout|Exhausted|NotFound)(?:: .*)?$"
     r"|WORKER TIMEOUT|was sent SIG(?!TERM)|[Aa]ddress already in use|Connection in use|QueuePool limit"
     r"|couldn't get a connection|[Tt]oo many (?:clients|connections|open files)|[Oo]ut of memory|MemoryError"
@@ -200,52 +185,32 @@ ERROR_LINE = re.compile(  # an exception by its name, and words that name a caus
 NOISE = re.compile(  # what a stop, an impatient client, or the frame around a traceback leaves: never the cause
     r"(?:[\w.]+\.)?(?:CancelledError|GeneratorExit|SystemExit|KeyboardInterrupt|BrokenPipeError|ClientDisconnect"
     r"|ConnectionResetError|(?:Base)?ExceptionGroup)\b.*|Error handling request.*|Exception (?:on|in|while) .*"
-    r"|Worker \(pid:\d+\) exited.*|Application (?:startup|shutdown) failed.*|Shutting down.*|Reason: .*"
+    r"|Worker \(pid:\d+\) exited.*|Application (?:startup|shutdown) failed.*|Shutting down.*|Reason: .*|"
 )
 
 
 def telling_lines(log: Path) -> tuple[str, ...]:
     """The last errors that a server's log names, at most three, the last one at the end.
 
-    Lines that differ in numbers are the same. SQLAlchemy's message of a full pool is always among them.
+    They are the end of each traceback, messages of the level ERROR, and what ERROR finds; without NOISE. Lines that
+    differ in numbers are the same. SQLAlchemy's message of a full pool is always among them.
     """
     lines: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in error_lines(log.read_text(errors="replace")):
-            key = re.sub(r"\d+", "0", line)
+    text = re.sub(r"(?m)^(?: *\| )+", "", log.read_text(errors="replace"))  # the margin that an exception group draws
+    for line in LINE.finditer(text):
+        said = line["said"].strip()
+        if (line["traceback"] or line["error"] or ERROR.search(said)) and not NOISE.fullmatch(said):
+            key = re.sub(r"\d+", "0", said)
             lines.pop(key, None)  # so that it moves to the end
-            lines[key] = line[:300]
+            lines[key] = said[:300]
     return tuple(sorted(lines.values(), key=lambda line: "QueuePool limit" in line)[-3:])
-
-
-def error_lines(text: str) -> Iterator[str]:
-    """The end of each traceback, messages of the level ERROR, and what ERROR_LINE finds; without NOISE.
-
-    >>> list(error_lines("Traceback (most recent call last):\\n  File\\nKeyError: 7\\nERROR:root:no\\nfine"))
-    ['KeyError: 7', 'no']
-    """
-    in_traceback = False
-    for raw in text.splitlines():
-        line = re.sub(r"^(?: *\| )+", "", raw)  # the margin that an exception group draws
-        if "Traceback (most recent call last)" in line:
-            in_traceback = True
-        elif not in_traceback or line[:1].strip():
-            prefix = LOG_PREFIX.match(line)
-            said = line[prefix.end() if prefix else 0 :].strip()
-            is_error = in_traceback or (prefix and prefix["level"] in ("ERROR", "CRITICAL", "FATAL"))
-            if said and (is_error or ERROR_LINE.search(said)) and not NOISE.fullmatch(said):
-                yield said
-            in_traceback = False
 
 
 def why_it_ended(log: Path) -> str:
     """In a line: the last error that its log names, else the last that it said; and where to read on."""
-    with contextlib.suppress(OSError):
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        said = [line for line in lines if not re.match("the server (ended with|was ended by)", line)]
-        last = LOG_PREFIX.sub("", (said or lines or ["it said nothing"])[-1], count=1).strip()
-        return f"{[last, *telling_lines(log)][-1]} (see {log})"
-    return f"see {log}"
+    lines = [line["said"].strip() for line in LINE.finditer(log.read_text(errors="replace"))]
+    lines.sort(key=lambda line: not re.match("the server (ended with|was ended by)|$", line))  # what the guard says
+    return f"{['it said nothing', *filter(None, lines), *telling_lines(log)][-1]} (see {log})"
 
 
 def group_cpu_s(group: int) -> float | None:
@@ -255,11 +220,11 @@ def group_cpu_s(group: int) -> float | None:
     Of the living the kernel's clock tells nanoseconds (clock_getcpuclockid(3) makes its number of a process's), where
     /proc counts in hundredths of a second.
     """
-    used_s, ticks, found = 0.0, 0, False
+    used_s = 0.0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
             if int(fields[2]) == group:
                 used_s += time.clock_gettime(~int(stat.parent.name) << 3 | 2)
-                ticks, found = ticks + sum(map(int, fields[13:15])), True
-    return used_s + ticks / os.sysconf("SC_CLK_TCK") if found else None
+                used_s += sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
+    return used_s or None

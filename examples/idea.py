@@ -51,7 +51,7 @@ def main():
             answered_s = asyncio.run(burst(port))
         finally:
             server.terminate()
-    for n, (due_s, answer_s) in enumerate(zip(predicted_s, answered_s)):
+    for n, (due_s, answer_s) in enumerate(zip(predicted_s, answered_s, strict=True)):
         print("\n" * (n % SLOTS == 0) + f"request {n:2}  predicted {due_s:.2f} s  answered {answer_s:.2f} s")
     print(f"\nmeasured: {answered_s[-1]:.2f} s until the last answer")
 

@@ -1,6 +1,6 @@
 """A shop whose handlers share five connections to a slow database: at most five requests are worked on at a time.
 
-    python ../bench.py --app shop:app --path /orders --probe
+python ../bench.py --app shop:app --path /orders --probe
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The JSON schema of what bench.py --json writes, generated from the records of run.py.
 
-    python tests/schema.py > logs/example/schema.json
+python tests/schema.py > logs/example/schema.json
 """
 
 from __future__ import annotations

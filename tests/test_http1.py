@@ -75,15 +75,8 @@ def read_with_h11(data: bytes, method: bytes) -> tuple[int, int, bool]:
             return status, size, connection.their_state is h11.DONE and not closed
 
 
-def parser_for(method: bytes) -> ResponseParser:
-    parser = ResponseParser()
-    if method == b"HEAD":
-        parser.start(True)
-    return parser
-
-
 def read_with_ours(pieces: list[bytes], method: bytes) -> tuple[int, int, bool]:
-    parser = parser_for(method)
+    parser = ResponseParser(method == b"HEAD")
     complete = [parser.feed(piece) for piece in pieces if piece]
     assert not any(complete[:-1])
     assert complete[-1] or parser.feed(b"")
@@ -105,7 +98,7 @@ def test_the_parser_agrees_with_h11_wherever_the_bytes_are_split(response):
 def test_a_cut_response_is_never_taken_for_a_complete_one(response, data):
     raw, method, closes = response
     cut = data.draw(st.integers(0, len(raw) - 1))
-    parser = parser_for(method)
+    parser = ResponseParser(method == b"HEAD")
     assert not (cut and parser.feed(raw[:cut]))
     if closes and parser.until_close:
         assert parser.feed(b"")
