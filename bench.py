@@ -85,16 +85,13 @@ def run(argv: Sequence[str]) -> int:
     asked = parse(argv)
     if asked.list:
         tell(report.targets_list(asked))
-        return 0
-    if asked.is_paper:
+    elif asked.is_paper:
         on_paper(asked)
-        return 0
-    if not (asked.target or asked.app or asked.url):
+    elif not any((asked.target, asked.app, asked.url)):
         tell(__doc__ or "")
-        return 0
-    if asked.serve:
-        return serve(asked)
-    return Bench(asked, ["bench.py", *argv]).run()
+    else:
+        return serve(asked) if asked.serve else Bench(asked, ["bench.py", *argv]).run()
+    return 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -156,7 +153,11 @@ class Bench:
         finally:
             self.document.is_complete = not signals.received and len(self.document.runs) >= len(self.plans)
             self.document.write(is_last=True)
-        runs = self.document.runs
+        return self.exit_code()
+
+    def exit_code(self) -> int:
+        """Says on stderr which --fail-if is met."""
+        asked, runs = self.asked, self.document.runs
         reasons = [line for found in runs for line in objectives.failing(found, asked.fail_if)]
         for line in reasons:
             say(f"bench.py: {line}")

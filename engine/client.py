@@ -300,15 +300,14 @@ class Client:
             if not conn or ((unsent := conn.unsent) and not self._send(conn, unsent)):
                 continue
             index, parser = conn.index, conn.parser
-            if index < 0:  # answered already: the server closes, or says more than it was asked
-                self.idle.pop(conn, None)
-                self._close(conn)
-                continue
             try:
                 data = conn.recv(self.read_bytes)
             except OSError as error:
-                if kind := ERRNO_NAMES[error.errno]:
-                    self._fail(conn, kind)
+                self._lose(conn, error)
+                continue
+            if index < 0:  # answered already: the server closes, or says more than it was asked
+                self.idle.pop(conn, None)
+                self._close(conn)
                 continue
             now_s = perf_counter()
             is_known = not parser.steps and data == self.last_answer
@@ -321,12 +320,21 @@ class Client:
                 started_s[index] = now_s
                 self._send(conn, next(messages))
                 continue
-            conn.index = -1
-            if stays and not conn.unsent:
-                self.idle[conn] = None
-            # else: let the server close first, which is this connection's next event: the port is then free again
-            self._free_user()
-            self._fill()
+            self._release(conn, stays)
+
+    def _release(self, conn: Connection, stays: bool) -> None:
+        conn.index = -1
+        if stays and not conn.unsent:
+            self.idle[conn] = None
+        # else: let the server close first, which is this connection's next event: the port is then free again
+        self._free_user()
+        self._fill()
+
+    def _lose(self, conn: Connection, error: OSError) -> None:
+        """A connection is lost, unless it was only too early."""
+        if kind := ERRNO_NAMES[error.errno]:
+            self.idle.pop(conn, None)
+            self._fail(conn, kind)
 
     def _parse(self, conn: Connection, data: bytes, now_s: float) -> tuple[int, int, bool] | None:
         """Status, bytes of the body and whether the connection stays, once the answer is whole."""

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from engine import access_log, estimate, plans, report, send, summary, verdict
-from engine.access_log import AccessLog, name_workers
+from engine.access_log import AccessLog, LogLine, name_workers
 from engine.client import Outcome, is_success
 from engine.database import BooksDatabase, books_seen
 from engine.files import shown
 from engine.launch import installed_versions
 from engine.loads import Burst
 from engine.machine import timer_s
-from engine.run import Database, Facts, Inside, Plan, Prediction, Run
+from engine.run import Columns, Database, Facts, Inside, Plan, Prediction, Run
 from engine.server import RunningServer, group_cpu_s, start_server, stop_server, telling_lines
 from engine.signals import signals
 
@@ -177,20 +177,12 @@ def judged(
     names = name_workers(log) if log else {}
     by_request = {int(line.request): line for line in log.lines} if log else {}
     lines = [by_request.get(i) for i in range(requests)] if log else []
-    # A request without a line failed before a process took it; more than one in twenty, and the split is not known.
-    number_of = {pid: number for number, pid in enumerate(names)}
-    process_of = [number_of[line.pid] if line else i % plan.workers for i, line in enumerate(lines)]
-    is_split = plan.workers > 1 and not plan.shared_queue and len(names) <= plan.workers
-    is_split = is_split and log is not None and len(log.lines) >= 0.95 * requests
-    split = plans.predict(plan, process_of) if is_split and plan.slots_known else None
-    forecast = plans.forecast_of(plan, process_of if is_split else ())
+    process_of = deal_of(plan, names, lines)
+    split = plans.predict(plan, process_of) if process_of and plan.slots_known else None
     keep_exchanges = keep_exchanges or plan.load.steady_count == plan.load.requests
     columns = None
     if keep_exchanges or requests <= estimate.MOST_ESTIMATED:  # of a million requests they take some seconds
-        columns = summary.columns_of(
-            outcome, [names[line.pid] if line else None for line in lines],
-            [line.started_s if line else None for line in lines], forecast.answered_s if forecast else [],
-        )  # fmt: skip
+        columns = columns_of(plan, outcome, names, lines, process_of)
     measured = summary.summarise(plan, outcome)
     measured = dataclasses.replace(
         measured, warmed_up=before.sent, created=measured.created + before.created,
@@ -202,6 +194,28 @@ def judged(
         **vars(facts), verdict=verdict.judge(facts, found, timer_s()), when=when,
         exchanges=columns if keep_exchanges else None,
     )  # fmt: skip
+
+
+def deal_of(plan: Plan, names: dict[int, str], lines: Sequence[LogLine | None]) -> list[int]:
+    """Which process took each request; empty where there is one queue, or where it is not known.
+
+    A request without a line failed before a process took it: more than one in twenty, and the deal is not known.
+    """
+    is_known = len(lines) - list(lines).count(None) >= 0.95 * len(lines) and len(names) <= plan.workers
+    if plan.workers == 1 or plan.shared_queue or not is_known:
+        return []
+    number_of = {pid: number for number, pid in enumerate(names)}
+    return [number_of[line.pid] if line else i % plan.workers for i, line in enumerate(lines)]
+
+
+def columns_of(
+    plan: Plan, outcome: Outcome, names: dict[int, str], lines: Sequence[LogLine | None], process_of: Sequence[int]
+) -> Columns:
+    """The raw times of every request, with what the server's log and the prediction say of it."""
+    forecast = plans.forecast_of(plan, process_of)
+    workers = [names[line.pid] if line else None for line in lines]
+    started_s = [line.started_s if line else None for line in lines]
+    return summary.columns_of(outcome, workers, started_s, forecast.answered_s if forecast else [])
 
 
 def inside_of(site: Site, sent: Sent, names: dict[int, str], books: Database | None) -> Inside:

@@ -98,6 +98,9 @@ def predict(arrivals_s: Sequence[float], service: Service, wait_s: Wait, process
     return walk.forecast
 
 
+NEVER = [(math.inf, 0, 0)]
+
+
 def predict_users(
     users: int | Stages,
     service: Service,
@@ -118,8 +121,7 @@ def predict_users(
     >>> predict_users(3, Service((2,)), 1.0, requests=5).answered_s
     [1.0, 1.0, 2.0, 2.0, 3.0]
     """
-    if not isinstance(users, int):
-        time_limit_s = min(time_limit_s, sum(stage_s for stage_s, _ in users))
+    time_limit_s = min(time_limit_s, length_s(users))
     if requests == math.inf and (time_limit_s == math.inf or wait_s == think_s == 0):
         raise Problem("a closed loop needs a number of requests, or a time limit and a wait")
     home = spread_evenly(connections_of_process)
@@ -128,30 +130,27 @@ def predict_users(
     ready: list[tuple[float, int, int]] = []  # a heap of users who have thought: when, a tie-breaker, who
     changes, active, allowed = list(changes_of_users(users))[::-1], 0, 0
 
-    def send(now_s: float, user: int) -> None:
+    def send(now_s: float, user: int) -> bool:
+        """Send a user's next request, unless it is too late for one."""
+        if len(user_of) >= requests or now_s >= time_limit_s:
+            return False
         user_of.append(user)
         walk.enter(now_s, user if home else None)
+        return True
 
     while changes or ready or walk.passing:
-        next_s = min(changes[-1][0] if changes else math.inf, ready[0][0] if ready else math.inf)
-        if walk.passing and walk.passing[0][0] <= next_s:
+        change_s, ready_s = (changes or NEVER)[-1][0], (ready or NEVER)[0][0]
+        if (walk.passing or NEVER)[0][0] <= min(change_s, ready_s):
             if (done := walk.step()) is not None:
-                end_s = walk.forecast.answered_s[done]
-                heapq.heappush(ready, (end_s + think_s, done, user_of[done]))
-            continue
-        if changes and changes[-1][0] <= next_s:
-            now_s, allowed = changes.pop()
-            if active < allowed and len(user_of) < requests and now_s < time_limit_s:
-                active += 1
-                send(now_s, active - 1)
-            continue
-        now_s, _, user = heapq.heappop(ready)
-        if len(user_of) >= requests or now_s >= time_limit_s:
-            continue
-        if active > allowed:  # a falling ramp sends this user away
+                heapq.heappush(ready, (walk.forecast.answered_s[done] + think_s, done, user_of[done]))
+        elif change_s <= ready_s:
+            _, allowed = changes.pop()
+            active += active < allowed and send(change_s, active)
+        elif active > allowed:  # a falling ramp sends this user away
+            heapq.heappop(ready)
             active -= 1
         else:
-            send(now_s, user)
+            send(ready_s, heapq.heappop(ready)[2])
     return walk.forecast
 
 
@@ -223,6 +222,11 @@ def changes_of_users(users: int | Stages) -> Iterator[tuple[float, int]]:
         yield from ((begin_s + step_s * k, before + k + 1) for k in range(target - before))
         yield from ((begin_s + step_s * (k + 1), before - k - 1) for k in range(before - target))
         begin_s, before = begin_s + stage_s, target
+
+
+def length_s(users: int | Stages) -> float:
+    """Of a ramp; a constant number of users has no end."""
+    return math.inf if isinstance(users, int) else sum(stage_s for stage_s, _ in users)
 
 
 def most_users(users: int | Stages) -> int:

@@ -275,7 +275,8 @@ def parse(argv: Sequence[str], manual: str = "") -> argparse.Namespace:
     check(options)
     if options.is_paper:
         check_paper(options)
-    fill_in(options)
+    fill_in_load(options)
+    fill_in_request(options)
     return options
 
 
@@ -301,24 +302,31 @@ def check(options: argparse.Namespace) -> None:
 def check_paper(options: argparse.Namespace) -> None:
     """What a prediction without a server needs. Raises Problem."""
     split, options.workers = options.split, options.workers or max(1, len(options.split))
-    if split and len(split) != options.workers:
-        raise Problem("--split has a number for each of the --workers")
-    if split and sum(split) != (options.concurrency or options.requests or sum(split)):
-        raise Problem(f"--split shares out {sum(split)}, which is not what -c or -n says")
-    if split and not options.concurrency:
-        options.requests = sum(split)
+    loads = (options.requests, options.concurrency, options.ramp, options.rate)
+    if split:
+        asked = options.concurrency or options.requests or sum(split)
+        if len(split) != options.workers:
+            raise Problem("--split has a number for each of the --workers")
+        if sum(split) != asked:
+            raise Problem(f"--split shares out {sum(split)}, which is not what -c or -n says")
+        options.requests = options.requests if options.concurrency else sum(split)
     if options.objective:
-        if options.slots or options.passes > 1 or options.one_queue or options.requests or not options.wait:
+        others = (options.slots, options.passes > 1, options.one_queue, options.requests, not options.wait)
+        if any(others):
             raise Problem("an objective on paper asks how many slots: with --rate and --wait, and --cpu-time, --cpus,"
                           " --workers")  # fmt: skip
-    elif options.cpus or options.cpu_time:
+    elif any((options.cpus, options.cpu_time)):
         raise Problem("--cpus and --cpu-time go with an objective on paper: --p99, --p95 or --p50")
-    elif not (options.requests or split or options.concurrency or options.ramp or options.rate):
+    elif not any((*loads, split)):
         raise Problem("which load? -n for a burst, -c for users, --ramp for users over time, --rate for a schedule")
 
 
-def fill_in(options: argparse.Namespace) -> None:
-    """The defaults that depend on other options; headers, body and method as they are sent. Raises Problem."""
+def scaled(stages: Sequence[tuple[float, int]], scale: float) -> tuple[tuple[float, int], ...]:
+    return tuple((stage_s * scale, users) for stage_s, users in stages)
+
+
+def fill_in_load(options: argparse.Namespace) -> None:
+    """When requests are sent: the defaults that depend on other options."""
     if options.find_rate:
         options.run_s, options.time_limit = min(options.time_limit or SEARCH_S, 60.0), None
     if options.probe:
@@ -326,13 +334,17 @@ def fill_in(options: argparse.Namespace) -> None:
         options.requests, options.time_limit = PROBE_REQUESTS, None
     if options.workload:
         options.keep_alive = True
-        if not (options.requests or options.concurrency or options.rate or options.ramp):
-            scale = options.scale or 1.0
-            options.ramp = tuple((stage_s * scale, users) for stage_s, users in WORKLOADS[options.workload].stages)
+        if not any((options.requests, options.concurrency, options.rate, options.ramp)):
+            options.ramp = scaled(WORKLOADS[options.workload].stages, options.scale or 1.0)
+    limit_s = options.time_limit
     if options.ramp:
-        options.time_limit = min(sum(stage_s for stage_s, _ in options.ramp), options.time_limit or math.inf)
-    elif not options.requests and (options.concurrency or options.rate):
-        options.time_limit = options.time_limit or 10.0
+        options.time_limit = min(sum(stage_s for stage_s, _ in options.ramp), limit_s or math.inf)
+    elif not options.requests and any((options.concurrency, options.rate)):
+        options.time_limit = limit_s or 10.0
+
+
+def fill_in_request(options: argparse.Namespace) -> None:
+    """Headers, body and method as they are sent. Raises Problem."""
     if options.arrivals == "poisson" and options.seed is None:
         options.seed = random.randrange(10_000)
     options.header += [f"Content-Type: {options.content_type}"] if options.content_type else []

@@ -86,27 +86,30 @@ def plan_app(options: argparse.Namespace, path: str) -> Plan:
 
 
 def plan_targets(options: argparse.Namespace) -> list[Plan]:
+    """Of `all`, a target without the path is left out; of a named one that is a mistake."""
     plans, every = [], "all" in options.target
     for name in TARGETS if every else options.target:
         if name not in TARGETS:
             raise Problem(f"unknown target {name!r}; the targets are: all, {', '.join(TARGETS)}")
-        target = TARGETS[name]
-        if options.workload and not target.pool:
-            raise Problem(f"{name} has no workloads: they are of the Books API (flask-books, fastapi-books)")
-        paths = options.path or [route.path for route in target.routes]
-        if options.workload:
-            paths = [WORKLOADS[options.workload].kinds[0][2].replace("{id}", "1")]
-        for path in paths:
-            of_any_book = re.sub(r"/\d+$", "/1", path.partition("?")[0])
-            route = next((route for route in target.routes if route.path == of_any_book), None)
+        routes = {route.path: route for route in TARGETS[name].routes}
+        for path in paths_of(name, options):
+            route = routes.get(re.sub(r"/\d+$", "/1", path.partition("?")[0]))
             if route:
                 plans.append(plan_target(name, route, path, options, strict=not every))
             elif not every:
-                known = ", ".join(route.path for route in target.routes)
-                raise Problem(f"{name} has no path {path!r}; it has: {known}")
+                raise Problem(f"{name} has no path {path!r}; it has: {', '.join(routes)}")
     if not plans:
         raise Problem(f"no target has the path {options.path[0]!r}; see --list")
     return plans
+
+
+def paths_of(name: str, options: argparse.Namespace) -> list[str]:
+    """The paths that are asked for, else all that the target has."""
+    if not options.workload:
+        return options.path or [route.path for route in TARGETS[name].routes]
+    if not TARGETS[name].pool:
+        raise Problem(f"{name} has no workloads: they are of the Books API (flask-books, fastapi-books)")
+    return [WORKLOADS[options.workload].kinds[0][2].replace("{id}", "1")]
 
 
 def plan_target(name: str, route: Route, path: str, options: argparse.Namespace, strict: bool = True) -> Plan:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import compress
 
 from engine.client import ERRORS, Outcome, is_success
-from engine.loads import Open, Ramp
+from engine.loads import Load
 from engine.model import Stages
 from engine.run import Columns, Level, Measured, Plan, Second
 from engine.stats import histogram, statistics_of
@@ -21,6 +21,19 @@ SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s late
 DELAYED_ACK_S = (0.035, 0.1)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
 
 Ends = list[tuple[float, float, int]]  # of each request: its end, when it was due, whether it is good; on the clock
+
+
+def due_times(load: Load, outcome: Outcome) -> Sequence[float]:
+    """When each request should have left; without a schedule, as it did."""
+    rows = outcome.exchanges
+    if not load.is_scheduled:
+        return rows.started_s
+    return [outcome.begun_s + load.due_s(number) for number in outcome.numbers or range(len(rows.status))]
+
+
+def time_under_way(started_s: Sequence[float], answered_s: Sequence[float], end_s: float) -> float:
+    """How long requests were under way until then, all added up."""
+    return sum(min(b, end_s) - a for a, b in zip(started_s, answered_s, strict=True) if a < end_s)
 
 
 def summarise(plan: Plan, outcome: Outcome) -> Measured:
@@ -34,15 +47,12 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
     good = bytes(map(is_success, rows.status, rows.error))
     bad = [i for i, is_good in enumerate(good) if not is_good]
     sent, answered = len(good), sum(good)
-    due_s: Sequence[float] = started_s  # when each request should have left: without a schedule, as it did
-    if load.is_scheduled:
-        due_s = [begun_s + load.due_s(number) for number in outcome.numbers or range(sent)]
+    due_s = due_times(load, outcome)
     measured_s = max(answered_s, default=begun_s) - begun_s
-    scheduled_s = load.requests / load.rate_rps if isinstance(load, Open) and not outcome.stopped else 0.0
+    scheduled_s = 0.0 if outcome.stopped else load.requests / (load.offered_load(1.0, 1.0) or math.inf)
     window_s = min(max(measured_s, scheduled_s), load.time_limit_s)
     in_window = sum(at - begun_s <= window_s for at in compress(answered_s, good))
-    end_s = begun_s + window_s
-    under_way_s = sum(min(b, end_s) - a for a, b in zip(started_s, answered_s, strict=True) if a < end_s)
+    under_way_s = time_under_way(started_s, answered_s, begun_s + window_s)
 
     def spans(begin: Sequence[float], end: Sequence[float]) -> list[float]:
         return [b - a for a, b in compress(zip(begin, end, strict=True), good)]
@@ -52,10 +62,6 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
     # answered. To leave them out flatters an overloaded server: the slowest are the time-outs.
     slowest_s = max(latencies_s, default=0.0)
     at_least_s = [*latencies_s, *(max(answered_s[i] - due_s[i], slowest_s) for i in bad)]
-    # Where the listen queue had no room, the connect often succeeds, and the first request of the connection waits.
-    # On a kept connection there is no connect: 0.0.
-    firsts_s = [*compress(waits_s, connects_s)]
-    late_s = min(firsts_s, default=0.0) + SYN_RETRY_S
     ends = [*zip(answered_s, due_s, good, strict=True)]
     return Measured(
         sent=sent,
@@ -67,9 +73,9 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         window_s=window_s,
         finished_after_limit=answered - in_window,
         throughput_rps=in_window / (window_s or math.inf),
-        slow_connects=sum(connect_s > SYN_RETRY_S for connect_s in connects_s),
-        slow_waits=sum(wait_s > late_s for wait_s in firsts_s),
-        late_bodies=sum(DELAYED_ACK_S[0] < body_s < DELAYED_ACK_S[1] for body_s in spans(first_byte_s, answered_s)),
+        slow_connects=how_many(connects_s, SYN_RETRY_S),
+        slow_waits=slow_waits(connects_s, waits_s),
+        late_bodies=how_many(spans(first_byte_s, answered_s), *DELAYED_ACK_S),
         latency_s=statistics_of(latencies_s),
         at_least_s=statistics_of(at_least_s) if bad else None,
         phases_s={
@@ -81,7 +87,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         lag_s=statistics_of(spans(due_s, started_s)) if load.is_scheduled else None,
         histogram=histogram(latencies_s),
         per_second=per_second(ends, begun_s),
-        levels=levels(ends, begun_s, load.stages) if isinstance(load, Ramp) else [],
+        levels=levels(ends, begun_s, getattr(load, "stages", ())),
         mean_in_flight=under_way_s / (window_s or math.inf),
         created=rows.status.count(201),
         body_bytes=sum(compress(rows.body_bytes, good)),
@@ -93,6 +99,21 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         server_cpu_s=outcome.server_cpu_s,
         other_cpu_s=outcome.other_cpu_s,
     )
+
+
+def how_many(spans_s: Sequence[float], low_s: float, high_s: float = math.inf) -> int:
+    """How many lie between two times."""
+    return sum(low_s < span_s < high_s for span_s in spans_s)
+
+
+def slow_waits(connects_s: Sequence[float], waits_s: Sequence[float]) -> int:
+    """How many first requests of a connection waited longer than the fastest by more than TCP's first retry.
+
+    Where the listen queue had no room, the connect often succeeds, and the first request of the connection waits. On
+    a kept connection there is no connect: 0.0.
+    """
+    firsts_s = [*compress(waits_s, connects_s)]
+    return how_many(firsts_s, min(firsts_s, default=0.0) + SYN_RETRY_S)
 
 
 def per_second(ends: Ends, begun_s: float) -> list[Second]:

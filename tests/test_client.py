@@ -40,7 +40,9 @@ from engine.signals import signals
 
 def send(address, load: Load, keep_alive=False, timeout_s=5.0, messages=None, is_head=False) -> Client:
     """A client that has sent this load."""
-    sender = Client(address, messages or itertools.repeat(GET), Part(load), timeout_s, is_head, keep_alive, lambda *_: None)
+    sender = Client(
+        address, messages or itertools.repeat(GET), Part(load), timeout_s, is_head, keep_alive, lambda *_: None
+    )
     sender.outcome = sender.run()
     return sender
 
