@@ -17,8 +17,8 @@ from datetime import datetime
 from urllib.parse import quote
 
 ZONE = datetime.now().astimezone().tzinfo  # as it is before the app is loaded: Django changes it
-REQUEST_LINE = re.compile(  # stamp, pid, "starts " or nothing, method, path, status, duration, request, start
-    r"\[([^\]]+)\] \[pid-(\d+)\] (starts )?(\S+) (\S*)(?: (\S+) ([\d.]+)s)? #(\d+)(?: @([\d.]+))?"
+REQUEST_LINE = re.compile(  # stamp, pid, method, path, status, duration, request, start
+    r"\[([^\]]+)\] \[pid-(\d+)\] (?:starts )?(\S+) (\S*)(?: (\S+) ([\d.]+)s)? #(\d+)(?: @([\d.]+))?"
 )
 WORD_LINE = re.compile(  # pid, word, what follows it
     r"^\[[^\]]+\] \[pid-(\d+)\] (ready$|forks$|failed|threads(?= \d+$)) ?(.*)$", re.MULTILINE

@@ -121,7 +121,8 @@ def asgi(app):
         request = dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1")
         call = Call(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), request, scope)
         request_call.set(call)
-        asyncio.get_running_loop().call_soon(call.starts)  # by then the route is known
+        if IS_LIVE:
+            asyncio.get_running_loop().call_soon(call.starts)  # by then the route is known
 
         async def record_status(message):
             if message["type"] == "http.response.start":
@@ -168,7 +169,10 @@ def say_threads():
 
 
 def stamp_in_thread():
-    """Have AnyIO's threads tell the request that they work for how long they were held: by its handler, else longest."""
+    """Have AnyIO's threads tell the request that they work for how long they were held.
+
+    The handler's own hold counts, else the longest.
+    """
     try:
         from anyio import to_thread
     except ImportError:  # an ASGI app without AnyIO has none of its threads
