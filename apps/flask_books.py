@@ -23,7 +23,7 @@ atexit.register(pool.close)  # or its threads hold up the end of a worker, 5 s a
 app = Flask(__name__)
 
 
-def query(sql, status=200, **values):
+def query(sql, status=200, /, **values):
     """The first row that a statement returns, as an answer."""
     try:
         with pool.connection() as connection:

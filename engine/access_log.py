@@ -6,13 +6,13 @@ engine/inside/wrap/_bench_log_line.py has the format of the lines, for the side 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.inside.wrap._bench_log_line import REQUEST_LINE, START_LINE, WORD_LINE
+from engine.inside.wrap._bench_log_line import REQUEST_LINE, WORD_LINE
 from engine.targets import ANYIO_THREADS
 
 LAST_LINE_S = 1.0  # how long after the answer its line may come
@@ -36,31 +36,26 @@ class AccessLog(NamedTuple):
     ready: list[int]  # the pids of the workers that said they were ready
 
 
-def parse_access_log(text: str) -> AccessLog:
-    """Its requests and its workers; a request without a number (a warm-up, another client's) is left out.
+def request_lines(text: str, starts: bool = False) -> list[LogLine]:
+    """The requests of a log, in the order of starting; one without a number (another client's) is left out.
 
-    >>> parse_access_log("[2026-11-20 17:04:15.123] [pid-7] GET /io 200 1.0012s #3 @5.5").lines[0].duration_s
+    starts: those whose handlers have started, as a live log says it, without status and duration.
+
+    >>> request_lines("[2026-11-20 17:04:15.123] [pid-7] GET /io 200 1.0012s #3 @5.5")[0].duration_s
     1.0012
     """
-    lines = (
-        LogLine(m[1], int(m[2]), m[3], m[4], m[5], float(m[6]), m[7], float(m[8]))
+    lines = [
+        LogLine(m[1], int(m[2]), m[3], m[4], m[5] or "", float(m[6] or 0), m[7], float(m[8] or 0))
         for m in map(REQUEST_LINE.fullmatch, text.splitlines())
-        if m and m["request"].isdigit()
-    )
-    return AccessLog(sorted(lines, key=lambda line: line.started_s), ready_workers(text))
-
-
-def started_lines(text: str) -> list[LogLine]:
-    """The numbered requests whose handlers have started, as a live log says it: without status and duration."""
-    found = map(START_LINE.fullmatch, text.splitlines())
-    return [LogLine(m[1], int(m[2]), m[3], m[4], "", 0.0, m[5], 0.0) for m in found if m]
+        if m and (m[8] is None) == starts
+    ]
+    return sorted(lines, key=lambda line: line.started_s)
 
 
 def ready_workers(text: str) -> list[int]:
     """The pids that said they were ready, less those that forked afterwards: a master with a preloaded app."""
-    said = WORD_LINE.findall(text)
-    masters = {pid for pid, word, _ in said if word == "forks"}
-    return [int(pid) for pid, word, _ in said if word == "ready" and pid not in masters]
+    last_words = {int(pid): word for pid, word, _ in WORD_LINE.findall(text)}
+    return [pid for pid, word in last_words.items() if word == "ready"]
 
 
 def anyio_threads(path: Path) -> int:
@@ -73,17 +68,17 @@ def wait_for_log(path: Path, expected: int, begins: int = 0) -> AccessLog:
     """Read the access log, its requests from byte `begins` on, and wait a moment for the expected number of lines."""
     deadline_s = time.perf_counter() + LAST_LINE_S
     while True:
-        text = path.read_bytes()
-        log = parse_access_log(text[begins:].decode(errors="replace"))
-        if len(log.lines) >= expected or time.perf_counter() > deadline_s:
-            return log._replace(ready=ready_workers(text.decode(errors="replace")))
+        text = path.read_text("latin-1")  # a character is a byte
+        lines = request_lines(text[begins:])
+        if len(lines) >= expected or time.perf_counter() > deadline_s:
+            return AccessLog(lines, ready_workers(text))
         time.sleep(0.02)
 
 
 def name_workers(log: AccessLog) -> dict[int, str]:
     """worker0, worker1, ... by pid, as a reader of the log meets them; last those without requests."""
-    pids = dict.fromkeys([*(line.pid for line in log.lines), *log.ready])
-    return {pid: f"worker{number}" for number, pid in enumerate(pids)}
+    pids = [*(line.pid for line in log.lines), *log.ready]
+    return {pid: f"worker{number}" for number, pid in enumerate(dict.fromkeys(pids))}
 
 
 # ---------------------------------------------------------------- slots, as the log shows them
@@ -95,10 +90,8 @@ def slots_seen(lines: Sequence[LogLine]) -> int | None:
     Counted at the middle of each request: for a few milliseconds one request ends while the next begins, and that must
     not count both.
     """
-    times = times_of_workers(lines)
-    middles = ((line.pid, line.started_s + line.duration_s / 2) for line in lines)
-    seen = (bisect_right(times[pid][0], at_s) - bisect_left(times[pid][1], at_s) for pid, at_s in middles)
-    return max(seen, default=None)
+    middles = [(line.pid, line.started_s + line.duration_s / 2) for line in lines]
+    return max([1, *in_handlers(lines, middles)]) if lines else None
 
 
 def slots_held(lines: Sequence[LogLine], sent_s: Sequence[float]) -> int | None:
@@ -107,21 +100,21 @@ def slots_held(lines: Sequence[LogLine], sent_s: Sequence[float]) -> int | None:
     sent_s: when each request left, on the clock of the log. A request that waited for a slot starts as another one
     ends, so that all slots are taken. A request that waited for CPU time starts beside any number of others.
     """
-    times, held = times_of_workers(lines), Counter[int]()
-    for line in lines:
-        number = int(line.request)
-        if number < len(sent_s) and line.started_s - sent_s[number] > line.duration_s / 2:
-            starts_s, ends_s = times[line.pid]
-            held[bisect_right(starts_s, line.started_s) - bisect_right(ends_s, line.started_s)] += 1
+    waited = [
+        (line.pid, line.started_s)
+        for line in lines
+        if (number := int(line.request)) < len(sent_s) and line.started_s - sent_s[number] > line.duration_s / 2
+    ]
+    held = Counter(in_handlers(lines, waited))
     ((slots, count),) = held.most_common(1) or [(0, 0)]
-    return slots if count >= 3 and count >= 0.8 * held.total() else None
+    return slots if count >= max(3, 0.8 * len(waited)) else None
 
 
-def times_of_workers(lines: Sequence[LogLine]) -> dict[int, tuple[list[float], list[float]]]:
-    """By the pid of each worker: when its requests started, and when they ended, both sorted."""
-    workers: dict[int, tuple[list[float], list[float]]] = {}
-    for line in lines:
-        starts_s, ends_s = workers.setdefault(line.pid, ([], []))
-        insort(starts_s, line.started_s)
-        insort(ends_s, line.started_s + line.duration_s)
-    return workers
+def in_handlers(lines: Sequence[LogLine], moments: Sequence[tuple[int, float]]) -> list[int]:
+    """How many requests a worker, named by its pid, had in its handlers at each moment.
+
+    As many as had started less those that had ended. Those of workers with lower pids are in both numbers.
+    """
+    starts = sorted((line.pid, line.started_s) for line in lines)
+    ends = sorted((line.pid, line.started_s + line.duration_s) for line in lines)
+    return [bisect_right(starts, moment) - bisect_right(ends, moment) for moment in moments]

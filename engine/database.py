@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,18 +25,17 @@ class BooksDatabase:
     """
 
     def __init__(self, url: str | None, log: Path, cpus: set[int]) -> None:
-        command = [sys.executable, str(INSIDE / "postgres.py"), *([url] if url else [])]
+        command = [sys.executable, str(INSIDE / "postgres.py"), url or ""]
         with log.open("wb") as sink:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, start_new_session=True, text=True
             )
-        self.log = log
         try:
             if cpus:
                 pin(self.process.pid, cpus)
             self.about = self.read()
             if "error" in self.about:
-                raise Problem(self.about["error"])
+                raise Problem(f"{self.about['error']} (see {log})")
         except BaseException:
             self.stop()
             raise
@@ -45,26 +43,19 @@ class BooksDatabase:
 
     def ask(self, command: str) -> dict[str, Any]:
         """One of the commands that postgres.py describes, and its answer: {"error": ...} if that fails."""
-        assert self.process.stdin
-        with contextlib.suppress(OSError, ValueError):
-            self.process.stdin.write(f"{command}\n")
-            self.process.stdin.flush()
+        with contextlib.suppress(OSError):
+            print(command, file=self.process.stdin, flush=True)
         return self.read()
 
     def read(self) -> dict[str, Any]:
-        assert self.process.stdout
-        if line := self.process.stdout.readline():
-            answer: dict[str, Any] = json.loads(line)
-            return answer
-        lines = self.log.read_text(errors="replace").splitlines()
-        return {"error": lines[-1] if lines else "the database ended without a word"}
+        answer: dict[str, Any] = json.loads(
+            next(self.process.stdout or iter(()), '{"error": "the database has ended"}')
+        )
+        return answer
 
     def stop(self) -> None:
-        assert self.process.stdin
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
         try:
-            self.process.wait(10)
+            self.process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -82,16 +73,16 @@ def database_for(
     if not any(launch.pool for launch in launches):
         yield None
         return
-    database = BooksDatabase(url or os.environ.get("DATABASE_URL"), folder / "postgres.log", cpus)
+    database = BooksDatabase(url, folder / "postgres.log", cpus)
     try:
         most = database.about["max_connections"]
+        free = most - database.about["connections_in_use"] - RESERVED
         for launch in launches:
-            needed, free = launch.workers * launch.pool + RESERVED, most - database.about["connections_in_use"]
-            if needed > free:
+            if launch.workers * launch.pool > free:
                 raise Problem(
-                    f"{launch.name} needs {launch.workers} workers x {launch.pool} connections and {RESERVED} more;"
-                    f" Postgres has {free} free of max_connections {most}."
-                    " Lower --workers or --pool-size, or raise max_connections (embedded: PG_MAX_CONNECTIONS=N)"
+                    f"{launch.name} needs {launch.workers} workers x {launch.pool} connections; of Postgres' {most}"
+                    f" (max_connections) {free} are free. Lower --workers or --pool-size, or raise max_connections"
+                    " (embedded: PG_MAX_CONNECTIONS=N)"
                 )
         yield database
     finally:
@@ -100,7 +91,4 @@ def database_for(
 
 def books_seen(database: BooksDatabase) -> Database:
     """What Postgres counted since the last reset."""
-    answer = database.ask("stats")
-    if "error" in answer:
-        return Database(error=answer["error"])
-    return Database(answer["rows"], answer["statements"], answer["connections"], database.about["version"])
+    return Database(**database.ask("stats"), version=database.about["version"])

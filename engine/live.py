@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from engine.access_log import started_lines
+from engine.access_log import request_lines
 from engine.tables import live_line
 
 MOST_LINES = 60  # then the terminal has seen enough; the file has all
@@ -34,7 +34,7 @@ class LiveLog:
                     return
 
     def show(self, text: str) -> None:
-        for line in started_lines(text):
+        for line in request_lines(text, starts=True):
             name = self.workers.setdefault(line.pid, f"worker{len(self.workers)}")
             self.shown += 1
             if self.shown <= MOST_LINES:

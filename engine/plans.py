@@ -122,7 +122,10 @@ def plan_target(name: str, route: Route, path: str, options: argparse.Namespace,
     if options.workload:
         workload = WORKLOADS[options.workload]
         kinds = tuple(Kind(*kind) for kind in workload.kinds)
-        plan = replace(plan, workload=options.workload, kinds=kinds, ids=SEEDED_BOOKS, wait_s=workload.wait_s)
+        headers = (*plan.headers, "Content-Type: application/json")
+        plan = replace(
+            plan, workload=options.workload, headers=headers, kinds=kinds, ids=SEEDED_BOOKS, wait_s=workload.wait_s
+        )
     return with_launch(plan, launch)
 
 

@@ -63,7 +63,8 @@ def ask(port: int, path: str = "/", method: str = "GET", body: bytes = b"", numb
     """One request on a new connection: status and body of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     with contextlib.closing(connection):
-        connection.request(method, path, body or None, {"X-Request-Id": str(number)})
+        headers = {"X-Request-Id": str(number), "Content-Type": "application/json"}
+        connection.request(method, path, body or None, headers)
         response = connection.getresponse()
         return response.status, response.read().decode()
 

@@ -12,13 +12,13 @@ from engine.access_log import (
     LogLine,
     anyio_threads,
     name_workers,
-    parse_access_log,
     ready_workers,
+    request_lines,
     slots_held,
     slots_seen,
     wait_for_log,
 )
-from engine.inside.wrap._bench_log_line import log_line, request_text
+from engine.inside.wrap._bench_log_line import log_line, quoted
 
 
 def line_of(request: int, pid: int, started_s: float, duration_s: float = 1.0) -> LogLine:
@@ -40,18 +40,19 @@ def said(*words: str) -> str:
     ],
 )
 def test_what_is_written_is_read_whatever_a_client_sends(method, target, request_id, read):
-    text = log_line(request_text(method, target, 201, 1.00116, request_id, 5123.456789), 1_700_000_000.5).decode()
+    text, number = quoted(method, target, request_id)
+    text = log_line(f"{text} 201 1.0012s #{number} @5123.456789", 1_700_000_000.5).decode()
     assert text.endswith("\n") and text.count("\n") == 1
-    lines = [(line.method, line.path, line.request) for line in parse_access_log(text).lines]
+    lines = [(line.method, line.path, line.request) for line in request_lines(text)]
     assert lines == ([read] if read else [])
-    for line in parse_access_log(text).lines:
+    for line in request_lines(text):
         assert (line.pid, line.status, line.duration_s, line.started_s) == (os.getpid(), "201", 1.0012, 5123.456789)
         assert line.stamp.endswith(".500")
 
 
 def test_the_log_is_put_in_the_order_of_starting_and_half_a_line_is_none():
     text = "\n".join(f"[s] [pid-1] GET /io 200 1.0s #{i} @{at}" for i, at in enumerate([3.0, 1.0, 2.0]))
-    assert [line.request for line in parse_access_log(f"{text}\n[s] [pid-4711] GET /io 200 1.00").lines] == list("120")
+    assert [line.request for line in request_lines(f"{text}\n[s] [pid-4711] GET /io 200 1.00")] == list("120")
 
 
 @pytest.mark.parametrize(

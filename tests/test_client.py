@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import itertools
@@ -16,20 +17,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stubs import (
-    GET,
-    HEAD,
-    OK,
-    answer,
-    free_port,
-    in_turn,
-    keep_answering,
-    reset,
-    said,
-    slowly_answering,
-    stall,
-    stub,
-)  # fmt: skip
+from stubs import GET, HEAD, OK, answer, free_port, in_turn, keep_answering, reset, said, slowly_answering, stall, stub
 from test_http1 import read_with_h11, responses
 
 from engine import client
@@ -37,13 +25,15 @@ from engine.client import Client, Exchanges
 from engine.loads import Burst, Closed, Load, Open, Part, Ramp
 from engine.signals import signals
 
+IDLE = {"timeout_s": 5.0, "is_head": False, "keep_alive": False, "progress": lambda *_: None}
 
-def send(address, load: Load, keep_alive=False, timeout_s=5.0, messages=None, is_head=False) -> Client:
-    """A client that has sent this load."""
-    sender = Client(
-        address, messages or itertools.repeat(GET), Part(load), timeout_s, is_head, keep_alive, lambda *_: None
-    )
-    sender.outcome = sender.run()
+
+def send(load: Load, *behaviours, messages=None, address=None, **changes) -> Client:
+    """A client that has sent this load to such a server, or to an address."""
+    with contextlib.nullcontext(address) if address else stub(*behaviours) as to:
+        sender = Client(to, messages or itertools.repeat(GET), Part(load), **IDLE | changes)
+        sender.outcome = sender.run()
+    sender.said = said(sender.exchanges)
     return sender
 
 
@@ -59,8 +49,7 @@ def poller(request, monkeypatch):
     """What watches the sockets: an epoll, and what there is on macOS."""
     if request.param == "selectors":
         monkeypatch.setattr(client, "POLLER", client.Selector)
-        for name, value in (("READ", selectors.EVENT_READ), ("WRITE", selectors.EVENT_WRITE)):
-            monkeypatch.setattr(client, name, value)
+        monkeypatch.setattr(client, "WRITE", selectors.EVENT_WRITE)
     elif not hasattr(client.select, "epoll"):
         pytest.skip("no epoll on this system")
 
@@ -80,9 +69,8 @@ def poller(request, monkeypatch):
     ],
 )
 def test_each_failure_is_counted_under_its_name(poller, behaviour, outcome):
-    with stub(behaviour, answer(OK)) as address:
-        sent = send(address, Burst(4), timeout_s=1.0 if outcome == "timed out" else 10.0)
-    assert said(sent.exchanges) == [outcome, 200, outcome, 200]
+    sent = send(Burst(4), behaviour, answer(OK), timeout_s=1.0 if outcome == "timed out" else 10.0)
+    assert sent.said == [outcome, 200, outcome, 200]
 
 
 # ---------------------------------------------------------------- loads
@@ -91,94 +79,78 @@ def test_each_failure_is_counted_under_its_name(poller, behaviour, outcome):
 @pytest.mark.parametrize("keep_alive", [True, False])
 @pytest.mark.parametrize(("requests", "users"), [(1, 1), (103, 10), (7, 50), (5000, 3)])
 def test_a_closed_loop_sends_exactly_what_was_asked(poller, requests, users, keep_alive):
-    with stub(keep_answering) as address:
-        sent = send(address, Closed(requests, concurrency=users), keep_alive)
-    assert said(sent.exchanges) == [200] * requests
-    assert sent.sockets_opened == (min(requests, users) if keep_alive else requests)
-    assert list(sent.exchanges.started_s) == sorted(sent.exchanges.started_s)
-    assert all(map(float.__le__, sent.exchanges.sent_s, sent.exchanges.answered_s))
+    sent = send(Closed(requests, concurrency=users), keep_answering, keep_alive=keep_alive)
+    assert (sent.said, sent.sockets_opened) == ([200] * requests, min(requests, users) if keep_alive else requests)
+    rows = sent.exchanges
+    assert list(rows.started_s) == sorted(rows.started_s) and all(map(float.__le__, rows.sent_s, rows.answered_s))
+
+
+LARGE = HEAD + b"Content-Length: 300000\r\n\r\n" + b"x" * 300_000
+RAMP = Ramp(time_limit_s=1.0, stages=((0.3, 4), (0.3, 8), (0.4, 8)))
+
+
+@pytest.mark.parametrize(
+    ("load", "behaviour", "requests", "sockets", "last_start_s"),
+    [
+        (Closed(50, concurrency=5), answer(HEAD + b"Connection: close\r\nContent-Length: 0\r\n\r\n"), 50, 50, 0),
+        # Requests under way at the time limit are finished.
+        (Closed(time_limit_s=0.95, concurrency=4), functools.partial(keep_answering, wait_s=0.5), 8, 4, 0.5),
+        (RAMP, keep_answering, None, 8, 0.9),
+        (Closed(12, concurrency=3, think_s=0.1), keep_answering, 12, 3, 0.3),
+        (Closed(5, concurrency=1), in_turn(*[(LARGE, False)] * 5), 5, 1, 0),
+    ],
+)
+def test_a_load_on_kept_connections(load, behaviour, requests, sockets, last_start_s):
+    sent = send(load, behaviour, keep_alive=True, timeout_s=30)
+    assert (sent.said, sent.sockets_opened) == ([200] * (requests or sent.sent), sockets)
+    assert last_start_s <= max(sent.exchanges.started_s) - sent.begun_s < load.time_limit_s + 0.2
+    assert set(sent.exchanges.body_bytes) <= {0, 2, 300_000}
 
 
 def test_two_thousand_connections_at_once_are_all_answered():
-    with stub(keep_answering) as address:
-        assert said(send(address, Burst(2000), timeout_s=30).exchanges) == [200] * 2000
+    assert send(Burst(2000), keep_answering, timeout_s=30).said == [200] * 2000
 
 
 def test_requests_leave_in_order_each_on_a_connection_of_its_own():
     seen = []
+
+    def accept_one_after_another():
+        for _ in range(300):
+            sock, _ = listener.accept()
+            with sock:
+                seen.append(int(re.search(rb"X-Request-Id: (\d+)", sock.recv(65536))[1]))
+                sock.sendall(OK)
+
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-
-        def accept_one_after_another():
-            for _ in range(300):
-                sock, _ = listener.accept()
-                with sock:
-                    seen.append(int(re.search(rb"X-Request-Id: (\d+)", sock.recv(65536))[1]))
-                    sock.sendall(OK)
-
         server = threading.Thread(target=accept_one_after_another)
         server.start()
         messages = (b"GET / HTTP/1.1\r\nX-Request-Id: %d\r\n\r\n" % i for i in itertools.count())
-        sent = send(listener.getsockname(), Burst(300), timeout_s=10, messages=messages)
+        sent = send(Burst(300), address=listener.getsockname(), messages=messages, timeout_s=10)
         server.join()
-    assert (seen, said(sent.exchanges)) == (list(range(300)), [200] * 300)
-
-
-def test_a_server_that_closes_costs_a_socket_for_each_request():
-    with stub(answer(HEAD + b"Connection: close\r\nContent-Length: 0\r\n\r\n")) as address:
-        sent = send(address, Closed(50, concurrency=5), keep_alive=True)
-    assert (said(sent.exchanges), sent.sockets_opened) == ([200] * 50, 50)
-
-
-def test_requests_under_way_at_the_time_limit_are_finished():
-    with stub(functools.partial(keep_answering, wait_s=0.5)) as address:
-        sent = send(address, Closed(time_limit_s=0.95, concurrency=4))
-    assert said(sent.exchanges) == [200] * 8
-
-
-def test_a_ramp_adds_users_over_time():
-    with stub(keep_answering) as address:
-        sent = send(address, Ramp(time_limit_s=1.0, stages=((0.3, 4), (0.3, 8), (0.4, 8))), keep_alive=True)
-    assert set(said(sent.exchanges)) == {200} and sent.sockets_opened == 8
-    starts_s = [at - sent.begun_s for at in sent.exchanges.started_s]
-    assert 0.9 < max(starts_s) < 1.2
-
-
-def test_a_user_thinks_before_the_next_request():
-    with stub(keep_answering) as address:
-        sent = send(address, Closed(12, concurrency=3, think_s=0.1), keep_alive=True)
-    assert (said(sent.exchanges), sent.sockets_opened) == ([200] * 12, 3)
-    assert max(sent.exchanges.answered_s) - sent.begun_s >= 0.3
+    assert (seen, sent.said) == (list(range(300)), [200] * 300)
 
 
 @pytest.mark.parametrize("load", [Open(100, rate_rps=200.0), Open.poisson(200.0, 100, 9.0, seed=3)])
 def test_no_request_of_a_schedule_leaves_before_it_is_due(load):
-    with stub(keep_answering) as address:
-        sent = send(address, load, keep_alive=True)
+    sent = send(load, keep_answering, keep_alive=True)
     lags_s = [at - sent.begun_s - load.due_s(i) for i, at in enumerate(sent.exchanges.started_s)]
-    assert said(sent.exchanges) == [200] * 100
-    assert min(lags_s) >= 0 and sorted(lags_s)[50] < 0.005
+    assert sent.said == [200] * 100 and min(lags_s) >= 0 and sorted(lags_s)[50] < 0.005
     assert 0 < sent.outcome.spun_s <= sent.outcome.client_cpu_s
 
 
-def frozen(freeze_s: float):
-    """A behaviour: answers at once, but for one freeze of all its connections, at the 50th request."""
-    lock, count = threading.Lock(), itertools.count(1)
+def test_an_open_loop_shows_a_freeze_that_a_closed_loop_hides():
+    shares, lock = [], threading.Lock()
 
     def behave(sock):
+        """Answers at once, but for one freeze of all its connections, at the 50th request."""
         while sock.recv(65536):
             with lock:
-                if next(count) == 50:
-                    time.sleep(freeze_s)
+                time.sleep(0.6 * (next(count) == 50))
             sock.sendall(OK)
 
-    return behave
-
-
-def test_an_open_loop_shows_a_freeze_that_a_closed_loop_hides():
-    shares = []
     for load in (Open(150, rate_rps=100.0), Closed(2000, concurrency=1)):
-        with stub(frozen(0.6)) as address:
-            rows = send(address, load, keep_alive=True).exchanges
+        count = itertools.count(1)
+        rows = send(load, behave, keep_alive=True).exchanges
         latencies_s = [end - start for start, end in zip(rows.started_s, rows.answered_s, strict=True)]
         assert len(latencies_s) == load.requests and max(latencies_s) > 0.5
         shares.append(sum(latency_s > 0.2 for latency_s in latencies_s) / len(latencies_s))
@@ -195,16 +167,7 @@ def test_a_large_body_goes_out_whole(poller):
             received += len(sock.recv(65536))
         sock.sendall(OK if received == size else b"")
 
-    with stub(count) as address:
-        sent = send(address, Burst(3), timeout_s=20, messages=itertools.repeat(b"x" * size))
-    assert said(sent.exchanges) == [200] * 3
-
-
-def test_large_answers_are_read_whole():
-    large = HEAD + b"Content-Length: 300000\r\n\r\n" + b"x" * 300_000
-    with stub(in_turn(*[(large, False)] * 5)) as address:
-        sent = send(address, Closed(5, concurrency=1), True)
-    assert (said(sent.exchanges), set(sent.exchanges.body_bytes)) == ([200] * 5, {300_000})
+    assert send(Burst(3), count, timeout_s=20, messages=itertools.repeat(b"x" * size)).said == [200] * 3
 
 
 def test_a_kept_request_takes_less_than_a_hundred_bytes():
@@ -217,14 +180,11 @@ def test_a_kept_request_takes_less_than_a_hundred_bytes():
 # ---------------------------------------------------------------- servers that do not answer, and endings
 
 
-def test_a_refused_connection_is_a_counted_failure_not_a_hang():
-    assert said(send(("127.0.0.1", free_port()), Burst(250)).exchanges) == ["refused"] * 250
-
-
-def test_a_server_that_refuses_everything_does_not_outlast_the_time_limit():
+@pytest.mark.parametrize("load", [Burst(250), Ramp(time_limit_s=0.3, stages=((0.3, 5),))])
+def test_a_refused_connection_is_a_counted_failure_not_a_hang(load):
     begun_s = time.monotonic()
-    sent = send(("127.0.0.1", free_port()), Ramp(time_limit_s=0.3, stages=((0.3, 5),)))
-    assert time.monotonic() - begun_s < 5 and set(said(sent.exchanges)) == {"refused"}
+    sent = send(load, address=("127.0.0.1", free_port()))
+    assert time.monotonic() - begun_s < 5 and sent.said == ["refused"] * (250 if load.requests == 250 else sent.sent)
 
 
 def test_a_client_out_of_files_names_its_own_limit(monkeypatch):
@@ -236,30 +196,27 @@ def test_a_client_out_of_files_names_its_own_limit(monkeypatch):
 
     count = itertools.count()
     monkeypatch.setattr(client, "Connection", Limited)
-    with stub(keep_answering) as address:
-        assert said(send(address, Burst(50)).exchanges) == [200] * 20 + ["too many open files"] * 30
+    assert send(Burst(50), keep_answering).said == [200] * 20 + ["too many open files"] * 30
 
 
 @pytest.mark.parametrize(
-    ("load", "timeout_s", "behaviour", "stopped"),
+    ("load", "timeout_s", "behaviour"),
     [
-        (Closed(100_000, concurrency=20), 5.0, reset, r"none of \d+ requests was answered"),
-        (Closed(1000, concurrency=100), 0.4, stall, r"none of \d+ requests was answered"),
-        (Open(time_limit_s=60, rate_rps=20.0), 0.5, stall, r"none of \d+ requests was answered"),
+        (Closed(100_000, concurrency=20), 5.0, reset),
+        (Closed(1000, concurrency=100), 0.4, stall),
+        (Open(time_limit_s=60, rate_rps=20.0), 0.5, stall),
     ],
 )
-def test_a_service_that_never_answers_is_not_asked_for_ever(load, timeout_s, behaviour, stopped):
+def test_a_service_that_never_answers_is_not_asked_for_ever(load, timeout_s, behaviour):
     begun_s = time.monotonic()
-    with stub(behaviour) as address:
-        sent = send(address, load, timeout_s=timeout_s)
-    assert time.monotonic() - begun_s < 8 and re.match(stopped, sent.stopped)
-    assert sent.failures == sent.sent == len(sent.exchanges.status) and not any(sent.exchanges.status)
+    sent = send(load, behaviour, timeout_s=timeout_s)
+    assert time.monotonic() - begun_s < 8 and re.match(r"none of \d+ requests was answered", sent.stopped)
+    assert sent.failures == sent.sent == len(sent.said) and not any(sent.exchanges.status)
 
 
 def test_a_server_whose_first_answers_fail_is_still_asked_when_others_come():
-    with stub(*[reset] * 9, keep_answering) as address:
-        sent = send(address, Closed(40, concurrency=1))
-    assert (said(sent.exchanges).count(200), sent.sent, sent.stopped) == (4, 40, "")
+    sent = send(Closed(40, concurrency=1), *[reset] * 9, keep_answering)
+    assert (sent.said.count(200), sent.sent, sent.stopped) == (4, 40, "")
 
 
 @pytest.mark.parametrize(
@@ -268,39 +225,30 @@ def test_a_server_whose_first_answers_fail_is_still_asked_when_others_come():
 )  # fmt: skip
 def test_the_first_signal_ends_a_load_with_its_figures(monkeypatch, load):
     monkeypatch.setattr(signals, "received", 0)  # and so again when this test is over
-    behaviours = [keep_answering, stall] if isinstance(load, Burst) else [slowly_answering]
-    with stub(*behaviours) as address, signals.handled():
+    is_burst = isinstance(load, Burst)
+    with signals.handled():
         signals.is_held = True
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        sent = send(address, load, keep_alive=not isinstance(load, Burst))
+        sent = send(load, *[keep_answering, stall] if is_burst else [slowly_answering], keep_alive=not is_burst)
         assert (sent.stopped, signals.exit_code) == ("SIGTERM", 143)
-    kinds = said(sent.exchanges)
-    assert len(kinds) == sent.sent and 200 in kinds and set(kinds) <= {200, "interrupted"}
+    assert len(sent.said) == sent.sent and {200} < {*sent.said, "interrupted"} == {200, "interrupted"}
 
 
 def test_progress_is_told_what_is_sent_and_under_way():
     told = []
-    with stub(stall, answer(OK)) as address:
-        part = Part(Burst(2))
-        Client(address, itertools.repeat(GET), part, 0.3, False, False, lambda *numbers: told.append(numbers)).run()
-    assert [numbers[1] for numbers in told] == [2] * len(told)
-    assert (2, 1) in {numbers[1:] for numbers in told} and told[-1][1:] == (2, 0)
+    send(Burst(2), stall, answer(OK), timeout_s=0.3, progress=lambda *numbers: told.append(numbers[1:]))
+    assert {sent for sent, _ in told} == {2} and (2, 1) in told and told[-1] == (2, 0)
 
 
 # ---------------------------------------------------------------- answers remembered: odd ones after usual ones
 
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-
-
-def longer(head: bytes) -> bytes:
-    return HEAD + head + b"Content-Length: 2\r\n\r\n"
-
-
-ODD = {
+LONGER = HEAD + b"%bContent-Length: 2\r\n\r\nok"
+ODD = {  # what it is: the answer, what it counts as, whether the server closes then
     "a head split in its middle": (b"HTTP/1.1 200 O|K\r\nContent-Length: 2\r\n\r\nok", 200),
     "a body apart from its head": (OK[:-2] + b"|ok", 200),
     "lines that end with a bare LF": (OK.replace(b"\r\n", b"\n"), 200),
-    "a folded header line": (longer(b"X: a\r\n  b\r\n") + b"ok", 200),
+    "a folded header line": (LONGER % b"X: a\r\n  b\r\n", 200),
     "no body": (b"HTTP/1.1 204 No Content\r\n\r\n", 204),
     "304 with a length but no body": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", 304),
     "103 in a piece of its own": (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n|" + OK, 200),
@@ -310,7 +258,7 @@ ODD = {
     "an error of the server": (b"HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\nok", 500),
     "one byte more than usual": (HEAD + b"Content-Length: 3\r\n\r\nok!", 200),
     "a body until the connection closes": (HEAD + b"\r\nok", 200, True),
-    "an answer that closes": (longer(b"Connection: close\r\n") + b"ok", 200, True),
+    "an answer that closes": (LONGER % b"Connection: close\r\n", 200, True),
     "HTTP/1.0, which closes": (OK.replace(b"1.1", b"1.0"), 200, True),
     "a close without an answer": (b"", "closed", True),
     "a close in the head": (OK[:20], "truncated", True),
@@ -325,12 +273,11 @@ ODD = {
 @pytest.mark.parametrize("odd", ODD)
 def test_an_odd_answer_is_counted_right_after_usual_ones(odd, keep_alive):
     data, outcome, *closes = ODD[odd]
-    with stub(in_turn(*[(OK, False)] * 3, (data, bool(closes)), *[(OK, False)] * 3)) as address:
-        rows = send(address, Closed(7, concurrency=1), keep_alive, timeout_s=3.0).exchanges
-    assert said(rows) == [200, 200, 200, outcome, 200, 200, 200]
-    assert [rows.body_bytes[i] for i in (0, 1, 2, 4, 5, 6)] == [2] * 6
-    if outcome == 200:
-        assert rows.body_bytes[3] == (3 if "more than" in odd else 2)
+    usual = [(OK, False)] * 3
+    sent = send(Closed(7, concurrency=1), in_turn(*usual, (data, bool(closes)), *usual), keep_alive=keep_alive)
+    assert sent.said == [200, 200, 200, outcome, 200, 200, 200]
+    sizes = list(sent.exchanges.body_bytes)
+    assert sizes[:3] == sizes[4:] == [2] * 3 and (outcome != 200 or sizes[3] == 2 + ("more than" in odd))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -339,11 +286,9 @@ def test_answer_after_answer_on_one_connection_is_what_h11_reads(drawn):
     is_head = drawn[0][0][1] == b"HEAD"
     answers = [one for one, times in drawn for _ in range(times) if (one[1] == b"HEAD") is is_head]
     expected = [read_with_h11(data, method) for data, method, _ in answers]
-    closes = [not stays for _, _, stays in expected]
-    turns = in_turn(*((data.replace(b"|", b"_"), close) for (data, _, _), close in zip(answers, closes, strict=True)))
-    requests = (method + b" / HTTP/1.1\r\nHost: x\r\n\r\n" for _, method, _ in answers)
-    with stub(turns) as address:
-        sent = send(address, Closed(len(answers), concurrency=1), True, messages=requests, is_head=is_head)
-    assert said(sent.exchanges) == [status for status, _, _ in expected]
-    assert list(sent.exchanges.body_bytes) == [size for _, size, _ in expected]
-    assert sent.sockets_opened == 1 + sum(closes[:-1])
+    turns = [(data.replace(b"|", b"_"), not stays) for (data, _, _), (*_, stays) in zip(answers, expected, strict=True)]
+    messages = (method + b" / HTTP/1.1\r\nHost: x\r\n\r\n" for _, method, _ in answers)
+    load = Closed(len(answers), concurrency=1)
+    sent = send(load, in_turn(*turns), messages=messages, is_head=is_head, keep_alive=True)
+    assert list(zip(sent.said, sent.exchanges.body_bytes, strict=True)) == [one[:2] for one in expected]
+    assert sent.sockets_opened == 1 + sum(closes for _, closes in turns[:-1])

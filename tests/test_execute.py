@@ -12,7 +12,7 @@ from test_summary import short
 
 from engine.access_log import AccessLog, LogLine
 from engine.execute import Before, Place, Sent, Site, execute, judged, send_before
-from engine.inside.wrap._bench_log_line import log_line, start_text
+from engine.inside.wrap._bench_log_line import log_line
 from engine.live import LiveLog
 from engine.loads import Burst
 from engine.options import parse
@@ -69,11 +69,11 @@ def test_the_prediction_is_shown_before_the_first_request():
 
 def test_a_live_log_shows_each_start_once_and_only_from_now_on(tmp_path, capsys):
     path = tmp_path / "access.log"
-    path.write_bytes(log_line(start_text("GET", "/before", "0")))
+    path.write_bytes(log_line("starts GET /before #0"))
     live = LiveLog(path)
     with path.open("ab", buffering=0) as log:
         for i in range(3):
-            text = log_line(start_text("GET", f"/new{i}", "1"))
+            text = log_line(f"starts GET /new{i} #1")
             log.write(text[:20])
             log.write(text[20:])
     wait_until(lambda: live.shown == 3)

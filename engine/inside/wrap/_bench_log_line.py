@@ -18,8 +18,7 @@ from urllib.parse import quote
 
 ZONE = datetime.now().astimezone().tzinfo  # as it is before the app is loaded: Django changes it
 REQUEST_LINE = re.compile(  # stamp, pid, method, path, status, duration, request, start
-    r"\[([^\]]+)\] \[pid-(\d+)\] (\S+) (\S*) (\S+)"
-    r" ([\d.]+)s #(?P<request>\S*) @([\d.]+)"
+    r"\[([^\]]+)\] \[pid-(\d+)\] (?:starts )?(\S+) (\S*)(?: (\S+) ([\d.]+)s)? #(\d+)(?: @([\d.]+))?"
 )
 START_LINE = re.compile(r"\[([^\]]+)\] \[pid-(\d+)\] starts (\S+) (\S*) #(\d+)")  # stamp, pid, method, path, request
 WORD_LINE = re.compile(  # pid, word, what follows it

@@ -140,7 +140,7 @@ class ASGI:
         call = Call(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), request, scope)
         request_call.set(call)
         if IS_LIVE:
-            asyncio.get_running_loop().call_soon(call.starts_unless_in_thread)
+            asyncio.get_running_loop().call_soon(call.starts)  # by then the route is known
 
         async def record_status(message):
             if message["type"] == "http.response.start":
@@ -189,7 +189,10 @@ def say_threads():
 
 
 def stamp_in_thread():
-    """Have AnyIO's threads tell the request that they work for how long they were held."""
+    """Have AnyIO's threads tell the request that they work for how long they were held.
+
+    The handler's own hold counts, else the longest.
+    """
     try:
         from anyio import to_thread
     except ImportError:  # an ASGI app without AnyIO has none of its threads
