@@ -108,10 +108,10 @@ def on_paper(asked: argparse.Namespace) -> None:
         objective_s, percentile = asked.objective
         cpus = asked.cpus or asked.workers
         found = sizes.Asked(asked.rate, float(asked.wait), objective_s, percentile, asked.cpu_time or 0.0, cpus)
-        tell(report.size(sizes.size(found), asked.workers))
+        tell(report.size_text(sizes.size(found), asked.workers))
         return
     (plan,) = plans.plans_of(asked)
-    tell(report.on_paper(*plans.on_paper(plan, asked.split)))
+    tell(report.on_paper_text(*plans.on_paper(plan, asked.split)))
 
 
 # ---------------------------------------------------------------- runs
@@ -203,7 +203,7 @@ class Bench:
         if self.asked.quiet:
             text = report.verdict_of_target(found)
         if self.asked.objective and found.plan.wait_s and found.measured.answered:
-            text += "\n\n" + report.size(size_of(found, self.asked.objective), found.plan.workers)
+            text += "\n\n" + report.size_text(size_of(found, self.asked.objective), found.plan.workers)
         return text
 
 

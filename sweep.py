@@ -132,7 +132,7 @@ def new_document(asked_for: argparse.Namespace, name: str, command: str = "", as
         quick,
         values,
         order_of(there, asked_for.repeats or (1 if quick else suite.repeats), asked_for.seed),
-        {one.name: plans.predict(plan).makespan_s for one, plan in every.items() if not one.env},
+        {one.name: plans.prediction_for(plan).makespan_s for one, plan in every.items() if not one.env},
         [],
         asked,
     )
@@ -339,7 +339,7 @@ def run_suite(asked_for: argparse.Namespace, command: str) -> int:
 def report(asked_for: argparse.Namespace) -> int:
     for file in asked_for.files:
         with readable(file):
-            texts = [locust.render(run, asked_for.slots, asked_for.wait) for run in locust.files_in(file)]
+            texts = [locust.locust_report(run, asked_for.slots, asked_for.wait) for run in locust.files_in(file)]
             if not texts:
                 document = read(file)
                 texts = [render(document)]
@@ -355,7 +355,7 @@ def compare(asked_for: argparse.Namespace) -> int:
     with readable(asked_for.files[0]):
         a, b = (json.loads(file.read_text()) for file in asked_for.files)
         lines = comparison.lines_of(a, b)
-        tell(comparison.render(a, b, lines))
+        tell(comparison.compared(a, b, lines))
     worse = comparison.worse(lines) if asked_for.fail_if_worse else []
     for line in worse:
         say(f"sweep.py: worse: {line}")

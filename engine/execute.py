@@ -146,14 +146,14 @@ def execute(
     """Start the server if it is ours, predict, send, stop, judge; the run's record and its access log."""
     when = now()
     is_known = plan.is_target or (plan.launch is None and (plan.wait_s is not None or not plan.lone_requests))
-    prediction = plans.predict(plan)
+    prediction = plans.prediction_for(plan)
     show(report.what_is_sent(plan))
     if is_known:
         show(report.what_is_predicted(plan, prediction))
     with site_for(plan, place) as site:
         plan, before = send_before(plan, site)
         if not is_known or plan.held_s:
-            prediction = plans.predict(plan)
+            prediction = plans.prediction_for(plan)
             show((report.what_is_expected if is_known else report.what_is_predicted)(plan, prediction))
         watched = place.live(site.log) if place.live and site.log else None
         sent = send_load(plan, site)
@@ -178,11 +178,11 @@ def judged(
     by_request = {int(line.request): line for line in log.lines} if log else {}
     lines = [by_request.get(i) for i in range(requests)] if log else []
     process_of = deal_of(plan, names, lines)
-    split = plans.predict(plan, process_of) if process_of and plan.slots_known else None
+    split = plans.prediction_for(plan, process_of) if process_of and plan.slots_known else None
     keep_exchanges = keep_exchanges or plan.load.steady_count == plan.load.requests
     columns = None
     if keep_exchanges or requests <= estimate.MOST_ESTIMATED:  # of a million requests they take some seconds
-        columns = columns_of(plan, outcome, names, lines, process_of)
+        columns = all_columns(plan, outcome, names, lines, process_of)
     measured = summary.summarise(plan, outcome)
     measured = dataclasses.replace(
         measured, warmed_up=before.sent, created=measured.created + before.created,
@@ -208,7 +208,7 @@ def deal_of(plan: Plan, names: dict[int, str], lines: Sequence[LogLine | None]) 
     return [number_of[line.pid] if line else i % plan.workers for i, line in enumerate(lines)]
 
 
-def columns_of(
+def all_columns(
     plan: Plan, outcome: Outcome, names: dict[int, str], lines: Sequence[LogLine | None], process_of: Sequence[int]
 ) -> Columns:
     """The raw times of every request, with what the server's log and the prediction say of it."""

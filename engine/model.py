@@ -101,6 +101,12 @@ def predict(arrivals_s: Sequence[float], service: Service, wait_s: Wait, process
 NEVER = [(math.inf, 0, 0)]
 
 
+def check_end(requests: float, time_limit_s: float, takes_no_time: bool) -> None:
+    """Raises Problem if nothing ends a closed loop."""
+    if requests == math.inf and (time_limit_s == math.inf or takes_no_time):
+        raise Problem("a closed loop needs a number of requests, or a time limit and a wait")
+
+
 def predict_users(
     users: int | Stages,
     service: Service,
@@ -122,10 +128,9 @@ def predict_users(
     [1.0, 1.0, 2.0, 2.0, 3.0]
     """
     time_limit_s = min(time_limit_s, length_s(users))
-    if requests == math.inf and (time_limit_s == math.inf or wait_s == think_s == 0):
-        raise Problem("a closed loop needs a number of requests, or a time limit and a wait")
+    check_end(requests, time_limit_s, wait_s == think_s == 0)
     home = spread_evenly(connections_of_process)
-    walk = Walk(service, wait_s, home or process_of, max(16, most_users(users)))
+    walk = Walk(service, wait_s, home if home else process_of, max(16, most_users(users)))
     user_of: list[int] = []  # each request's
     ready: list[tuple[float, int, int]] = []  # a heap of users who have thought: when, a tie-breaker, who
     changes, active, allowed = list(changes_of_users(users))[::-1], 0, 0

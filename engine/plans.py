@@ -290,7 +290,7 @@ def on_paper(plan: Plan, split: Sequence[int]) -> tuple[Plan, Prediction, Foreca
     return replace(plan, load=fullest, slots=plan.slots_per_worker), prediction, forecast
 
 
-def predict(plan: Plan, process_of: Sequence[int] = ()) -> Prediction:
+def prediction_for(plan: Plan, process_of: Sequence[int] = ()) -> Prediction:
     """What the client will measure. Everything that is not known is None."""
     if not plan.slots_known or not plan.wait_s:
         return Prediction(possibilities=possibilities(plan))

@@ -15,7 +15,7 @@ from engine.access_log import AccessLog
 from engine.launch import launch_target
 from engine.machine import Machine
 from engine.model import Forecast
-from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen, verdict, warnings
+from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
 from engine.report_words import (
     EXPLANATIONS,
     HANDLER_WORDS,
@@ -285,7 +285,7 @@ def probe_line(run: Run) -> str:
     found, measured = run.verdict.estimate, run.measured
     head = f"{measured.sent} at once, {measured.answered} answered in {duration(measured.measured_s)}."
     return section(
-        "burst", said(head, f"{measured.failed} failed." if measured.failed else found and slots_seen(found))
+        "burst", said(head, f"{measured.failed} failed." if measured.failed else found and slots_seen_text(found))
     )
 
 
@@ -295,7 +295,7 @@ def probe_result(run: Run, why_it_ended: str) -> str:
     agree = "agree" if found and found.slots == plan.slots else f"do NOT agree: they give {slots_text(plan.slots)}"
     return "\n" + stacked(
         section("verdict", said(
-            answers_text(run) if failed or not found else slots_seen(found),
+            answers_text(run) if failed or not found else slots_seen_text(found),
             found and found.is_certain and plan.slots_known and not failed and f"The settings {agree}.",
             f"The probe ended because {PROBE_ENDS[why_it_ended]}.",
         )),
@@ -310,7 +310,9 @@ def find_rate_plan(objective_s: float, percentile: int) -> str:
     return f"runs at different rates, with requests at random moments, to find the highest rate at which {wanted}."
 
 
-def first_rate(plan: Plan, rate_rps: float, objective_s: float, percentile: int, most_runs: int, run_s: float) -> str:
+def first_rate_text(
+    plan: Plan, rate_rps: float, objective_s: float, percentile: int, most_runs: int, run_s: float
+) -> str:
     """Where a search for a rate begins, and why there."""
     why = f"None: the slots or the wait are not known. The search begins at 70 % of what 8 users get, {rate(rate_rps)}."
     if plan.slots and plan.wait_s:
@@ -338,7 +340,7 @@ def found_rate(
 # ---------------------------------------------------------------- sizes, and predictions on paper
 
 
-def size(found: Size, workers: int) -> str:
+def size_text(found: Size, workers: int) -> str:
     """How many slots: the number, what it gives, what is near, then the settings of each kind of server."""
     need, goal = int(found.fits.slots), f"p{found.percentile:g} of at most {duration(found.objective_s)}"
     waits = f"Each waits {duration(found.wait_s)}" + f" and computes for {duration(found.cpu_s)}" * bool(found.cpu_s)
@@ -369,7 +371,7 @@ def size(found: Size, workers: int) -> str:
     return stacked(head, stacked(*rows), stacked(*settings), section("pools", pools), between="\n\n")
 
 
-def on_paper(plan: Plan, prediction: Prediction, forecast: Forecast) -> str:
+def on_paper_text(plan: Plan, prediction: Prediction, forecast: Forecast) -> str:
     """A prediction without a server: closed form, expected figures, and the rounds or tenths."""
     form = section("closed form", prediction_text(plan, prediction))
     return stacked(form, what_is_expected(plan, prediction), tables.forecast_table(forecast))

@@ -81,7 +81,7 @@ def seen_text(run: Run) -> str:
     fits = due_s - less_s <= measured.measured_s <= due_s + more_s
     return said(
         handler and f"This fits {HANDLER_WORDS[handler] if fits else 'none of the predictions'}.",
-        found and run.plan.wait_s != 0 and slots_seen(found),
+        found and run.plan.wait_s != 0 and slots_seen_text(found),
     )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def limit_text(limit: Limit) -> str:
     )  # fmt: skip
 
 
-def slots_seen(found: Estimate) -> str:
+def slots_seen_text(found: Estimate) -> str:
     """The number, a range, or why there is none, in a sentence."""
     many = f"{found.low} to {found.high} requests" if found.high else f"at least {plural(found.low, 'request')}"
     each = ""
@@ -171,7 +171,7 @@ def estimate(run: Run, always: bool = False) -> str:
 def estimate_text(found: Estimate) -> str:
     rounds = ", ".join(f"{n} at {duration(at_s)}" for n, at_s in found.rounds)
     return said(
-        stall_text(found.stall) if found.stall else slots_seen(found),
+        stall_text(found.stall) if found.stall else slots_seen_text(found),
         found.doubt and not found.stall and DOUBTS[found.doubt],
         rounds and f"The answers came in rounds: {rounds}.",
         found.held_s and f"A request held its slot for {duration(found.held_s)}.",

@@ -21,7 +21,7 @@ BringHome = Callable[[Run], None]
 def one_run(plan: Plan, load: Load, site: Site, before: Before) -> Run:
     """One load on a server that runs."""
     plan = dataclasses.replace(plan, load=load)
-    return judged(plan, plans.predict(plan), site, send_load(plan, site), before, now())
+    return judged(plan, plans.prediction_for(plan), site, send_load(plan, site), before, now())
 
 
 def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budget: tuple[int, float]) -> None:
@@ -60,7 +60,7 @@ def find_rate(
         plan, before = send_before(plan, site)
         plan = plans.with_overhead(plan, before.lone_s)
         first = first_rate(plan, site, objective_s, percentile)
-        show(report.first_rate(plan, first, objective_s, percentile, objectives.MOST_RUNS, run_s))
+        show(report.first_rate_text(plan, first, objective_s, percentile, objectives.MOST_RUNS, run_s))
         tried: list[objectives.Tried] = []
         rate: float | objectives.Found = first
         while isinstance(rate, float) and not signals.received:

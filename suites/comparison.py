@@ -103,7 +103,7 @@ CANNOT = (
 )
 
 
-def render(a: Json, b: Json, lines: Sequence[Line]) -> str:
+def compared(a: Json, b: Json, lines: Sequence[Line]) -> str:
     """The comparison, as Markdown."""
     parts = [f"## B against A\n\nA: {about(a)}.\n\nB: {about(b)}."]
     if a["machine"] != b["machine"] or a["versions"] != b["versions"]:

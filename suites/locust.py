@@ -63,7 +63,7 @@ def degraded(noted: Json) -> list[str]:
     return said + ["**Unfinished**: requests that were under way are in no count."] * (not noted["complete"])
 
 
-def render(path: Path, slots: int | None, wait_s: float | None) -> str:
+def locust_report(path: Path, slots: int | None, wait_s: float | None) -> str:
     """One run, by its _stats.csv, as Markdown. Raises Problem, OSError, or what a file of another kind makes."""
     name = path.name.removesuffix(ENDING)
     stats, failures = (

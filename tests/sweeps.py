@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import sweep
-from engine.plans import predict
+from engine.plans import prediction_for
 from engine.run import Plan, to_json
 from engine.targets import SEEDED_BOOKS
 from suites.common import SweepDocument
@@ -18,7 +18,7 @@ EXAMPLES = sorted((Path(sweep.__file__).parent / "logs/example").glob("sweep-*.j
 
 def run_of(plan: Plan, measured_s: float = 0.0) -> dict[str, Any]:
     """A run as sweep.py keeps it, with the even split and the predicted time, as if measured."""
-    prediction = to_json(predict(plan))
+    prediction = to_json(prediction_for(plan))
     n, measured_s = int(min(plan.load.requests, 100)), measured_s or prediction["makespan_s"] or 0.5
     shares = {f"worker{i}": n // plan.workers + (i < n % plan.workers) for i in range(plan.workers)}
     latency_s = {"min": 0.05, "median": 0.1, "p95": 0.2, "p99": 0.2, "max": 0.3}

@@ -61,7 +61,7 @@ def command_lines(draw: Any, first: Sequence[str] = ("",)) -> list[str]:
 
 def fake_execute(plan, place, show, keep_exchanges):
     """Up to 20 requests, answered as by a server without limits, but for every seventh."""
-    prediction = plans.predict(plan)
+    prediction = plans.prediction_for(plan)
     show(report.what_is_sent(plan) + report.what_is_predicted(plan, prediction))
     rows = [(i / 100, i / 100 + 0.2, 200 if i % 7 < 6 else 0) for i in range(int(min(20, plan.load.requests)))]
     run = judged(plan, prediction, Site(("", 0)), Sent(short(*rows), None, False), Before(), "", None, keep_exchanges)

@@ -124,11 +124,7 @@ def test_whatever_arrives_the_parser_ends_or_raises_its_own_error(pieces):
 CHUNKED, LENGTH = HEAD + b"Transfer-Encoding: chunked\r\n", HEAD + b"Content-Length: "
 BAD = {
     "closed": [b""],
-    "truncated": [
-        b"HTTP/1.1 100 Continue\r\n\r\n",
-        LENGTH + b"5\r\n\r\nabc",
-        CHUNKED + b"\r\n3\r\nabc",
-    ],
+    "truncated": [b"HTTP/1.1 100 Continue\r\n\r\n", LENGTH + b"5\r\n\r\nabc", CHUNKED + b"\r\n3\r\nabc"],
     "malformed": [
         b"hello\r\n\r\n",
         b"\n\n",

@@ -104,7 +104,7 @@ def test_the_prediction_of_a_plan(line, last_s, ceiling_rps, slots):
     asked = parse(line.split())
     (plan,) = plans_of(asked)
     plan = replace(plan, cpus=4)
-    prediction = plans.predict(plan)
+    prediction = plans.prediction_for(plan)
     if asked.is_paper:
         _, prediction, _ = plans.on_paper(plan, asked.split)
     assert prediction.makespan_s == (last_s and pytest.approx(last_s))
@@ -133,14 +133,14 @@ def test_a_forecast_follows_the_deal_and_the_connections_of_the_server():
     under_way = [forecast_of(plan_of(line)).arrived_s.count(0.0) for line in (waitress, waitress + " -k")]
     assert under_way == [200, 100]
     assert forecast_of(plan_of(GUNICORN + "-n 1000000")) is None  # too many to predict one by one
-    assert plans.predict(plan_of(GUNICORN + "-n 1000000")).makespan_s == 250_000
+    assert plans.prediction_for(plan_of(GUNICORN + "-n 1000000")).makespan_s == 250_000
 
 
 def test_where_the_handler_is_not_known_each_kind_has_its_own_last_answer():
     plan = plan_of(FASTAPI + "-n 100")
     unknown = plans.with_launch(plan, replace(plan.launch, handler=None))
-    assert plans.predict(unknown).possibilities == {"def": 3.0, "async": 1.0, "blocking": 100.0}
-    assert plans.predict(plan).possibilities == {}
+    assert plans.prediction_for(unknown).possibilities == {"def": 3.0, "async": 1.0, "blocking": 100.0}
+    assert plans.prediction_for(plan).possibilities == {}
 
 
 # ---------------------------------------------------------------- what lone requests show
@@ -172,5 +172,5 @@ def test_a_wait_that_is_not_known_is_the_middle_of_the_lone_requests():
 
 
 def test_an_open_loop_near_its_limit_also_has_the_p99_of_a_longer_wait():
-    near, far = (plans.predict(plan_of(GUNICORN + f"--rate {rate} -t 100")) for rate in (3.96, 3))
+    near, far = (plans.prediction_for(plan_of(GUNICORN + f"--rate {rate} -t 100")) for rate in (3.96, 3))
     assert near.p99_if_longer_s > near.p99_s and far.p99_if_longer_s is None

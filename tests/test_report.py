@@ -249,14 +249,14 @@ def test_probe_and_search_for_a_rate():
     for why in report_words.PROBE_ENDS:
         assert "4 requests" in report.probe_result(run, why)
     assert "100 ms" in report.find_rate_plan(0.1, 99)
-    assert "35.2/s" in report.first_rate(run.plan, 35.2, 0.1, 99, 12, 10.0)
+    assert "35.2/s" in report.first_rate_text(run.plan, 35.2, 0.1, 99, 12, 10.0)
     assert report.tried_line(run, 35.2, 99, 0.08, True) != report.tried_line(run, 35.2, 99, 0.08, False)
     found = report.found_rate(38.0, 37.5, 38.6, 6, run, 0.1, 99)
     assert all(word in found for word in ("p99", "100 ms", "38/s", "37.5/s", "38.6/s", "837 requests/s"))
 
 
 def test_size_names_the_slots_and_what_is_near():
-    text = report.size(size(Asked(256, 0.05, 0.1)), 4)
+    text = report.size_text(size(Asked(256, 0.05, 0.1)), 4)
     for value in (" 14 ", " 15 ", " 16 ", "92.2 ms", "--threads 4", "total_tokens = 5", "16 in all"):
         assert value in re.sub(r"\s+", " ", text), value
     assert max(map(len, text.split("\n"))) <= 79
@@ -264,7 +264,7 @@ def test_size_names_the_slots_and_what_is_near():
 
 def test_on_paper_has_form_figures_and_rounds():
     plan = sample_plan(launch=None)
-    text = report.on_paper(plan, sample_prediction(), plan.load.forecast(plan.service, 1.0))
+    text = report.on_paper_text(plan, sample_prediction(), plan.load.forecast(plan.service, 1.0))
     assert "ceil(16 / 4)" in text and "2.5 s" in text and text.count("\n            4") == 4
 
 

@@ -13,7 +13,7 @@ from sweeps import EXAMPLES, begun, change, finished, rows_of
 
 import sweep
 from engine.model import poisson_schedule
-from engine.plans import predict
+from engine.plans import prediction_for
 from engine.server import environment_for
 from engine.words import Problem
 from suites import ab, client, io, limits, queues, why
@@ -100,7 +100,7 @@ def test_one_queue_is_predicted_on_the_very_schedule_that_is_sent_and_several_ar
     plan, _ = sweep.plan_for(queues.VARIANTS[0], why.SUITE.full, 0)
     assert plan.slots == queues.SLOTS and list(plan.load.schedule_s) == poisson_schedule(256, 1500, math.inf, 1)
     found = [queues.predicted(of, 1500) for of in ((16,), (8,) * 2, (4,) * 4, (1,) * 16)]
-    assert found[0][1] == predict(plan).p99_s
+    assert found[0][1] == prediction_for(plan).p99_s
     assert all(a[1] < b[1] for a, b in itertools.pairwise(found)) and all(one[0] <= one[1] <= one[2] for one in found)
 
 

@@ -6,8 +6,8 @@
 
 A request line has the status, the duration, and what matches it to a client's record: the request's X-Request-Id (or
 -) and the handler's start on the system's monotonic clock, in seconds. The stamp is the *start* of the handler: a
-server's own log stamps the end, which hides the wait for a slot. `starts` is written at that start, where a log is shown live;
-the line with the duration can only be written at the end.
+server's own log stamps the end, which hides the wait for a slot. `starts` is written at that start, where a log is
+shown live. The line with the duration can only be written at the end.
 """
 
 import os
@@ -20,11 +20,9 @@ ZONE = datetime.now().astimezone().tzinfo  # as it is before the app is loaded: 
 REQUEST_LINE = re.compile(  # stamp, pid, method, path, status, duration, request, start
     r"\[([^\]]+)\] \[pid-(\d+)\] (?:starts )?(\S+) (\S*)(?: (\S+) ([\d.]+)s)? #(\d+)(?: @([\d.]+))?"
 )
-START_LINE = re.compile(r"\[([^\]]+)\] \[pid-(\d+)\] starts (\S+) (\S*) #(\d+)")  # stamp, pid, method, path, request
 WORD_LINE = re.compile(  # pid, word, what follows it
     r"^\[[^\]]+\] \[pid-(\d+)\] (ready$|forks$|failed|threads(?= \d+$)) ?(.*)$", re.MULTILINE
 )
-SAFE = "/?&=%:,+;@"
 
 
 def log_line(text: str, wall_s: float | None = None) -> bytes:
@@ -33,11 +31,6 @@ def log_line(text: str, wall_s: float | None = None) -> bytes:
     return f"[{stamp.isoformat(' ', 'milliseconds')}] [pid-{os.getpid()}] {text}\n".encode()
 
 
-def start_text(method: str, target: str, request: str) -> str:
-    return f"starts {quote(method)} {quote(target, safe=SAFE)[:2000]} #{quote(request)[:100]}"
-
-
-def request_text(method: str, target: str, status: object, duration_s: float, request: str, started_s: float) -> str:
-    """Quoted, so that nothing that a client sends can break a line."""
-    target, request = quote(target, safe=SAFE)[:2000], quote(request)[:100]
-    return f"{quote(method)} {target} {status} {duration_s:.4f}s #{request} @{started_s:.6f}"
+def quoted(method: str, target: str, request: str) -> tuple[str, str]:
+    """A request's method and target as one text, and its number, so that nothing that a client sends breaks a line."""
+    return f"{quote(method)} {quote(target, safe='/?&=%:,+;@')[:2000]}", quote(request)[:100]

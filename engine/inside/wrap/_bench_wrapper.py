@@ -5,33 +5,31 @@ has preloaded the app), and `failed` with the reason if the app cannot be loaded
 when AnyIO gives it a thread and ends when it returns it: both are caught where AnyIO enters the thread. Other handlers
 end with the last byte that they hand to the server.
 
-Serve any app with it by hand; without BENCH_LOG=FILE the lines go to stderr:
+Serve any app with it by hand; without BENCH_LOG=FILE the lines go to stderr, and with BENCH_LIVE=1 there is also one
+when a handler starts:
 
     export PYTHONPATH=engine/inside/wrap:apps
-    BENCH_APP=flask_sync:app gunicorn --workers 4 _bench_wrapper:wsgi
-    BENCH_APP=fastapi_sync:app uvicorn _bench_wrapper:asgi
-    BENCH_APP=flask_sync:app flask --app _bench_wrapper:flask_app run
+    BENCH_APP=flask_sync:app BENCH_WRAP=wsgi gunicorn --workers 4 _bench_wrapper:app
+    BENCH_APP=fastapi_sync:app BENCH_WRAP=asgi uvicorn _bench_wrapper:app
+    BENCH_APP=flask_sync:app BENCH_WRAP=flask_app flask --app _bench_wrapper:app run
 
-_bench_load_app.py says what else BENCH_APP may be.
+_bench_load_app.py says what else BENCH_APP may be. BENCH_WRAP=bare logs no requests.
 """
 
 import asyncio
 import contextlib
 import contextvars
-import functools
 import os
-import sys
 import time
-import traceback
 from inspect import iscoroutinefunction
 
 from _bench_load_app import load_app
-from _bench_log_line import log_line, request_text, start_text
+from _bench_log_line import log_line, quoted
 
 # O_APPEND and one write a line: lines of many processes and threads never mix.
 LOG_FD = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if (path := os.environ.get("BENCH_LOG")) else 2
-IS_LIVE = "BENCH_LIVE" in os.environ  # write a line when a handler starts, too
-request_call = contextvars.ContextVar("request_call")
+IS_LIVE = bool(os.environ.get("BENCH_LIVE"))  # write a line when a handler starts, too
+request_call = contextvars.ContextVar("request_call", default=None)
 calls = 0  # of the app, in this process
 
 
@@ -43,58 +41,43 @@ def say_ready():
     """This worker, and each that is forked from it; a process that forks before its first request is a master."""
     write_line("ready")
     os.register_at_fork(
-        before=lambda: None if calls else write_line("forks"), after_in_child=lambda: calls or write_line("ready")
+        before=lambda: calls or write_line("forks"), after_in_child=lambda: calls or write_line("ready")
     )
 
 
 class Call:
     """One request in the app: from its call, or from when its handler had a thread, to the last byte handed over."""
 
-    def __init__(self, method, path, query, request, scope=None):
+    def __init__(self, method, path, query, request, scope):
         global calls
         calls += 1
-        self.method, self.target, self.request = method, f"{path}?{query}" if query else path, request
-        self.scope, self.held_s, self.end_s, self.status = scope or {}, 0.0, None, "-"
-        self.wall_s, self.start_s, self.is_told = time.time(), time.perf_counter(), not IS_LIVE
+        self.text, self.request = quoted(method, f"{path}?{query}" if query else path, request)
+        self.scope, self.status, self.is_told = scope, "-", not IS_LIVE
+        self.wall_s, self.start_s, self.end_s = time.time(), time.perf_counter(), None
+        self.hold = ()  # of a thread: whether for the handler itself, how long, the wall_s and start_s of its start
 
     def starts(self, wall_s=None):
-        """Say so, once, where the log is shown live."""
-        if not self.is_told:
-            self.is_told = True
-            write_line(start_text(self.method, self.target, self.request), wall_s or self.wall_s)
-
-    def starts_unless_in_thread(self):
-        """By now the route is known: a `def` endpoint starts when it has a thread."""
+        """Say so, once, where the log is shown live. A `def` endpoint starts when it has a thread: at wall_s."""
         endpoint = self.scope.get("endpoint")
-        if endpoint is None or iscoroutinefunction(endpoint):
-            self.starts()
+        if not self.is_told and (wall_s or endpoint is None or iscoroutinefunction(endpoint)):
+            self.is_told = True
+            write_line(f"starts {self.text} #{self.request}", wall_s or self.wall_s)
 
     def ends(self):
         self.end_s = time.perf_counter()
 
-    def held(self, func, wall_s, start_s):
-        """A thread was held from start_s until now: the handler's own hold counts, else the longest."""
-        held_s = time.perf_counter() - start_s
-        if getattr(func, "func", func) is self.scope.get("endpoint"):
-            held_s += 1e6  # nothing is longer
-        if held_s > self.held_s:
-            self.held_s, self.wall_s, self.start_s = held_s, wall_s, start_s
-
     def log(self):
-        self.starts()
-        duration_s = self.held_s % 1e6 or (self.end_s or time.perf_counter()) - self.start_s
-        text = request_text(self.method, self.target, self.status, duration_s, self.request, self.start_s)
-        write_line(text, self.wall_s)
+        self.starts(self.wall_s)
+        duration_s = (self.end_s or time.perf_counter()) - self.start_s
+        if self.hold:
+            _, duration_s, self.wall_s, self.start_s = self.hold
+        write_line(f"{self.text} {self.status} {duration_s:.4f}s #{self.request} @{self.start_s:.6f}", self.wall_s)
 
 
-class WSGI:
-    def __init__(self, app):
-        self.app = app
-
-    def __call__(self, environ, start_response):
-        request = environ.get("HTTP_X_REQUEST_ID", "-")
+def wsgi(app):
+    def serve(environ, start_response):
         path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
-        call = Call(environ["REQUEST_METHOD"], path, query, request)
+        call = Call(environ["REQUEST_METHOD"], path, query, environ.get("HTTP_X_REQUEST_ID", "-"), {})
         call.starts()
 
         def record_status(line, headers, exc_info=None):
@@ -102,10 +85,12 @@ class WSGI:
             return start_response(line, headers, exc_info)
 
         try:
-            return Body(self.app(environ, record_status), call)
+            return Body(app(environ, record_status), call)
         except BaseException:
             call.log()
             raise
+
+    return serve
 
 
 class Body:
@@ -129,13 +114,10 @@ class Body:
             self.call.log()
 
 
-class ASGI:
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send):
+def asgi(app):
+    async def serve(scope, receive, send):
         if scope["type"] != "http":
-            return await (self.lifespan if scope["type"] == "lifespan" else self.app)(scope, receive, send)
+            return await (lifespan if scope["type"] == "lifespan" else app)(scope, receive, send)
         request = dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1")
         call = Call(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), request, scope)
         request_call.set(call)
@@ -150,15 +132,11 @@ class ASGI:
             await send(message)
 
         try:
-            await self.app(scope, receive, record_status)
-        except Exception:
-            if "gunicorn.workers.gasgi" in sys.modules:  # it says nothing of an app that raises after its answer
-                traceback.print_exc()
-            raise
+            await app(scope, receive, record_status)
         finally:
             call.log()
 
-    async def lifespan(self, scope, receive, send):
+    async def lifespan(scope, receive, send):
         has_answered = False
 
         async def announce(message):
@@ -173,11 +151,13 @@ class ASGI:
                 say_ready()
 
         try:
-            await self.app(scope, receive, announce)
+            await app(scope, receive, announce)
         except Exception:  # an app need not speak lifespan; servers take the exception for that answer
             if not has_answered:
                 say_ready()
             raise
+
+    return serve
 
 
 def say_threads():
@@ -200,24 +180,24 @@ def stamp_in_thread():
     run_sync = to_thread.run_sync
 
     async def stamped_run_sync(func, *args, **kwargs):
-        call = request_call.get(None)
+        call = request_call.get()
+        is_handler = call and getattr(func, "func", func) is call.scope.get("endpoint")
 
         def stamped(*args):
             wall_s, start_s = time.time(), time.perf_counter()
-            if call and getattr(func, "func", func) is call.scope.get("endpoint"):
+            if is_handler:
                 call.starts(wall_s)
             try:
                 return func(*args)
             finally:
                 if call:
-                    call.held(func, wall_s, start_s)
+                    call.hold = max(call.hold, (is_handler, time.perf_counter() - start_s, wall_s, start_s))
 
         return await run_sync(stamped, *args, **kwargs)
 
     to_thread.run_sync = stamped_run_sync
 
 
-@functools.cache
 def wrapped(kind):
     try:
         app = load_app(os.environ["BENCH_APP"])
@@ -226,21 +206,13 @@ def wrapped(kind):
         raise
     if kind == "asgi":
         stamp_in_thread()
-        return ASGI(app)
+        return asgi(app)
     if kind == "flask_app":  # the `flask` command takes only a Flask object
-        app.wsgi_app = WSGI(app.wsgi_app)
+        app.wsgi_app = wsgi(app.wsgi_app)
     elif kind == "wsgi":
-        app = WSGI(app)
+        app = wsgi(app)
     say_ready()
     return app
 
 
-def __getattr__(name):
-    """The app that BENCH_APP names, loaded only when a server asks for one of these; `bare` logs no requests."""
-    if name not in ("wsgi", "asgi", "flask_app", "bare"):
-        raise AttributeError(name)
-    return wrapped(name)
-
-
-if kind := os.environ.get("BENCH_WRAP"):  # for a server that looks for the name without asking for it (hypercorn)
-    globals()[kind] = wrapped(kind)
+app = wrapped(os.environ["BENCH_WRAP"])
