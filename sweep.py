@@ -355,7 +355,7 @@ def compare(asked_for: argparse.Namespace) -> int:
     with readable(asked_for.files[0]):
         a, b = (json.loads(file.read_text()) for file in asked_for.files)
         lines = comparison.lines_of(a, b)
-        tell(comparison.compared(a, b, lines))
+        tell(comparison.comparison_report(a, b, lines))
     worse = comparison.worse(lines) if asked_for.fail_if_worse else []
     for line in worse:
         say(f"sweep.py: worse: {line}")

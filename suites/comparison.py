@@ -103,7 +103,7 @@ CANNOT = (
 )
 
 
-def compared(a: Json, b: Json, lines: Sequence[Line]) -> str:
+def comparison_report(a: Json, b: Json, lines: Sequence[Line]) -> str:
     """The comparison, as Markdown."""
     parts = [f"## B against A\n\nA: {about(a)}.\n\nB: {about(b)}."]
     if a["machine"] != b["machine"] or a["versions"] != b["versions"]:

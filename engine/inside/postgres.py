@@ -67,7 +67,8 @@ class Books:
         deadline_s = time.monotonic() + patience_s
         while True:
             try:
-                self.connection = psycopg.connect(url, autocommit=True, connect_timeout=5)
+                # A PREPARE would be one more statement.
+                self.connection = psycopg.connect(url, autocommit=True, prepare_threshold=None, connect_timeout=5)
                 return
             except psycopg.OperationalError:
                 if time.monotonic() > deadline_s:
