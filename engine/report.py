@@ -57,9 +57,8 @@ def search(plan: Plan, what: str) -> str:
 def what_is_sent(plan: Plan) -> str:
     """The target, the load, and the server's command line."""
     load, lone = plan.load, plan.lone_requests
-    many = f"up to {lone} extra requests, one after the other" if lone > 1 else "1 extra request by itself"
-    before = [f"{plural(plan.warm_up, 'request')} to warm up"] * bool(plan.warm_up)
-    before += [f"{many}, to learn what a single one costs"] * bool(lone)
+    many = f"up to {lone} requests, one after the other, show" if lone > 1 else "1 request by itself shows"
+    warm = f"Before the run, {plural(plan.warm_up, 'request')} warm the server up (not counted)."
     waits = f"Each request waits {duration(plan.wait_s)}"
     waits += f" on average (distribution: {plan.distribution})" * (plan.distribution != "constant")
     waits += f" and computes for {duration(plan.cpu_time_s)}" * bool(plan.cpu_time_s)
@@ -70,7 +69,8 @@ def what_is_sent(plan: Plan) -> str:
         plan.processes > 1 and f"{plan.processes} client processes send them.",
         plan.wait_s and f"{waits}.",
         in_parts and f"({plan.subtasks} subtasks of a task of {duration(plan.task_time_s)}, awaited together.)",
-        before and f"First, and not counted: {', then '.join(before)}.",
+        plan.warm_up and warm,
+        lone and f"Before the run, {many} what a single one costs (not counted).",
     ))  # fmt: skip
 
 

@@ -49,6 +49,14 @@ class Batch(NamedTuple):
     predicted_s: float | None
 
 
+def due_before_the_run(run: Run) -> list[float]:
+    """When each answer of a burst was due, sorted; empty where that is not known. Nothing of the run is in it."""
+    plan = run.plan
+    if not plan.slots_known or not plan.wait_s or plan.distribution != "constant":
+        return []
+    return sorted(plan.load.forecast(plan.service, plan.busy_s).answered_s)
+
+
 def batches(run: Run) -> list[Batch]:
     """The answers of a burst in groups: a gap of a quarter of the wait (or of the fastest answer) begins a new one.
 
@@ -59,7 +67,7 @@ def batches(run: Run) -> list[Batch]:
         return []
     ends = zip(columns.answered_s, columns.error, strict=True)
     answered = sorted((at, i) for i, (at, error) in enumerate(ends) if at is not None and not error)
-    due_s = [*sorted(at for at in columns.predicted_answered_s if at is not None), *[None] * len(answered)]
+    due_s = [*due_before_the_run(run), *[None] * len(answered)]
     found = []
     for begin, end in itertools.pairwise([*firsts([at for at, _ in answered], run.plan.wait_s), len(answered)]):
         numbers = sorted(i for _, i in answered[begin:end])

@@ -200,7 +200,7 @@ def test_header_names_machine_and_versions():
     [
         ({}, ["flask-gunicorn GET /io", "16 requests", "1 s", "--workers 4"]),
         ({"workload": "mixed"}, ["mixed"]),
-        ({"warm_up": 32, "lone_requests": 5}, ["32 requests", "5 extra requests"]),
+        ({"warm_up": 32, "lone_requests": 5}, ["32 requests", "5 requests"]),
         ({"wait_s": 0.05, "cpu_time_s": 0.002, "distribution": "exp"}, ["50 ms", "2 ms", "exp"]),
         ({"wait_s": 0.5, "subtasks": 2}, ["2 subtasks"]),
         ({"load": Closed(time_limit_s=10.0, think_s=2.0, concurrency=20), "processes": 2}, ["20 users", "10 s", "2 s"]),

@@ -36,16 +36,16 @@ def test_batches_of_a_burst() -> None:
     assert [(batch.requests, batch.answered_s) for batch in found] == [
         (list(range(4 * k, 4 * k + 4)), k + 1.0) for k in range(4)
     ]
-    assert {(batch.started_s, batch.predicted_s) for batch in found} == {(None, None)}
+    assert [(batch.started_s, batch.predicted_s) for batch in found] == [(None, k + 1.0) for k in range(4)]
+    assert tables.batches(sample_run(wait_s=None))[0].predicted_s is None
 
 
 def test_batches_know_when_they_started_and_were_due_and_leave_out_failures() -> None:
     columns = sample_columns(
-        [1.0, 1.01, 2.0, 2.5], error=[None, None, None, "reset"], handler_started_s=[0.0, 0.01, 1.0, None],
-        predicted_answered_s=[1.0, 1.0, 2.0, 2.0],
-    )  # fmt: skip
+        [1.0, 1.01, 2.0, 2.5], error=[None, None, None, "reset"], handler_started_s=[0.0, 0.01, 1.0, None]
+    )
     found = tables.batches(sample_run(exchanges=columns))
-    assert found == [tables.Batch([0, 1], 0.0, 1.01, 1.0), tables.Batch([2], 1.0, 2.0, 2.0)]
+    assert found == [tables.Batch([0, 1], 0.0, 1.01, 1.0), tables.Batch([2], 1.0, 2.0, 1.0)]  # 4 slots: all due at 1 s
 
 
 def test_answers_one_by_one_are_shown_in_tenths() -> None:
