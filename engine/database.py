@@ -25,7 +25,7 @@ class BooksDatabase:
     """
 
     def __init__(self, url: str | None, log: Path, cpus: set[int]) -> None:
-        command = [sys.executable, str(INSIDE / "postgres.py"), url or ""]
+        command = [sys.executable, f"{INSIDE}/postgres.py", url or ""]
         with log.open("wb") as sink:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, start_new_session=True, text=True

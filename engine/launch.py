@@ -104,7 +104,7 @@ class Launch:
         """The server's command line, behind `python -m`."""
         template = SERVERS[self.started_as or self.server].command
         head = [part.format(port=port, app=app) for part in template]
-        settings = [text for name, value in self.settings for text in (f"--{name}", str(value))]
+        settings = [text for name, value in self.settings for text in (f"--{name}", f"{value}")]
         return [*head, *settings, *self.server_args, *[app] * ("{app}" not in template)]
 
     @property
@@ -160,7 +160,7 @@ def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/"
     app = options.app + "()" * (options.factory and not options.app.endswith(")"))
     says: dict[str, Any] = {"app": app, "server": None}
     try:
-        says = last_line_of([str(INSIDE / "about_app.py"), app, method, path], Problem(f"{app} does not load", 3))
+        says = last_line_of([f"{INSIDE}/about_app.py", app, method, path], Problem(f"{app} does not load", 3))
     except Problem:
         if not options.server:
             raise
@@ -175,7 +175,7 @@ def with_settings(launch: Launch, options: argparse.Namespace, strict: bool = Tr
     """With workers and threads as given, else a target's own, as far as the server has them; then all in force."""
     settings = []
     for name in ("workers", "threads"):
-        given: int | None = getattr(options, name)
+        given = getattr(options, name)
         if name in launch.kind.settings:
             settings.append((name, given or (getattr(launch, name) if launch.is_target else 0)))
         elif given and strict:
@@ -203,7 +203,7 @@ def last_line_of(arguments: Sequence[str], failed: Problem, folder: Path | None 
 def in_force(launch: Launch) -> Launch:
     """The launch as its server will understand it: command line, environment and configuration file together."""
     kind, env = launch.kind, os.environ
-    given = dict(re.findall(r"(--[\w-]+)(?=[ =](\S*))", " ".join((*launch.server_args, ""))))
+    given = dict(re.findall(r"(--[\w-]+)(?=[ =](\S*))", " ".join([*launch.server_args, ""])))
     for option, value in given.items():
         if reason := NOT_FOR_US.get(option) or NOT_FOR_US.get(f"{option} {value}"):
             raise Problem(f"--server-args {option}: {reason}")
@@ -242,8 +242,10 @@ for name in ["workers", "threads", "worker_class", "worker_connections", "preloa
     elif str(found[name]) != str(app.said[name]):
         note += f", overruled: {found[name]!r} is in force"
     notes.append(note)
+if found["daemon"]:
+    raise SystemExit("it is told to be a daemon, but the server must end with the run")
 print(json.dumps({
-    "worker_class": found["worker_class"].rpartition(".")[2], "daemon": found["daemon"], "workers": found["workers"],
+    "worker_class": found["worker_class"].rpartition(".")[2], "workers": found["workers"],
     "threads": found["threads"], "connections": found["worker_connections"], "notes": notes,
 }))
 """
@@ -260,8 +262,6 @@ def gunicorn_in_force(launch: Launch) -> Launch:
     asked = last_line_of(command, failed, APPS if launch.is_target else None)
     if launch.server == "gunicorn-threads" and asked["threads"] == 1 and "threads" not in dict(launch.settings):
         return gunicorn_in_force(replace(launch, settings=(*launch.settings, ("threads", launch.kind.threads))))
-    if asked.pop("daemon"):
-        raise Problem("gunicorn is told to be a daemon: the server must end with the run")
     worker_class = asked.pop("worker_class")
     if worker_class not in GUNICORN_CLASSES:
         raise Problem(
@@ -278,12 +278,12 @@ def check_packages(launches: Sequence[Launch]) -> None:
     """Problem if a package is missing, with the command that brings it into this very Python."""
     missing = [name for name, version in versions_of(launches).items() if not version]
     if missing:
-        ours = all(launch.is_target for launch in launches)
-        install = "-r requirements-all.txt" if ours else " ".join(missing)
-        elsewhere = "" if ours else "; or run this script with the Python that your service lives in"
+        install = f"{' '.join(missing)}; or run this script with the Python that your service lives in"
+        if all(launch.is_target for launch in launches):
+            install = "-r requirements-all.txt"
         raise Problem(
             f"missing {plural(len(missing), 'package')} {', '.join(missing)};"
-            f" install with: {sys.executable} -m pip install {install}{elsewhere}"
+            f" install with: {sys.executable} -m pip install {install}"
         )
 
 
@@ -295,5 +295,5 @@ def versions_of(launches: Sequence[Launch]) -> dict[str, str]:
 @functools.cache
 def installed_versions() -> dict[str, str]:
     """The distributions of this Python, which is the server's too, in lower case with dashes."""
-    names = {found.metadata["Name"]: found.version for found in importlib.metadata.distributions()}
-    return {name.lower().replace("_", "-"): version for name, version in names.items() if name}
+    found = importlib.metadata.distributions()
+    return {str(one.metadata["Name"]).lower().replace("_", "-"): one.version for one in found}

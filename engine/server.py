@@ -21,7 +21,6 @@ from pathlib import Path
 
 from engine.access_log import ready_workers
 from engine.inside.guard import STOP_GRACE_S
-from engine.inside.wrap._bench_log_line import WORD_LINE
 from engine.launch import APPS, INSIDE, Launch, installed_versions
 from engine.machine import pin
 from engine.words import Problem
@@ -83,17 +82,17 @@ def start_server(
 
 def environment_for(launch: Launch, access_log: Path, database_url: str = "", live: bool = False) -> dict[str, str]:
     """What the server's process finds in its environment; the wrapper is found through PYTHONPATH."""
-    places = [str(INSIDE / "wrap"), "" if launch.is_target else os.getcwd(), os.environ.get("PYTHONPATH", "")]
+    places = [f"{INSIDE}/wrap", "" if launch.is_target else os.getcwd(), os.environ.get("PYTHONPATH", "")]
     env = os.environ | {
         "BENCH_APP": launch.app,
         "BENCH_WRAP": launch.kind.wrapper if launch.wrap else "bare",
-        "BENCH_LOG": str(access_log),
+        "BENCH_LOG": f"{access_log}",
         "BENCH_LIVE": "1" * live,
         "PYTHONPATH": os.pathsep.join(filter(None, places)),
         "PYTHONUNBUFFERED": "1",
     }
     if launch.pool:
-        env |= {"DATABASE_URL": database_url, "POOL_SIZE": str(launch.pool)}
+        env |= {"DATABASE_URL": database_url, "POOL_SIZE": f"{launch.pool}"}
     return env | dict(launch.env)
 
 
@@ -101,7 +100,7 @@ def guarded(command: list[str], output: Path, env: dict[str, str], cwd: Path | N
     """Start a command under the guard; its output goes to a file, since a pipe that is not read stalls a server."""
     with output.open("wb") as sink:
         process = subprocess.Popen(
-            [sys.executable, str(INSIDE / "guard.py"), *command],
+            [sys.executable, f"{INSIDE}/guard.py", *command],
             stdin=subprocess.PIPE,
             stdout=sink,
             stderr=sink,
@@ -139,9 +138,8 @@ def wait_until_ready(server: RunningServer, access_log: Path, workers: int) -> N
     deadline_s, log, ready = time.perf_counter() + START_TIMEOUT_S, server.server_log, 0
     while time.perf_counter() < deadline_s:
         ended, text = server.ended, access_log.read_text(errors="replace")  # in this order: a last word counts
-        for _, word, reason in WORD_LINE.findall(text):
-            if word == "failed":
-                raise Problem(f"the app did not load: {reason} (see {log})", 3)
+        if failed := re.search(r"\] failed (.*)", text):
+            raise Problem(f"the app did not load: {failed[1]} (see {log})", 3)
         if ended or WORKER_DIED.search(log.read_text(errors="replace")):
             raise Problem(f"the server did not start: {why_it_ended(log)}", 3)
         ready = len(ready_workers(text))

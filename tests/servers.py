@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.launch import Launch, launch_app
+from engine.launch import Launch, launch_app, launch_target
+from engine.options import parse
 from engine.server import RunningServer, start_server, stop_server
-from engine.targets import TaskTime
+from engine.targets import TARGETS
 
 # The smallest WSGI app, as text of a module: app = answer("text").
 ANSWER = """
@@ -25,15 +26,15 @@ def answer(text):
 """
 
 
-def options(**given: Any) -> argparse.Namespace:
-    """The options that start a server, as the parser leaves them."""
-    unset = dict.fromkeys(("app", "server", "workers", "threads", "task_time", "cpu_time", "pool_size"))
-    given["server_args"] = given.get("server_args", "").split()
-    return argparse.Namespace(**unset | {"factory": False, "subtasks": 2, "access_log": False} | given)
+def launch_of(line: str = "", app: str = "main:app", path: str = "/") -> Launch:
+    """The user's app, with these options."""
+    return launch_app(parse(["--app", app, *shlex.split(line)]), "GET", path)
 
 
-def launch_of(server: str | None, app: str = "main:app", **given: Any) -> Launch:
-    return launch_app(options(app=app, server=server, **given))
+def target_of(name: str, line: str = "", path: str = "", strict: bool = True) -> Launch:
+    """A target with its first route, or the one with the path."""
+    route = next(route for route in TARGETS[name].routes if route.path.startswith(path))
+    return launch_target(name, route, parse(["--target", name, *shlex.split(line)]), strict)
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
@@ -43,20 +44,13 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def running(launch: Launch, folder: Path, database_url: str = "") -> Iterator[RunningServer]:
+def running(launch: Launch, folder: Path, database_url: str = "", live: bool = False) -> Iterator[RunningServer]:
     (folder / "logs").mkdir(exist_ok=True)
-    server = start_server(launch, folder / "logs", set(), database_url)
+    server = start_server(launch, folder / "logs", set(), database_url, live)
     try:
         yield server
     finally:
         stop_server(server)
-
-
-@contextlib.contextmanager
-def started(folder: Path, server: str, app: str = "main:app", **given: Any) -> Iterator[RunningServer]:
-    """A user's app on its real server, from the present folder."""
-    with running(launch_of(server, app, **given), folder) as it:
-        yield it
 
 
 def ask(port: int, path: str = "/", method: str = "GET", body: bytes = b"", number: int | str = 0) -> tuple[int, str]:
@@ -69,16 +63,13 @@ def ask(port: int, path: str = "/", method: str = "GET", body: bytes = b"", numb
         return response.status, response.read().decode()
 
 
-def task_time(seconds: float, distribution: str = "constant") -> TaskTime:
-    time_s = TaskTime(seconds)
-    time_s.distribution = distribution
-    return time_s
+def ps(column: str, pid: int) -> str:
+    return subprocess.run(["ps", "-o", f"{column}=", "-p", f"{pid}"], capture_output=True, text=True).stdout
 
 
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
-    stat = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
-    return bool(stat) and not stat.startswith("Z")
+    return ps("stat", pid).strip()[:1] not in ("", "Z")
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:

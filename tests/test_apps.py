@@ -6,23 +6,23 @@ import json
 import runpy
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
-from servers import ask, options, running, task_time
+from servers import ask, running, target_of
 
-from engine.access_log import slots_seen, wait_for_log
+from engine.access_log import request_lines, slots_seen, wait_for_log
 from engine.database import BooksDatabase, books_seen
-from engine.launch import APPS, Launch, launch_target
+from engine.launch import APPS, Launch
 from engine.model import DISTRIBUTIONS, drawn_wait_s
-from engine.targets import HANDLERS, SEEDED_BOOKS, TARGETS
+from engine.targets import HANDLERS, SEEDED_BOOKS
 
 T = 0.3  # seconds that a request waits
 ASYNCIO_THREADS = int(HANDLERS["async in asyncio's threads"].inside)
 
 
-def launch_of(name: str, path: str, workers: int | None = None) -> Launch:
-    route = next(route for route in TARGETS[name].routes if route.path == path)
-    return launch_target(name, route, options(task_time=task_time(T), workers=workers), strict=False)
+def launch_of(name: str, path: str) -> Launch:
+    return target_of(name, f"--task-time {T} --workers 1", path, strict=False)
 
 
 def burst(port: int, path: str, requests: int) -> list[tuple[int, str]]:
@@ -46,7 +46,7 @@ def burst(port: int, path: str, requests: int) -> list[tuple[int, str]]:
     ],
 )
 def test_an_app_works_on_as_many_requests_as_it_claims(tmp_path, name, path, requests, slots, rounds):
-    with running(launch_of(name, path, workers=1), tmp_path) as server:
+    with running(launch_of(name, path), tmp_path) as server:
         assert {status for status, _ in burst(server.port, path, requests)} == {200}
         lines = wait_for_log(server.access_log, requests).lines
     ends_s = sorted(line.started_s + line.duration_s - lines[0].started_s for line in lines)
@@ -54,9 +54,20 @@ def test_an_app_works_on_as_many_requests_as_it_claims(tmp_path, name, path, req
     assert ends_s[0] > 0.99 * T and ends_s[-1] > 0.99 * rounds * T
 
 
+@pytest.mark.parametrize(("name", "slots"), [("fastapi-uvicorn", 40), ("flask-gunicorn", 1)])
+def test_a_live_log_says_that_a_handler_starts_when_it_has_a_slot(tmp_path, name, slots):
+    with running(launch_of(name, "/io"), tmp_path, live=True) as server:
+        burst(server.port, "/io", slots + 1)
+        text = server.access_log.read_text()
+    starts = [datetime.fromisoformat(line.stamp) for line in request_lines(text, starts=True)]
+    assert len(starts) == slots + 1
+    assert (max(starts) - min(starts)).total_seconds() > 0.99 * T
+    assert text.rindex("] starts ") > text.index(" 200 ")  # written then, not before
+
+
 def test_subtasks_wait_side_by_side(tmp_path):
     for name in ("flask-gunicorn", "fastapi-uvicorn"):
-        with running(launch_of(name, "/async-io-multi", workers=1), tmp_path) as server:
+        with running(launch_of(name, "/async-io-multi"), tmp_path) as server:
             assert json.loads(ask(server.port, "/async-io-multi")[1]) == {"task_time": T, "subtasks": 2}
             (line,) = wait_for_log(server.access_log, 1).lines
         assert T / 2 <= line.duration_s + 0.001 < T
@@ -91,7 +102,7 @@ def books(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("books")
     database = BooksDatabase(None, folder / "postgres.log", set())
     try:
-        with running(launch_of(request.param, "/v1/sleep", workers=1), folder, database.url) as server:
+        with running(launch_of(request.param, "/v1/sleep"), folder, database.url) as server:
             yield server, database
     finally:
         database.stop()

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -33,8 +33,8 @@ def database(folder: Path, url: str | None = None) -> Iterator[BooksDatabase]:
         it.stop()
 
 
-ENDINGS: dict[str, Callable[[BooksDatabase], object]] = {
-    "end of input": lambda it: it.stop(),
+ENDINGS = {
+    "end of input": BooksDatabase.stop,
     "SIGTERM": lambda it: it.process.terminate(),
     "SIGKILL": lambda it: it.process.kill(),
     "SIGKILL to the group": lambda it: os.killpg(it.process.pid, signal.SIGKILL),

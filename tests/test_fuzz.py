@@ -39,7 +39,7 @@ SAYS = {  # an app of itself, and gunicorn of its settings
     "app": "main:app", "server": "uvicorn", "handler": "def", "imported": (), "passes": (1.0, 0.0),
     "holds_while_queueing": True,
 }  # fmt: skip
-ASKED = {"workers": 2, "threads": 3, "daemon": False, "worker_class": "gthread", "connections": 10, "notes": ()}
+ASKED = {"workers": 2, "threads": 3, "worker_class": "gthread", "connections": 10, "notes": ()}
 
 
 def fake_answer(arguments, *_):

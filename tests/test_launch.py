@@ -5,28 +5,25 @@ from __future__ import annotations
 import math
 
 import pytest
-from servers import ANSWER, launch_of, options, task_time, write_files
+from servers import ANSWER, launch_of, target_of, write_files
 
 from engine import launch as launch_module
-from engine.launch import Launch, check_packages, last_line_of, launch_app, launch_target, versions_of
+from engine.launch import Launch, check_packages, last_line_of, versions_of
 from engine.run import to_json
-from engine.targets import SERVERS, TARGETS
 from engine.words import Problem
-
-SETTINGS = ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "UVICORN_WORKERS", "DATABASE_URL")
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """The user's own folder, which is the present one; no setting of a server in the environment."""
-    for name in SETTINGS:
+    for name in ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "UVICORN_WORKERS", "DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def target_of(name: str, place: int = 0, strict: bool = True, **given) -> Launch:
-    return launch_target(name, TARGETS[name].routes[place], options(**given), strict)
+def fields(launch: Launch, names: dict[str, object]) -> dict[str, object]:
+    return {name: getattr(launch, name) for name in names}
 
 
 @pytest.mark.parametrize(
@@ -56,32 +53,24 @@ def test_a_process_has_the_slots_of_its_server_its_handler_or_its_pool(
     assert launch.why_slots and "{" not in launch.why_slots
 
 
-@pytest.mark.parametrize(
-    ("server", "changes", "shared"),
-    [
-        ("gunicorn", {}, True),
-        ("uvicorn", {}, False),
-        ("gunicorn-threads", {"threads": 4}, False),
-        ("gunicorn-threads", {"threads": 4, "connections": 4}, True),
-    ],
-)
-def test_processes_that_accept_only_when_idle_share_one_queue(server, changes, shared):
-    assert Launch("x", server, "x:app", **changes).shared_queue is shared
+def test_processes_that_accept_only_when_idle_share_one_queue():
+    shared = [Launch("x", server, "x:app").shared_queue for server in ("gunicorn", "uvicorn")]
+    gthread = [Launch("x", "gunicorn-threads", "x:app", threads=4, connections=most).shared_queue for most in (4, 5)]
+    assert shared == gthread == [True, False]
 
 
 # ---------------------------------------------------------------- targets
 
 
 def test_a_target_gets_its_own_settings_unless_others_are_given():
-    launch = target_of("flask-gunicorn-threads", workers=2, task_time=task_time(0.2, "exp"), cpu_time=0.1)
+    launch = target_of("flask-gunicorn-threads", "--workers 2 --task-time 0.2:exp --cpu-time 0.1")
     assert (launch.workers, launch.threads, launch.slots_per_worker) == (2, 4, 4)
-    command = "gunicorn --bind 127.0.0.1:80 --workers 2 --threads 4 a:b"
-    assert " ".join(launch.command(80, "a:b")) == command
+    assert " ".join(launch.command(80, "a:b")) == "gunicorn --bind 127.0.0.1:80 --workers 2 --threads 4 a:b"
     env = {"TASK_TIME": "0.2", "SUBTASKS": "2", "TASK_DISTRIBUTION": "exp", "CPU_TIME": "0.1"}
     assert dict(launch.env) == env and "env" not in to_json(launch)
     assert target_of("flask-dev").command(80, "a:b")[:3] == ["flask", "--app", "a:b"]
-    assert target_of("flask-books").pool == 4 and target_of("flask-books", pool_size=9).pool == 9
-    assert [target_of("flask-hello-waitress", access_log=log).wrap for log in (False, True)] == [False, True]
+    assert [target_of("flask-books", line).pool for line in ("", "--pool-size 9")] == [4, 9]
+    assert [target_of("flask-hello-waitress", line).wrap for line in ("", "--access-log")] == [False, True]
 
 
 def test_a_target_does_not_read_the_users_configuration_file_but_the_environment(folder, monkeypatch):
@@ -89,37 +78,36 @@ def test_a_target_does_not_read_the_users_configuration_file_but_the_environment
     assert (target_of("flask-gunicorn").workers, target_of("flask-gunicorn").notes) == (4, ())
     monkeypatch.setenv("GUNICORN_CMD_ARGS", "--threads 3")
     assert target_of("flask-gunicorn").slots_per_worker == 3
-    assert target_of("flask-gunicorn", server_args="--threads 5").slots_per_worker == 5
+    assert target_of("flask-gunicorn", "--server-args '--threads 5'").slots_per_worker == 5
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "message"),
+    ("name", "line", "message"),
     [
-        ("flask-gunicorn", {"pool_size": 2}, "no --pool-size"),
-        ("flask-waitress", {"workers": 2}, "no --workers"),
-        ("fastapi-uvicorn", {"threads": 2}, "no --threads"),
-        ("fastapi-typed", {"task_time": task_time(0.1, "exp")}, "constant time"),
+        ("flask-gunicorn", "--pool-size 2", "no --pool-size"),
+        ("flask-waitress", "--workers 2", "no --workers"),
+        ("fastapi-uvicorn", "--threads 2", "no --threads"),
+        ("fastapi-typed", "--task-time 0.1:exp", "constant time"),
     ],
 )
-def test_an_option_that_a_target_does_not_have_is_a_problem_unless_all_are_asked_for(name, given, message):
+def test_an_option_that_a_target_does_not_have_is_a_problem_unless_all_are_asked_for(name, line, message):
     with pytest.raises(Problem, match=message):
-        target_of(name, **given)
-    assert target_of(name, strict=False, **given).name == name
+        target_of(name, line)
+    assert target_of(name, line, strict=False).name == name
 
 
 @pytest.mark.parametrize(
     ("app", "is_target", "server", "pool", "packages"),
     [
-        ("flask_sync:app", True, "gunicorn", 0, ["flask", "asgiref", "gunicorn"]),
-        ("fastapi_books:app", True, "uvicorn", 15, ["fastapi", "uvicorn", "psycopg", "psycopg-pool"]),
-        ("flask_sync:app", False, "gunicorn", 0, ["gunicorn"]),  # a user's module may be called so
-        ("fastapi_main:app", False, "gunicorn-uvicorn", 0, ["gunicorn", "uvicorn-worker", "uvicorn"]),
+        ("flask_sync:app", True, "gunicorn", 0, "flask asgiref gunicorn"),
+        ("fastapi_books:app", True, "uvicorn", 15, "fastapi uvicorn psycopg psycopg-pool"),
+        ("flask_sync:app", False, "gunicorn", 0, "gunicorn"),  # a user's module may be called so
+        ("fastapi_main:app", False, "gunicorn-uvicorn", 0, "gunicorn uvicorn-worker uvicorn"),
     ],
 )
 def test_the_packages_are_those_of_the_server_and_of_our_own_apps(app, is_target, server, pool, packages):
     launch = Launch("x", server, app, is_target, pool=pool)
-    assert launch.packages == packages
-    assert list(versions_of([launch])) == packages and all(versions_of([launch]).values())
+    assert " ".join(versions_of([launch])) == packages and all(versions_of([launch]).values())
     check_packages([launch])
 
 
@@ -133,81 +121,83 @@ def test_a_missing_package_is_named_with_the_pip_command(monkeypatch):
 
 # ---------------------------------------------------------------- the user's settings
 
-ONE = {"workers": 1, "threads": 1}
 NOTE = "gunicorn.conf.py says "
-CASES = [  # server, options, environment, configuration file -> what is in force
-    ("gunicorn", {}, {}, "", ONE | {"server": "gunicorn", "slots_per_worker": 1}),
-    ("gunicorn", {"server_args": "-k gthread --threads 3"}, {}, "",
+CASES = [  # options, environment, configuration file -> what is in force
+    ("gunicorn", "", "", {"server": "gunicorn", "slots_per_worker": 1, "workers": 1, "threads": 1}),
+    ("gunicorn --server-args '-k gthread --threads 3'", "", "",
      {"workers": 1, "threads": 3, "server": "gunicorn-threads", "slots_per_worker": 3}),
-    ("gunicorn", {"workers": 2, "server_args": "-w 3"}, {}, "", {"workers": 3}),
-    ("gunicorn", {"threads": 3}, {}, "", {"server": "gunicorn-threads", "threads": 3}),
-    ("gunicorn", {"server_args": "-k gevent --worker-connections 7"}, {}, "",
+    ("gunicorn --workers 2 --server-args '-w 3'", "", "", {"workers": 3}),
+    ("gunicorn --threads 3", "", "", {"server": "gunicorn-threads", "threads": 3}),
+    ("gunicorn --server-args '-k gevent --worker-connections 7'", "", "",
      {"server": "gunicorn-gevent", "slots_per_worker": 7}),
-    ("gunicorn-threads", {}, {}, "", {"workers": 1, "threads": 4}),
-    ("gunicorn-threads", {"threads": 2}, {}, "threads = 8",
+    ("gunicorn-threads", "", "", {"workers": 1, "threads": 4}),
+    ("gunicorn-threads --threads 2", "", "threads = 8",
      {"threads": 2, "notes": (f"{NOTE}threads = 8, overruled: 2 is in force",)}),
-    ("gunicorn-threads", {"server_args": "--worker-connections 2"}, {}, "", {"slots_per_worker": 2}),
-    ("gunicorn", {}, {}, "workers = 3\nworker_class = 'gthread'\nthreads = 5",
+    ("gunicorn-threads --server-args '--worker-connections 2'", "", "", {"slots_per_worker": 2}),
+    ("gunicorn", "", "workers = 3\nworker_class = 'gthread'\nthreads = 5",
      {"server": "gunicorn-threads", "workers": 3, "threads": 5, "slots_per_worker": 5}),
-    ("gunicorn", {}, {}, "worker_class = 'gunicorn.workers.gthread.ThreadWorker'\nthreads = 5",
+    ("gunicorn", "", "worker_class = 'gunicorn.workers.gthread.ThreadWorker'\nthreads = 5",
      {"server": "gunicorn-threads", "threads": 5}),
-    ("gunicorn", {}, {}, "worker_class = 'uvicorn_worker.UvicornWorker'", {"server": "gunicorn-uvicorn"}),
-    ("gunicorn", {}, {}, "bind = '0.0.0.0:8000'\npreload_app = True",
+    ("gunicorn", "", "worker_class = 'uvicorn_worker.UvicornWorker'", {"server": "gunicorn-uvicorn"}),
+    ("gunicorn", "", "bind = '0.0.0.0:8000'\npreload_app = True",
      {"notes": (f"{NOTE}preload_app = True",
                 f"{NOTE}bind = '0.0.0.0:8000', overruled: it listens on a free port of 127.0.0.1")}),
-    ("gunicorn", {}, {"WEB_CONCURRENCY": "3"}, "", {"workers": 3}),
-    ("gunicorn", {}, {"GUNICORN_CMD_ARGS": "--workers 4 --threads 2"}, "",
+    ("gunicorn", "WEB_CONCURRENCY 3", "", {"workers": 3}),
+    ("gunicorn", "GUNICORN_CMD_ARGS --workers 4 --threads 2", "",
      {"workers": 4, "threads": 2, "server": "gunicorn-threads"}),
-    ("uvicorn", {}, {}, "", ONE | {"slots_per_worker": None}),
-    ("uvicorn", {"workers": 3, "server_args": "--workers=5"}, {}, "", {"workers": 5}),
-    ("uvicorn", {"workers": 3}, {"WEB_CONCURRENCY": "2"}, "", {"workers": 3}),
-    ("uvicorn", {}, {"WEB_CONCURRENCY": "2"}, "", {"workers": 2}),
-    ("uvicorn", {}, {"WEB_CONCURRENCY": "2", "UVICORN_WORKERS": "3"}, "", {"workers": 3}),
-    ("waitress", {"threads": 6}, {}, "", {"threads": 6, "open_connections": 100}),
-    ("waitress", {"server_args": "--connection-limit 7"}, {}, "", {"threads": 4, "open_connections": 7}),
-    ("waitress", {"server_args": "--threads=9"}, {}, "", {"threads": 9, "slots_per_worker": 9}),
-    ("waitress", {}, {"WEB_CONCURRENCY": "3"}, "workers = 7", {"workers": 1, "slots_per_worker": 4}),
-    ("flask-dev", {"server_args": "--without-threads"}, {}, "", {"slots_per_worker": 1, "workers": 1}),
-    ("hypercorn", {"server_args": "--workers=3"}, {}, "", {"workers": 3}),
+    ("uvicorn", "", "", {"workers": 1, "slots_per_worker": None}),
+    ("uvicorn --workers 3 --server-args --workers=5", "", "", {"workers": 5}),
+    ("uvicorn --workers 3", "WEB_CONCURRENCY 2", "", {"workers": 3}),
+    ("uvicorn", "WEB_CONCURRENCY 2", "", {"workers": 2}),
+    ("uvicorn", "UVICORN_WORKERS 3", "", {"workers": 3}),
+    ("waitress --threads 6", "", "", {"threads": 6, "open_connections": 100}),
+    ("waitress --server-args '--connection-limit 7'", "", "", {"threads": 4, "open_connections": 7}),
+    ("waitress --server-args --threads=9", "", "", {"threads": 9, "slots_per_worker": 9}),
+    ("waitress", "WEB_CONCURRENCY 3", "workers = 7", {"workers": 1, "slots_per_worker": 4}),
+    ("flask-dev --server-args --without-threads", "", "", {"slots_per_worker": 1, "workers": 1}),
+    ("hypercorn --server-args '--workers 3 --debug'", "", "", {"workers": 3}),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("server", "given", "environment", "config", "expected"), CASES)
-def test_every_setting_of_the_user_is_in_force(folder, monkeypatch, server, given, environment, config, expected):
-    for name, value in environment.items():
+@pytest.mark.parametrize(("line", "environment", "config", "expected"), CASES)
+def test_every_setting_of_the_user_is_in_force(folder, monkeypatch, line, environment, config, expected):
+    name, _, value = environment.partition(" ")
+    if name:
         monkeypatch.setenv(name, value)
     if config:
         (folder / "gunicorn.conf.py").write_text(config)
-    launch = launch_of(server, **given)
-    assert {name: getattr(launch, name) for name in expected} == expected
-    assert launch.command(80, "a:b")[0] == SERVERS[server].command[0]
+    launch = launch_of(f"--server {line}")
+    assert fields(launch, expected) == expected
+    assert line.startswith(launch.command(80, "a:b")[0])
 
 
 def test_a_configuration_file_is_read_where_the_user_says_it_is(folder):
     write_files(folder, {"conf/prod.py": "workers = 3", "gunicorn.conf.py": "workers = 2", "sub/gunicorn.conf.py": "x"})
-    launch = launch_of("gunicorn", server_args="-c conf/prod.py")
+    launch = launch_of("--server gunicorn --server-args '-c conf/prod.py'")
     assert (launch.workers, launch.notes) == (3, ("prod.py says workers = 3",))
-    launch = launch_of("gunicorn", server_args="--chdir sub")
+    launch = launch_of("--server gunicorn --server-args '--chdir sub'")
     assert (launch.workers, launch.notes) == (2, (f"{NOTE}workers = 2",))  # gunicorn reads it first
 
 
 @pytest.mark.parametrize(
-    ("server", "given", "config", "message"),
+    ("line", "config", "message"),
     [
-        ("gunicorn", {"server_args": "--bogus"}, "", "unrecognized arguments: --bogus"),
-        ("gunicorn", {"server_args": "--daemon"}, "", "must end with the run"),
-        ("gunicorn", {}, "daemon = True", "told to be a daemon"),
-        ("uvicorn", {"server_args": "--port 8000"}, "", "--port: the server gets a free port"),
-        ("uvicorn", {"server_args": "--lifespan=off"}, "", "--lifespan: the lifespan"),
-        ("uvicorn", {"server_args": "--workers many"}, "", "'many' is not a whole number"),
-        ("waitress", {"server_args": "--threads"}, "", "'' is not a whole number"),
-        ("waitress", {"workers": 2}, "", "has no --workers"),
+        ("gunicorn --server-args --bogus", "", "unrecognized arguments: --bogus"),
+        ('gunicorn --server-args "it\'s"', "", "--server-args"),
+        ("gunicorn --server-args --daemon", "", "must end with the run"),
+        ("gunicorn", "daemon = True", "told to be a daemon"),
+        ("gunicorn", "worker_class = 'tornado'", "'tornado' are not known|does not take"),
+        ("uvicorn --server-args '--port 8000'", "", "--port: the server gets a free port"),
+        ("uvicorn --server-args --lifespan=off", "", "--lifespan: the lifespan"),
+        ("uvicorn --server-args '--workers many'", "", "'many' is not a whole number"),
+        ("waitress --server-args --threads", "", "'' is not a whole number"),
+        ("waitress --workers 2", "", "has no --workers"),
     ],
 )
-def test_a_setting_that_cannot_be_is_a_problem(folder, server, given, config, message):
+def test_a_setting_that_cannot_be_is_a_problem(folder, line, config, message):
     (folder / "gunicorn.conf.py").write_text(config)
     with pytest.raises(Problem, match=message) as caught:
-        launch_of(server, **given)
+        launch_of(f"--server {line}")
     assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
 
 
@@ -217,22 +207,22 @@ API = "from fastapi import FastAPI\napp = FastAPI()\n@app.get('/{name}')\n"
 
 
 @pytest.mark.parametrize(
-    ("main", "given", "expected"),
+    ("main", "line", "expected"),
     [
-        (f"{ANSWER}\napp = answer('x')", {}, {"server": "gunicorn", "app": "main:app"}),
-        (API + "def index(name): pass", {}, {"server": "uvicorn", "handler": "def", "passes": (1.0,)}),
-        (API + "def index(name) -> str: pass", {}, {"handler": "def", "passes": (1.0, 0.0)}),
-        (API + "async def index(name): pass", {}, {"handler": None, "handlers": ("async", "blocking")}),
-        ("import sqlalchemy\n" + API + "async def index(name): pass", {},
-         {"imported": ("anyio", "sqlalchemy")}),
-        ("import no_such_module", {"server": "gunicorn"}, {"handler": None, "imported": None}),
-        (f"{ANSWER}\ndef app(): return answer('x')", {}, {"app": "main:app()"}),
+        (f"{ANSWER}\napp = answer('x')", "", {"server": "gunicorn", "app": "main:app", "handler": None}),
+        (f"{ANSWER}\ndef app(): return answer('x')", "", {"name": "main:app()", "app": "main:app()"}),
+        (f"{ANSWER}\ndef app(): return answer('x')", "--factory", {"app": "main:app()"}),
+        (API + "def index(name): pass", "", {"server": "uvicorn", "handler": "def", "passes": (1.0,)}),
+        (API + "def index(name) -> str: pass", "", {"handler": "def", "passes": (1.0, 0.0), "slots_per_worker": 40}),
+        (API + "async def index(name): pass", "",
+         {"handler": None, "handlers": ("async", "blocking"), "slots_per_worker": None}),
+        ("import sqlalchemy\n" + API + "async def index(name): pass", "", {"imported": ("anyio", "sqlalchemy")}),
+        ("import no_such_module", "--server gunicorn", {"handler": None, "imported": None}),
     ],
 )  # fmt: skip
-def test_what_the_app_says_of_itself_decides_what_is_not_given(folder, main, given, expected):
+def test_what_the_app_says_of_itself_decides_what_is_not_given(folder, main, line, expected):
     (folder / "main.py").write_text(main)
-    launch = launch_app(options(app="main:app", **given), "GET", "/x?y=1")
-    assert {name: getattr(launch, name) for name in expected} == expected
+    assert fields(launch_of(line, path="/x?y=1"), expected) == expected
 
 
 @pytest.mark.parametrize(
@@ -246,7 +236,7 @@ def test_what_the_app_says_of_itself_decides_what_is_not_given(folder, main, giv
 def test_without_a_server_to_ask_an_app_that_does_not_load_says_why_itself(folder, main, message, exit_code):
     (folder / "main.py").write_text(main)
     with pytest.raises(Problem, match=message) as caught:
-        launch_of(None)
+        launch_of()
     assert caught.value.exit_code == exit_code
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from servers import ANSWER, alive, ask, launch_of, started, task_time, wait_until, write_files
+from servers import ANSWER, alive, ask, launch_of, ps, running, wait_until, write_files
 
 from engine.access_log import name_workers, wait_for_log
 from engine.launch import INSIDE
@@ -113,7 +113,7 @@ def test_why_a_server_ended_is_its_last_error_or_its_last_word(tmp_path, log, wh
 )  # fmt: skip
 def test_an_app_is_found_by_every_name_that_a_server_would_take(folder, app, files, text):
     write_files(folder, files)
-    with started(folder, "waitress", app) as server:
+    with running(launch_of("--server waitress", app), folder) as server:
         assert ask(server.port) == (200, text)
         log = wait_for_log(server.access_log, 1)
     assert [(line.status, line.request) for line in log.lines] == [("200", "0")]
@@ -132,7 +132,7 @@ FACTORIES = {
 )
 def test_an_app_factory_of_each_framework_runs_on_its_servers(folder, app, server):
     write_files(folder, FACTORIES)
-    with started(folder, server, f"{app}:create_app('made')") as it:
+    with running(launch_of(f"--server {server}", f"{app}:create_app('made')"), folder) as it:
         assert ask(it.port)[1].strip('"') == "made"
         assert len(wait_for_log(it.access_log, 1).lines) == 1
 
@@ -140,10 +140,10 @@ def test_an_app_factory_of_each_framework_runs_on_its_servers(folder, app, serve
 def test_the_environment_of_the_users_app_is_as_it_was(folder, monkeypatch):
     write_files(folder, {"main.py": f"{ANSWER}\nimport json, os, elsewhere\napp = answer(json.dumps(dict(os.environ)))",
                          "lib/elsewhere.py": ""})  # fmt: skip
-    mine = {"DATABASE_URL": "mine", "POOL_SIZE": "7", "TASK_TIME": "9", "SUBTASKS": "5", "APP": "shop", "HOME": "/mine"}
-    for name, value in (mine | {"PYTHONPATH": str(folder / "lib")}).items():
-        monkeypatch.setenv(name, value)
-    with started(folder, "gunicorn", task_time=task_time(0.2), subtasks=3) as server:
+    for name in ("DATABASE_URL", "POOL_SIZE", "TASK_TIME", "SUBTASKS", "APP", "HOME"):
+        monkeypatch.setenv(name, "mine")
+    monkeypatch.setenv("PYTHONPATH", str(folder / "lib"))
+    with running(launch_of("--server gunicorn"), folder) as server:
         seen = json.loads(ask(server.port)[1])
     ours = {"BENCH_APP", "BENCH_WRAP", "BENCH_LOG", "BENCH_LIVE", "PYTHONPATH", "PYTHONUNBUFFERED", "SERVER_SOFTWARE"}
     assert {name for name in seen if seen[name] != os.environ.get(name)} <= ours
@@ -156,7 +156,7 @@ def test_a_preloaded_app_has_its_workers_and_no_ghost(folder, kind):
         "gunicorn.conf.py": "workers = 2\npreload_app = True",
         "main.py": api if kind == "gunicorn-asgi" else f"{ANSWER}\napp = answer('x')",
     })  # fmt: skip
-    with started(folder, kind) as server:
+    with running(launch_of(f"--server {kind}"), folder) as server:
         assert "x" in ask(server.port)[1]
         log = wait_for_log(server.access_log, 1)
         masters = {int(pid) for pid in re.findall(r"\[(\d+)\] \[INFO\] Listening", server.server_log.read_text())}
@@ -170,7 +170,7 @@ def test_a_server_that_goes_elsewhere_still_logs_here_in_our_zone_and_opens_no_c
     setting = "import os, time\nos.environ['TZ'] = 'Asia/Tokyo'\ntime.tzset()\n"  # as Django does
     text = "answer(time.strftime('%Z') + os.path.basename(os.getcwd()))"
     write_files(folder, {"sub/main.py": f"{setting}{ANSWER}\napp = {text}"})
-    with started(folder, "gunicorn", server_args="--chdir sub") as server:
+    with running(launch_of("--server gunicorn --server-args '--chdir sub'"), folder) as server:
         assert ask(server.port)[1] == "JSTsub"
         (line,) = wait_for_log(server.access_log, 1).lines
         assert [path for path in folder.rglob("*") if path.is_socket() or "gunicorn" in path.name] == []
@@ -213,26 +213,26 @@ NO_MODULE = "ModuleNotFoundError: No module named 'no_such_thing'"
 
 
 @pytest.mark.parametrize(
-    ("main", "server", "given", "message"),
+    ("main", "line", "message"),
     [
-        ("import no_such_thing", "uvicorn", {"workers": 2}, NO_MODULE),
-        ("import no_such_thing", "waitress", {}, NO_MODULE),
-        ("import no_such_thing", "flask-dev", {}, NO_MODULE),
-        ("import sys; sys.exit(0)", "uvicorn", {"workers": 2}, "SystemExit: 0"),  # it would be started for ever
-        ("def app(", "gunicorn", {}, r"SyntaxError: '\(' was never closed \(main.py, line 1\)"),
-        ("raise ValueError('two\\nlines')", "gunicorn", {"server_args": "--preload"}, "ValueError: two lines"),
-        (NO_DATABASE, "uvicorn", {"workers": 2}, "RuntimeError: no database"),
-        (NO_DATABASE, "gunicorn-asgi", {}, "RuntimeError: no database"),
-        ("import os; os.abort()", "gunicorn", {}, "was sent SIGABRT!"),
-        ("import os; os.abort()", "uvicorn", {}, "was ended by SIGABRT"),
-        (BUSY_PORT, "gunicorn", {"workers": 2}, "Address already in use"),
-        (f"{ANSWER}\napp = answer('x')", "uvicorn", {"server_args": "--bogus"}, "No such option"),
+        ("import no_such_thing", "uvicorn --workers 2", NO_MODULE),
+        ("import no_such_thing", "waitress", NO_MODULE),
+        ("import no_such_thing", "flask-dev", NO_MODULE),
+        ("import sys; sys.exit(0)", "uvicorn --workers 2", "SystemExit: 0"),  # it would be started for ever
+        ("def app(", "gunicorn", r"SyntaxError: '\(' was never closed \(main.py, line 1\)"),
+        ("raise ValueError('two\\nlines')", "gunicorn --server-args --preload", "ValueError: two lines"),
+        (NO_DATABASE, "uvicorn --workers 2", "RuntimeError: no database"),
+        (NO_DATABASE, "gunicorn-asgi", "RuntimeError: no database"),
+        ("import os; os.abort()", "gunicorn", "was sent SIGABRT!"),
+        ("import os; os.abort()", "uvicorn", "was ended by SIGABRT"),
+        (BUSY_PORT, "gunicorn --workers 2", "Address already in use"),
+        (f"{ANSWER}\napp = answer('x')", "uvicorn --server-args --bogus", "No such option"),
     ],
 )
-def test_an_app_that_cannot_start_is_named_in_one_line_at_once(folder, main, server, given, message):
+def test_an_app_that_cannot_start_is_named_in_one_line_at_once(folder, main, line, message):
     (folder / "main.py").write_text(main.replace("PORT", str(free_port())))
     begun_s = time.monotonic()
-    with pytest.raises(Problem, match=message) as caught, started(folder, server, **given):
+    with pytest.raises(Problem, match=message) as caught, running(launch_of(f"--server {line}"), folder):
         pass
     assert caught.value.exit_code == 3 and time.monotonic() - begun_s < 20
     assert "server.log)" in str(caught.value) and "\n" not in str(caught.value)
@@ -245,7 +245,7 @@ import sys, time
 sys.path[:0] = [{str(INSIDE.parents[1])!r}, {str(Path(__file__).parent)!r}]
 from pathlib import Path
 from servers import launch_of, start_server
-start_server(launch_of("gunicorn", workers=2), Path("."), {{min({allowed_cpus()!r})}})
+start_server(launch_of("--server gunicorn --workers 2"), Path("."), {{min({allowed_cpus()!r})}})
 print("started", flush=True)
 time.sleep(60)
 """
@@ -258,8 +258,8 @@ def test_no_process_is_left_however_one_of_them_is_killed(folder, ended):
     try:
         assert parent.stdout.readline() == b"started\n"
         workers = [int(pid) for pid in re.findall(r"pid-(\d+)\] ready", (folder / "access.log").read_text())]
-        (master,) = {parent_of(pid) for pid in workers}
-        guard = parent_of(master)
+        (master,) = {int(ps("ppid", pid)) for pid in workers}
+        guard = int(ps("ppid", master))
         os.kill({"parent": parent.pid, "guard": guard, "server": master}[ended], signal.SIGKILL)
         wait_until(lambda: not any(map(alive, (*workers, master, guard))))
     finally:
@@ -267,15 +267,11 @@ def test_no_process_is_left_however_one_of_them_is_killed(folder, ended):
         parent.wait()
 
 
-def parent_of(pid: int) -> int:
-    return int(subprocess.run(["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True).stdout)
-
-
 def test_a_server_that_ends_by_itself_is_noticed_and_a_stop_is_complete(folder):
     (folder / "main.py").write_text(
         f"{ANSWER}\nimport os, threading\nthreading.Timer(1, lambda: os._exit(4)).start()\napp = answer('x')"
     )
-    server = start_server(launch_of("waitress"), folder, set())
+    server = start_server(launch_of("--server waitress"), folder, set())
     assert not server.ended
     assert server.ends_within(20)
     stop_server(server)

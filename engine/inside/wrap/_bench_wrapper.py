@@ -26,15 +26,15 @@ from inspect import iscoroutinefunction
 from _bench_load_app import load_app
 from _bench_log_line import log_line, quoted
 
-# O_APPEND and one write a line: lines of many processes and threads never mix.
-LOG_FD = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if (path := os.environ.get("BENCH_LOG")) else 2
+# Appended to, in one write a line: lines of many processes and threads never mix.
+LOG = open(os.environ.get("BENCH_LOG", "/dev/stderr"), "ab", buffering=0)  # noqa: SIM115
 IS_LIVE = bool(os.environ.get("BENCH_LIVE"))  # write a line when a handler starts, too
 request_call = contextvars.ContextVar("request_call", default=None)
 calls = 0  # of the app, in this process
 
 
 def write_line(text, wall_s=None):
-    os.write(LOG_FD, log_line(text, wall_s))
+    LOG.write(log_line(text, wall_s))
 
 
 def say_ready():
@@ -63,9 +63,6 @@ class Call:
             self.is_told = True
             write_line(f"starts {self.text} #{self.request}", wall_s or self.wall_s)
 
-    def ends(self):
-        self.end_s = time.perf_counter()
-
     def log(self):
         self.starts(self.wall_s)
         duration_s = (self.end_s or time.perf_counter()) - self.start_s
@@ -80,9 +77,9 @@ def wsgi(app):
         call = Call(environ["REQUEST_METHOD"], path, query, environ.get("HTTP_X_REQUEST_ID", "-"), {})
         call.starts()
 
-        def record_status(line, headers, exc_info=None):
+        def record_status(line, *rest):
             call.status = line[:3]
-            return start_response(line, headers, exc_info)
+            return start_response(line, *rest)
 
         try:
             return Body(app(environ, record_status), call)
@@ -104,7 +101,7 @@ class Body:
 
     def __iter__(self):
         for part in self.body:
-            self.call.ends()
+            self.call.end_s = time.perf_counter()
             yield part
 
     def close(self):
@@ -128,7 +125,7 @@ def asgi(app):
             if message["type"] == "http.response.start":
                 call.status = message["status"]
             else:
-                call.ends()
+                call.end_s = time.perf_counter()
             await send(message)
 
         try:
@@ -137,11 +134,7 @@ def asgi(app):
             call.log()
 
     async def lifespan(scope, receive, send):
-        has_answered = False
-
         async def announce(message):
-            nonlocal has_answered
-            has_answered = True
             if message["type"] == "lifespan.startup.failed":  # its message is the text of a traceback, or a sentence
                 said = (message.get("message") or "").strip() or "in its startup"
                 write_line(f"failed {said.splitlines()[-1][:500]}")
@@ -153,8 +146,7 @@ def asgi(app):
         try:
             await app(scope, receive, announce)
         except Exception:  # an app need not speak lifespan; servers take the exception for that answer
-            if not has_answered:
-                say_ready()
+            say_ready()
             raise
 
     return serve
@@ -181,7 +173,9 @@ def stamp_in_thread():
 
     async def stamped_run_sync(func, *args, **kwargs):
         call = request_call.get()
-        is_handler = call and getattr(func, "func", func) is call.scope.get("endpoint")
+        # The handler is in a functools.partial; newer versions of FastAPI call it through a `function` of theirs.
+        faces = getattr(func, "func", func), getattr(func, "keywords", {}).get("function", func)
+        is_handler = call and any(face is call.scope.get("endpoint") for face in faces)
 
         def stamped(*args):
             wall_s, start_s = time.time(), time.perf_counter()
