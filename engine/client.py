@@ -300,14 +300,14 @@ class Client:
             if not conn or ((unsent := conn.unsent) and not self._send(conn, unsent)):
                 continue
             index, parser = conn.index, conn.parser
-            try:
-                data = conn.recv(self.read_bytes)
-            except OSError as error:
-                self._lose(conn, error)
-                continue
             if index < 0:  # answered already: the server closes, or says more than it was asked
                 self.idle.pop(conn, None)
                 self._close(conn)
+                continue
+            try:
+                data = conn.recv(self.read_bytes)
+            except OSError as error:
+                self._fail(conn, ERRNO_NAMES[error.errno])
                 continue
             now_s = perf_counter()
             is_known = not parser.steps and data == self.last_answer
@@ -330,12 +330,6 @@ class Client:
         self._free_user()
         self._fill()
 
-    def _lose(self, conn: Connection, error: OSError) -> None:
-        """A connection is lost, unless it was only too early."""
-        if kind := ERRNO_NAMES[error.errno]:
-            self.idle.pop(conn, None)
-            self._fail(conn, kind)
-
     def _parse(self, conn: Connection, data: bytes, now_s: float) -> tuple[int, int, bool] | None:
         """Status, bytes of the body and whether the connection stays, once the answer is whole."""
         parser, fresh, first_byte_s = conn.parser, not conn.parser.steps, self.exchanges.first_byte_s
@@ -345,8 +339,7 @@ class Client:
             self._fail(conn, str(error))
             return None
         if not complete:
-            if len(data) == self.read_bytes:  # the usual answer is larger
-                self.read_bytes = READ_BYTES
+            self.read_bytes = READ_BYTES  # the usual answer may be larger
             first_byte_s[conn.index] = first_byte_s[conn.index] or now_s
             return None
         result = parser.status, parser.body_bytes, parser.keep_alive and self.keep_alive
@@ -355,9 +348,11 @@ class Client:
         return result
 
     def _fail(self, conn: Connection, kind: str) -> None:
-        self._close(conn)
-        if conn.index >= 0:
-            self._record_failure(conn.index, kind)
+        """Give up a connection, and its request under that name; an empty one: it was only too early."""
+        if kind:
+            self._close(conn)
+            if conn.index >= 0:
+                self._record_failure(conn.index, kind)
 
     def _record_failure(self, index: int, kind: str) -> None:
         self.exchanges.answered_s[index] = perf_counter()

@@ -54,8 +54,8 @@ class Sender:
 
     def send(self) -> None:
         """What the process does."""
-        for number in ENDING:  # Ctrl-C reaches children, too: their parent tells them to stop
-            signal.signal(number, signal.SIG_IGN)
+        for name in signals.NAMES:  # Ctrl-C reaches children, too: their parent tells them to stop, by SIGUSR1
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
         signals.is_held = True
         signal.signal(signal.SIGUSR1, signals.handle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)

@@ -82,8 +82,8 @@ def measure(
 
     def send_part(part: Part, progress: Callable[..., object], begun_s: float = 0.0) -> Outcome:
         requests = islice(messages(plan, address[1], numbered), part.k, None, part.processes)
-        is_head = plan.method == "HEAD"
-        return Client(address, requests, part, plan.timeout_s, is_head, plan.keep_alive, progress, begun_s).run()
+        how = plan.timeout_s, plan.method == "HEAD", plan.keep_alive
+        return Client(address, requests, part, *how, progress, begun_s).run()
 
     before, processes = counters(server_cpu_s()), int(min(plan.processes, plan.load.most_under_way))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import socket
 import struct
@@ -36,8 +37,7 @@ def keep_answering(sock: socket.socket, wait_s: float = 0.0) -> None:
         sock.sendall(OK)
 
 
-def slowly_answering(sock: socket.socket) -> None:
-    keep_answering(sock, 0.02)
+slowly_answering = functools.partial(keep_answering, wait_s=0.02)
 
 
 def reset(sock: socket.socket) -> None:
@@ -65,11 +65,6 @@ def in_turn(*answers: tuple[bytes, bool]) -> Behaviour:
                 return
 
     return behave
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

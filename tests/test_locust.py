@@ -14,10 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from stubs import free_port
 from sweeps import EXAMPLES, rows_of
 
 import sweep
+from engine.server import free_port
 
 ROOT = Path(sweep.__file__).parent
 STATS = "Type", "Name", "50%", "99%"
