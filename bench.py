@@ -143,17 +143,25 @@ class Bench:
         folder = run_folder(asked.logs, "postgres") if needs_database else asked.logs
         try:
             with database_for(self.launches, asked.database_url, folder, asked.client_cpus) as database:
-                for plan in self.plans:
-                    self.one(plan, database)
-                    signals.is_held = False
-                    if signals.received:
-                        break
-            if len(self.plans) > 1 and not (asked.quiet or asked.probe or asked.find_rate):
-                self.printer.show("\n" + report.comparison(self.document.runs))
+                self.all(database)
         finally:
             self.document.is_complete = not signals.received and len(self.document.runs) >= len(self.plans)
             self.document.write(is_last=True)
         return self.exit_code()
+
+    def all(self, database: BooksDatabase | None) -> None:
+        """Every plan. Of several there is a table, row by row; or last, where each run is shown in full."""
+        asked = self.asked
+        has_table = len(self.plans) > 1 and not (asked.quiet or asked.probe or asked.find_rate)
+        if has_table and not self.in_full:
+            self.printer.show(f"\n{report.ROWS}")
+        for plan in self.plans:
+            self.one(plan, database)
+            signals.is_held = False
+            if signals.received:
+                break
+        if has_table and self.in_full:
+            self.printer.show("\n".join(["", report.ROWS, *map(report.row, self.document.runs)]))
 
     def exit_code(self) -> int:
         """Says on stderr which --fail-if is met."""
@@ -198,8 +206,7 @@ class Bench:
 
     def after(self, found: Run, log: AccessLog | None) -> str:
         """The report of a run that has ended."""
-        row = report.row_before(found.plan, found.prediction) + report.row_after(found)
-        text = report.result(found, log) if self.in_full else row
+        text = report.result(found, log) if self.in_full else report.row(found)
         if self.asked.quiet:
             text = report.verdict_of_target(found)
         if self.asked.objective and found.plan.wait_s and found.measured.answered:

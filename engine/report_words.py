@@ -6,18 +6,29 @@ fact of the warning, or a value of the record, as text.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
+from typing import Any
 
-from engine.loads import Burst, Closed, Figure, Load, Open, Ramp
-from engine.run import Explanation, Resource, Seen
-from engine.words import difference, duration, plural, rate
+from engine.loads import Figure, Load
+from engine.run import Run
+from engine.words import difference, duration, per_cent, plural, rate, section, slots_text
 
 
 def said(*sentences: object) -> str:
     """Sentences in a row, without those that are empty, None or False."""
     return " ".join(str(one) for one in sentences if one)
+
+
+def told(name: str, *sentences: object) -> str:
+    """The same as a paragraph with its name in the margin; empty if there is no sentence."""
+    text = said(*sentences)
+    return text and section(name, text)
+
+
+def stacked(*blocks: object, between: str = "\n") -> str:
+    """Blocks one below the other, without those that are empty."""
+    return between.join(str(one) for one in blocks if one)
 
 
 def requests_s(value_rps: float | None) -> str:
@@ -28,48 +39,33 @@ def requests_s(value_rps: float | None) -> str:
     return rate(value_rps or 0.0).replace("/", " requests/")
 
 
-def stacked(*blocks: object, between: str = "\n") -> str:
-    """The same, one below the other."""
-    return between.join(str(one) for one in blocks if one)
-
-
 # ---------------------------------------------------------------- the loads: the only place that asks for the kind
 
-
-@functools.singledispatch
-def load_words(load: Load) -> str:
-    """What the client sends, in a sentence or two."""
-    raise NotImplementedError(load)
-
-
-@load_words.register
-def _(load: Burst) -> str:
-    return f"{plural(load.requests, 'request')} at once."
-
-
-@load_words.register
-def _(load: Closed) -> str:
-    return f"{plural(load.concurrency, 'user')}, {until(load)}. {next_request(load)}"
-
-
-@load_words.register
-def _(load: Open) -> str:
-    spaced = "evenly spaced" if load.seed is None else f"at random moments (seed {load.seed})"
-    sent = f"{load.due_in_all} requests, {load.rate_rps:g}/s {spaced}"
-    return f"{sent}. Each leaves when it is due, whatever the server does."
+LOADS: dict[str, Callable[[Any], str]] = {  # what the client sends, in a sentence or two
+    "burst": lambda load: f"{plural(load.requests, 'request')} at once.",
+    "closed": lambda load: f"{plural(load.concurrency, 'user')}, until {end_of(load)}. {next_request(load)}",
+    "open": lambda load: (
+        f"{load.due_in_all} requests, {load.rate_rps:g}/s"
+        f" {'evenly spaced' if load.seed is None else f'at random moments (seed {load.seed})'}."
+        " Each request is sent when it is due, even if the server is slow."
+    ),
+    "ramp": lambda load: (
+        "A changing number of users: "
+        f"{', then '.join(f'to {users} in {duration(time_s)}' for time_s, users in load.stages)}. {next_request(load)}"
+    ),
+}
+LETTERS = {  # of the closed form
+    "burst": "n requests, S slots and a wait of t",
+    "closed": "c users, S slots and a wait of t",
+    "open": "S slots and a wait of t",
+    "ramp": "c users, S slots and a wait of t",
+}
 
 
-@load_words.register
-def _(load: Ramp) -> str:
-    steps = ", then ".join(f"to {users} in {duration(stage_s)}" for stage_s, users in load.stages)
-    return f"a changing number of users: {steps}. {next_request(load)}"
-
-
-def until(load: Load) -> str:
-    limit, requests = f"for {duration(load.time_limit_s)}", f"{load.requests:g} requests in all"
-    if load.requests == math.inf:
-        return limit
-    return requests if load.time_limit_s == math.inf else f"{limit}, but at most {requests}"
+def end_of(load: Load) -> str:
+    ends = [f"{load.requests:g} requests are sent"] * (load.requests < math.inf)
+    ends += [f"{duration(load.time_limit_s)} have passed"] * (load.time_limit_s < math.inf)
+    return " or ".join(ends)
 
 
 def next_request(load: Load) -> str:
@@ -79,76 +75,70 @@ def next_request(load: Load) -> str:
 
 # ---------------------------------------------------------------- prediction and verdict
 
-LETTERS = {"c": "c users", "n": "n requests", "S": "S slots", "t": "wait t"}
 HANDLER_WORDS = {  # of an ASGI app that does not say
     "def": "a `def` handler",
     "async": "an `async def` handler that awaits",
     "blocking": "an `async def` handler that blocks",
 }
 EXPLANATIONS = {
-    Explanation.PREDICTION: "As predicted.",
-    Explanation.SPLIT: "Explained: the workers took unequal numbers of requests.",
-    Explanation.CPU: "Explained: CPU time adds to the wait.",
-    Explanation.OTHER_SLOTS: "NOT as predicted: the server has another number of slots.",
-    Explanation.BUSY_MACHINE: "NOT as predicted: other programs used the CPUs.",
-    Explanation.LONGER_WAIT: "NOT as predicted: a request takes longer than stated.",
-    Explanation.BACKLOG: "NOT as predicted: the server's listen backlog was full.",
-    Explanation.DELAYED_ACK: "NOT as predicted: answers waited for a delayed ACK.",
-    Explanation.CLIENT: "NOT as predicted: the client was too slow.",
-    Explanation.LATE_SENDS: "NOT as predicted: the client sent requests late.",
-    Explanation.NOTHING: "NOT as predicted, and not explained.",
+    "prediction": "As predicted.",
+    "split": "Explained: the workers took unequal numbers of requests.",
+    "cpu": "Explained: CPU time adds to the wait.",
+    "other-slots": "NOT as predicted: the server has another number of slots.",
+    "busy-machine": "NOT as predicted: other programs used the CPUs.",
+    "longer-wait": "NOT as predicted: a request takes longer than stated.",
+    "backlog-overflow": "NOT as predicted: the server's listen backlog was full.",
+    "delayed-ack": "NOT as predicted: answers waited for a delayed ACK.",
+    "client-limit": "NOT as predicted: the client was too slow.",
+    "late-sends": "NOT as predicted: the client sent requests late.",
+    "nothing": "NOT as predicted, and not explained.",
 }
 FIGURES = {
-    Figure.LAST_ANSWER: "The last answer came after",
-    Figure.MEAN: "The mean latency was",
-    Figure.THROUGHPUT: "The throughput was",
-    Figure.P95: "The p95 of the latency was",
-    Figure.P99: "The p99 of the latency was",
+    "makespan_s": "The last answer came after",
+    "mean_s": "The mean latency was",
+    "throughput_rps": "The throughput was",
+    "p95_s": "The p95 of the latency was",
+    "p99_s": "The p99 of the latency was",
 }
 
 
-def compared_words(figure: Figure, measured: float, predicted: float) -> str:
-    """
-    >>> compared_words(Figure.LAST_ANSWER, 4.02, 4.0)
-    'The last answer came after 4.02 s, predicted 4 s (+0.5 %).'
-    """
+def compared_words(run: Run, figure: Figure) -> str:
+    """Measured and predicted of one figure in a sentence; empty where one of them is not known."""
+    measured, predicted = run.measured.of(figure), run.prediction.of(figure)
+    if not measured or not predicted:
+        return ""
     shown = rate if figure is Figure.THROUGHPUT else duration
-    return f"{FIGURES[figure]} {shown(measured)}, predicted {shown(predicted)} ({difference(measured, predicted)})."
+    text = f"{FIGURES[figure.value]} {shown(measured)}, predicted {shown(predicted)}"
+    return f"{text} ({difference(measured, predicted)})."
 
 
 RESOURCES = {
-    Resource.SLOTS: "slots",
-    Resource.POOL: "the connection pool",
-    Resource.CPU: "CPU",
-    Resource.CLIENT: "the client",
-    Resource.BACKLOG: "the listen backlog: connections waited a second or more until TCP tried again",
-    Resource.ARRIVALS: "none: the server could do all that was asked of it",
-    Resource.NONE: "none: nothing that we can see ran out",
+    "slots": "slots",
+    "pool": "the connection pool",
+    "cpu": "CPU",
+    "client": "the client",
+    "backlog": "the listen backlog: connections waited a second or more until TCP tried again",
+    "arrivals": "none: the server could do all that was asked",
+    "none": "none: nothing that we can see was fully used",
 }
-CEILINGS = {  # of those that a request holds for a time; {full}: requests/s
-    Resource.SLOTS: "{slots} of {held} {allow} {full}.",
-    Resource.POOL: "{connections} of {held} {allow} {full}.",
-    Resource.CPU: "{held} per request on {cpus} allow {full}.",
-    Resource.CLIENT: "{held} of CPU time per request allow {full}.",
-}
-SEEN = {  # {many}: a number, or a range
-    Seen.SLOTS: "The answers show that the server works on {many} at a time{each}.",
-    Seen.NONE: "The answers show no limit up to {low} requests at a time.",
-    Seen.UNKNOWN: "The answers do not show how many requests the server works on at a time.",
+SEEN = {  # {many}: "4 requests at a time", or a range
+    "slots": "The answers show that the server works on {many}.",
+    "none": "The answers show no limit up to {low} requests at a time.",
+    "unknown": "The answers do not show how many requests the server works on at a time.",
 }
 DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     "failures": "Some requests failed.",
     "few-answers": "There are too few answers.",
-    "no-lone-request": "There is no lone request to compare with.",
-    "short-wait": "A lone request takes less than 5 ms. That is too short to tell waiting from CPU time.",
-    "unlike-lone-requests": "Lone requests took very different times, so they are no measure for the others.",
+    "no-lone-request": "No request was sent by itself, so there is nothing to compare with.",
+    "short-wait": "A request by itself takes less than 5 ms. That is too short to tell waiting from CPU time.",
+    "unlike-lone-requests": "Requests by themselves took very different times, so they are no measure for others.",
     "cpu": "The server's CPUs were busy most of the time, so CPU time may be the limit.",
     "held-back": "Even the first answer came late. A request may need a slot twice, or block the event loop, or wait"
     " for CPU time.",
     "flowing": "The answers did not come in rounds. The limit may be CPU time, a lock, or a pool that a request holds"
     " for a part of its time.",
-    "less-than-one-slot": "The throughput is lower than a single slot allows. There may be a rate limit, or lone"
-    " requests may be faster than others.",
+    "less-than-one-slot": "The throughput is lower than a single slot allows. There may be a rate limit, or"
+    " requests by themselves may be faster than others.",
     "busy-machine": "Other programs used the CPUs, so the times say little.",
     "fewer-than-three-rounds": "The answers make fewer than three rounds, so there may be more slots.",
     "uneven-processes": "The workers may have taken unequal numbers of requests, so there may be more slots.",
@@ -167,74 +157,6 @@ PROBE_ENDS = {  # as estimate.why_over() says
 
 # ---------------------------------------------------------------- warnings: symptom, likely cause, next step
 
-OTHER = " The prediction assumes {predicted}. Look for the setting that causes this, or state the number (--slots)."
-WARNINGS = {  # "other-slots" is followed by the kind of evidence
-    "failed-requests":
-        "{failed} of {sent} requests failed: {errors}. They are in no percentile. {because}",
-    "never-left":
-        "{due} requests were due, but only {sent} were sent. The client cannot send so fast. Lower --rate, or use more"
-        " --processes.",
-    "backlog-overflow":
-        "{late} of the connections took at least a second longer than others. On the whole machine the kernel counted"
-        " {overflows} overflows of listen queues and {retransmissions} repeated SYNs. The server's listen backlog was"
-        " full, and TCP tried again after about 1, 3 and 7 s. Raise the server's backlog and net.core.somaxconn.",
-    "client-limit":
-        "The client used {busy} of a CPU per process. It may limit the throughput, not the server: read"
-        " the throughput as a lower bound. To see more, {more_processes}.",
-    "late-sends":
-        "Requests were sent up to {lag_s} after they were due (p99). This is part of the p99 of the latency,"
-        " {latency_s}. The client had too little CPU time. Lower --rate, or give it its own CPUs (--client-cpus).",
-    "no-keep-alive":
-        "The client opened {sockets} connections for {sent} requests; {expected} would be enough. The server closes"
-        " connections that it was asked to keep (gunicorn's sync worker always does). Compare without -k.",
-    "delayed-ack":
-        "In {late_bodies} answers the last byte came some 40 ms after the first. The server sends head and body"
-        " separately, and the body waits for the client's delayed ACK (uvicorn --workers does this, issue 3149)."
-        " Compare without -k, or with one worker.",
-    "little":
-        "{under_way} requests were under way on average, but {asked} were asked for. The client could not keep all"
-        " users busy, or the last requests took long. Send more requests, and look at the client's CPU time below.",
-    "server-ended":
-        "The server ended during the run, and {failed} of {sent} requests failed. {said} Read {log}.",
-    "log-lines":
-        "The access log has {lines} lines for {sent} requests. A request that reached no handler, or did not end there,"
-        " has no line. Look in the server's log for a worker that was killed or restarted.",
-    "uneven-split":
-        "The workers took unequal numbers of requests: {shares}. Each worker accepts connections by itself, even when"
-        " all its slots are taken and another worker has a free one. With gunicorn threads, set --worker-connections to"
-        " the number of --threads. With other servers, use fewer workers with more slots each.",
-    "unexplained":
-        "{off} Neither slots, nor the split, nor CPU time explain this. Run it again, and look at the requests that"
-        " were answered late.",
-    "longer-wait":
-        "A lone request takes {alone_s}, but the prediction assumes {wait_s}. The stated wait is probably too short."
-        " State the real one (--task-time or --wait).",
-    "busy-machine":
-        "Other programs used {share} of the CPUs during the run. They make all times longer. Run it again on an idle"
-        " machine.",
-    "above-ceiling":
-        "The throughput was {throughput_rps}, but the slots allow only {ceiling_rps}. Requests wait less than {wait_s},"
-        " or there are more slots than assumed. Compare {wait_s} with the shortest latency.",
-    "rows":
-        "The database has {rows} rows after {created} answers with status 201. A POST was answered but not stored, or"
-        " stored but not answered. Read the server's log.",
-    "statements":
-        "Postgres counted {statements} SQL statements for {asked} requests. Another program used the database, or a"
-        " request was answered without it. Use a database of its own.",
-    "other-slots held":
-        "Whenever a waiting request started, its worker had {slots} requests in its handlers. So a worker has {slots}"
-        " slots, whatever its settings say." + OTHER,
-    "other-slots seen-more":
-        "A worker had {slots} requests in its handlers at the same time. So it has {slots} slots or more." + OTHER,
-    "other-slots never-more":
-        "A worker took {of} requests, but never had more than {slots} in its handlers at a time. So it has {slots}"
-        " slots, whatever its settings say." + OTHER,
-    "other-slots answers":
-        "The answers came {slots} at a time{each}. So the server has {slots} slots." + OTHER,
-    "other-slots inside":
-        "The answers came {slots} at a time{each}, but a worker had up to {of} requests in its handlers. So the limit"
-        " is inside the handler: a connection pool, a lock or a semaphore." + OTHER,
-}  # fmt: skip
 FAILURES = {  # how most requests failed: likely cause, next step
     "refused": "No server listens there. Start it, or check host and port.",
     "reset": "The server broke the connection. Look in its log for a crash or a limit.",
@@ -249,11 +171,95 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "HTTP": "The server answered with an error. Read its log.",
     "": "The answers are not complete HTTP/1.1. Look at one with curl -v.",
 }
+OTHER = "Look for the setting that causes this, or state the number (--slots)."
+WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is followed by the kind of evidence
+    "failed-requests": lambda of:
+        f"{of.failed} of {of.sent} requests failed: {', '.join(f'{n} {error}' for error, n in of.errors.items())}."
+        f" They are in no percentile. {likely_cause(of)}",
+    "never-left": lambda of:
+        f"{of.due} requests were due, but only {of.sent} were sent. The client cannot send so fast. Lower --rate, or"
+        " use more --processes.",
+    "backlog-overflow": lambda of:
+        f"{of.late} of the connections took at least a second longer than others. On the whole machine the kernel"
+        f" counted {of.overflows} overflows of listen queues and {of.retransmissions} repeated SYNs. The server's"
+        " listen backlog was full, and TCP tried again after about 1, 3 and 7 s. Raise the server's backlog and"
+        " net.core.somaxconn.",
+    "client-limit": lambda of:
+        f"The client used {per_cent(of.busy)} of a CPU per process. The client, not the server, may limit the"
+        " throughput. So the server can do at least this much. To see more,"
+        f" {f'add --processes {of.more_processes}' if of.more_processes else 'give the client more CPUs'}.",
+    "late-sends": lambda of:
+        f"Requests were sent up to {duration(of.lag_s)} after they were due (p99). This is part of the p99 of the"
+        f" latency, {duration(of.latency_s)}. The client had too little CPU time. Lower --rate, or give it its own"
+        " CPUs (--client-cpus).",
+    "no-keep-alive": lambda of:
+        f"The client opened {of.sockets} connections for {of.sent} requests; {of.expected:g} would be enough. The"
+        " server closes connections that it was asked to keep (gunicorn's sync worker always does). Compare without"
+        " -k.",
+    "delayed-ack": lambda of:
+        f"In {of.late_bodies} answers the last byte came some 40 ms after the first. The server sends head and body"
+        " separately, and the body waits for the client's delayed ACK (uvicorn --workers does this, issue 3149)."
+        " Compare without -k, or with one worker.",
+    "little": lambda of:
+        f"{of.under_way:.3g} requests were under way on average, but {of.asked} were asked for. The client could not"
+        " keep all users busy, or the last requests took long. Send more requests, and look at the client's CPU time"
+        " below.",
+    "server-ended": lambda of:
+        f"The server ended during the run, and {of.failed} of {of.sent} requests failed. {server_said(of)}",
+    "log-lines": lambda of:
+        f"The access log has {of.lines} lines for {of.sent} requests. A request that reached no handler, or did not"
+        " end there, has no line. Look in the server's log for a worker that was killed or restarted.",
+    "uneven-split": lambda of:
+        f"The workers took unequal numbers of requests: {', '.join(map(str, of.shares))}. Each worker accepts"
+        " connections by itself, even when all its slots are taken and another worker has a free one. With gunicorn"
+        " threads, set --worker-connections to the number of --threads. With other servers, use fewer workers with"
+        " more slots each.",
+    "unexplained": lambda _:
+        "Neither the slots, nor the requests of each worker, nor CPU time explain the difference. Run it again, and"
+        " look at the requests that were answered late.",
+    "longer-wait": lambda of:
+        f"A request by itself takes {duration(of.alone_s)}, but the prediction assumes {duration(of.wait_s)}. The"
+        " stated wait is probably too short. State the real one (--task-time or --wait).",
+    "busy-machine": lambda of:
+        f"Other programs used {per_cent(of.share)} of the CPUs during the run. They make all times longer. Run it"
+        " again on an idle machine.",
+    "above-ceiling": lambda of:
+        f"The throughput was {rate(of.throughput_rps)}, but the slots allow only {rate(of.ceiling_rps)}. Requests wait"
+        f" less than {duration(of.wait_s)}, or there are more slots than assumed. Compare {duration(of.wait_s)} with"
+        " the shortest latency.",
+    "rows": lambda of:
+        f"The database has {of.rows} rows after {of.created} answers with status 201. A POST was answered but not"
+        " stored, or stored but not answered. Read the server's log.",
+    "statements": lambda of:
+        f"Postgres counted {of.statements} SQL statements for {of.asked} requests. Another program used the database,"
+        " or a request was answered without it. Use a database of its own.",
+    "other-slots held": lambda of:
+        f"Whenever a waiting request started, its worker had {plural(of.slots, 'request')} in its handlers. So a"
+        f" worker has {plural(of.slots, 'slot')}, whatever its settings say. The prediction assumes"
+        f" {slots_text(of.predicted)}. {OTHER}",
+    "other-slots seen-more": lambda of:
+        f"A worker had {plural(of.slots, 'request')} in its handlers at the same time. So it has"
+        f" {plural(of.slots, 'slot')} or more. The prediction assumes {slots_text(of.predicted)}. {OTHER}",
+    "other-slots never-more": lambda of:
+        f"A worker took {of.of} requests, but never had more than {of.slots} in its handlers at a time. So it has"
+        f" {plural(of.slots, 'slot')}, whatever its settings say. The prediction assumes {slots_text(of.predicted)}."
+        f" {OTHER}",
+    "other-slots answers": lambda of:
+        f"The answers came {of.slots} at a time{f' ({of.each} per worker)' if of.each else ''}. So the server has"
+        f" {plural(of.slots, 'slot')}. The prediction assumes {slots_text(of.predicted)}. {OTHER}",
+    "other-slots inside": lambda of:
+        f"The answers came {of.slots} at a time{f' ({of.each} per worker)' if of.each else ''}, but a worker had up to"
+        f" {of.of} requests in its handlers. So the limit is inside the handler: a connection pool, a lock or a"
+        f" semaphore. The prediction assumes {slots_text(of.predicted)}. {OTHER}",
+}  # fmt: skip
 
 
-def numbers(values: Iterable[object]) -> str:
-    """
-    >>> numbers([50, 27, 15])
-    '50, 27 and 15'
-    """
-    return " and ".join(", ".join(map(str, values)).rsplit(", ", 1))
+def likely_cause(of: Any) -> str:
+    """Of most of the failures; where the server has said something, that."""
+    if getattr(of, "said", ()):
+        return server_said(of)
+    return next(text for error, text in FAILURES.items() if of.most.startswith(error))
+
+
+def server_said(of: Any) -> str:
+    return f"The server said: {'; '.join(of.said) or 'nothing'}. Read {of.log}."

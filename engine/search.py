@@ -60,7 +60,7 @@ def find_rate(
         plan, before = send_before(plan, site)
         plan = plans.with_overhead(plan, before.lone_s)
         first = first_rate(plan, site, objective_s, percentile)
-        show(report.first_rate_text(plan, first, objective_s, percentile, objectives.MOST_RUNS, run_s))
+        show(report.first_rate_text(plan, first, objective_s, percentile, run_s))
         tried: list[objectives.Tried] = []
         rate: float | objectives.Found = first
         while isinstance(rate, float) and not signals.received:
@@ -68,10 +68,10 @@ def find_rate(
             bring_home(run)
             measured, latency_s = run.measured, latency_at(run, percentile)
             tried.append(objectives.Tried(rate, latency_s, measured.throughput_rps, measured.failed))
-            show(report.tried_line(run, rate, percentile, latency_s, tried[-1].holds(objective_s)))
+            show(report.tried_line(tried[-1], objective_s, percentile))
             rate = objectives.next_rate(objective_s, tried)
     if isinstance(rate, objectives.Found):
-        show(report.found_rate(rate.rate, rate.low, rate.high, rate.runs, run, objective_s, percentile))
+        show(report.found_rate(rate, run, objective_s, percentile))
 
 
 def first_rate(plan: Plan, site: Site, objective_s: float, percentile: int) -> float:

@@ -10,17 +10,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean
-from typing import NamedTuple
 
 from engine.access_log import AccessLog, LogLine, name_workers
 from engine.model import Forecast
-from engine.run import Run
+from engine.run import Prediction, Run
 from engine.words import MARGIN, duration, milliseconds, shortened
 
-FIRST, LAST = 14, 4  # rows of a long table that are shown
+FIRST, LAST = 10, 4  # rows of a long table that are shown
 MOST_BATCHES = 12  # of about one request each
-BAR = 21  # columns
+BAR = 22  # columns
 
 # ---------------------------------------------------------------- the access log and its batches
 
@@ -31,86 +29,62 @@ def live_line(line: LogLine, worker: str) -> str:
 
 
 def log_table(log: AccessLog, wait_s: float) -> str:
-    """The log in the order in which handlers started, workers by name; a blank line begins a new batch."""
-    workers, rows, previous_s = name_workers(log), [], math.inf
+    """The log in the order in which handlers started, workers by name; a blank line begins a new batch.
+
+    Of a long log: the begin of the first two batches, and the end.
+    """
+    workers, rows, before_s = name_workers(log), list[str](), math.inf
     for line in log.lines:
-        gap = "\n" * (line.started_s - previous_s > wait_s / 4)
-        rows.append(gap + live_line(line, workers[line.pid]))
-        previous_s = line.started_s
-    return "\n".join(shortened(rows, FIRST, LAST, "more line"))
+        blank = "\n" * (line.started_s - before_s > wait_s / 4)
+        rows.append(blank + live_line(line, workers[line.pid]))
+        before_s = line.started_s
+    second = next((k for k, row in enumerate(rows) if row[0] == "\n"), len(rows))
+    shown = shortened(rows[:second], FIRST, 0, "more line") + shortened(rows[second:], FIRST, LAST, "more line")
+    return "\n".join(shown)
 
 
-class Batch(NamedTuple):
-    """Requests answered together; times in seconds since the burst began; None: not known."""
-
-    requests: list[int]
-    started_s: float | None
-    answered_s: float
-    predicted_s: float | None
-
-
-def due_before_the_run(run: Run) -> list[float]:
-    """When each answer of a burst was due, sorted; empty where that is not known. Nothing of the run is in it."""
-    plan = run.plan
-    if not plan.slots_known or not plan.wait_s or plan.distribution != "constant":
+def batches(run: Run) -> list[list[tuple[float, int]]]:
+    """The answers of a burst, (seconds since it began, number of the request), in groups that came together."""
+    columns, latency = run.exchanges, run.measured.latency_s
+    if not columns or not latency:
         return []
-    return sorted(plan.load.forecast(plan.service, plan.busy_s).answered_s)
+    answered = sorted((at_s, i) for i, at_s in enumerate(columns.answered_s) if at_s and not columns.error[i])
+    begins = begins_of([at_s for at_s, _ in answered], (run.plan.wait_s or latency.min) / 4)
+    return [answered[begin:end] for begin, end in itertools.pairwise([*begins, len(answered)])]
 
 
-def batches(run: Run) -> list[Batch]:
-    """The answers of a burst in groups: a gap of a quarter of the wait (or of the fastest answer) begins a new one.
+def begins_of(answered_s: Sequence[float], gap_s: float) -> list[int]:
+    """The place of the first answer of each batch: after a longer gap.
 
-    Answers that come one by one make no groups; then each batch is a tenth of them, in the order of the answers.
+    Answers that come one by one make no batches; then each batch is a tenth of them.
     """
-    columns = run.exchanges
-    if not columns:
-        return []
-    ends = zip(columns.answered_s, columns.error, strict=True)
-    answered = sorted((at, i) for i, (at, error) in enumerate(ends) if at is not None and not error)
-    due_s = [*due_before_the_run(run), *[None] * len(answered)]
-    found = []
-    for begin, end in itertools.pairwise([*firsts([at for at, _ in answered], run.plan.wait_s), len(answered)]):
-        numbers = sorted(i for _, i in answered[begin:end])
-        started = [columns.handler_started_s[i] for i in numbers] if columns.handler_started_s else []
-        first_s = min((at for at in started if at is not None), default=None)
-        found.append(Batch(numbers, first_s, answered[end - 1][0], due_s[end - 1]))
-    return found
+    n = len(answered_s)
+    begins = [k for k in range(n) if not k or answered_s[k] - answered_s[k - 1] > gap_s]
+    if len(begins) > MOST_BATCHES and n < 2 * len(begins):
+        return [n * tenth // 10 for tenth in range(10)]
+    return begins
 
 
-def firsts(answered_s: Sequence[float], wait_s: float | None) -> list[int]:
-    """The place of the first answer of each batch."""
-    gap_s = (wait_s or min(answered_s, default=0.0)) / 4
-    places = [k for k, at in enumerate(answered_s) if not k or at - answered_s[k - 1] > gap_s]
-    if len(places) > MOST_BATCHES and len(answered_s) < 2 * len(places):
-        return [len(answered_s) * tenth // 10 for tenth in range(10)]
-    return places
+def batch_table(run: Run, forecast: Forecast | None) -> str:
+    """A row for each batch; in the bar `.` is the wait for a slot, `#` the time in it.
 
-
-def batch_table(run: Run) -> str:
-    """A row for each batch; in the bar `.` is the wait for a slot, `#` the time in it."""
-    found = batches(run)
-    end_s = max((max(batch.answered_s, batch.predicted_s or 0.0) for batch in found), default=0.0)
-    rows = []
+    forecast: as it was made before the run, so that "predicted" knows nothing of what was measured.
+    """
+    found, done, rows = batches(run), 0, []
+    due_s = sorted(forecast.answered_s)[: sum(map(len, found))] if forecast else []
+    if not found or not run.exchanges:
+        return ""
+    end_s = max([found[-1][-1][0], *due_s[-1:]])
+    start_of = dict(enumerate(run.exchanges.handler_started_s)).get
     for batch in found:
-        start, end = (round((at_s or 0.0) / end_s * BAR) for at_s in (batch.started_s, batch.answered_s))
-        times = "".join(f"{duration(at_s):>10}" for at_s in batch[1:])
-        bar = "." * start + "#" * (end - start)
-        rows.append(f"{len(batch.requests):10}  {ranges(batch.requests, 13):13}{times} |{bar:{BAR}}|")
-    head = f"{'batches':{MARGIN}}{'requests':13}{'started':>10}{'answered':>10}{'predicted':>10}  0 s"
-    return "\n".join([f"{head}{duration(end_s):>{BAR - 3}}", *shortened(rows, FIRST, LAST, "more row")] if rows else [])
-
-
-def ranges(numbers: Sequence[int], width: int) -> str:
-    """
-    >>> ranges([0, 1, 2, 5], 13), ranges(range(0, 20, 2), 13)
-    ('0-2,5', '0,2,4,6,8,1..')
-    """
-    parts = []
-    for _, group in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
-        members = [number for _, number in group]
-        parts.append("-".join(map(str, sorted({members[0], members[-1]}))))
-    text = ",".join(parts)
-    return text if len(text) <= width else text[: width - 2] + ".."
+        done += len(batch)
+        started_s = min(filter(None, (start_of(i) for _, i in batch)), default=None)
+        times_s = started_s, batch[-1][0], due_s[done - 1] if due_s else None
+        start, end = (round((at_s or 0.0) / end_s * BAR) for at_s in times_s[:2])
+        bar = f"{'.' * start}{'#' * (end - start)}"
+        rows.append(f"{len(batch):20}{''.join(f'{duration(at_s):>11}' for at_s in times_s)}  |{bar:{BAR}}|")
+    head = f"batches     requests    started   answered  predicted   0 s{duration(end_s):>{BAR - 3}}"
+    return "\n".join([head, *shortened(rows, FIRST, LAST, "more row")])
 
 
 # ---------------------------------------------------------------- figures
@@ -118,46 +92,46 @@ def ranges(numbers: Sequence[int], width: int) -> str:
 
 def figure_table(run: Run) -> str:
     """Predicted and measured, a line each."""
-    latency, measured, split = run.measured.latency_s, run.measured, run.split_prediction
+    measured, latency = run.measured, run.measured.latency_s
     if not latency or not run.prediction.is_known:
         return ""
-    rows = [f"{'ms':18}{'req/s':>9}{'mean':>9}{'median':>9}{'p95':>9}{'p99':>9}{'last answer':>13}"]
-
-    def add(name: str, rps: float | None, last_s: float | None, *times_s: float | None) -> None:
-        requests_s = f"{rps:.4g}" if rps else "-"
-        rows.append(f"{name:18}{requests_s:>9}{''.join(map(milliseconds, times_s))}{duration(last_s):>13}")
-
-    for name, of in ("predicted", run.prediction), ("given the split", split):
-        if of and (of is not split or split != run.prediction):
-            add(name, of.throughput_rps, of.makespan_s, of.mean_s, of.median_s, of.p95_s, of.p99_s)
-    times_s = latency.mean, latency.median, latency.p95, latency.p99
-    add("measured", measured.throughput_rps, measured.measured_s, *times_s)
+    times_s = latency.mean, latency.median, latency.p95, latency.p99, measured.measured_s
+    figures = {
+        "predicted": run.prediction,
+        "given the split": run.split_prediction,
+        "measured": Prediction(measured.throughput_rps, *times_s),
+    }
+    rows = ["ms                    req/s     mean   median      p95      p99  last answer"]
+    for name, of in figures.items():
+        if of:
+            times = "".join(map(milliseconds, (of.mean_s, of.median_s, of.p95_s, of.p99_s)))
+            rps = f"{of.throughput_rps:.4g}" if of.throughput_rps else "-"
+            rows.append(f"{name:18}{rps:>9}{times}{duration(of.makespan_s):>13}")
     return "\n".join(rows)
+
+
+PHASE_FIGURES = ("min", "mean", "sd", "median", "p95", "p99", "p999", "max")
 
 
 def phase_table(run: Run) -> str:
     """ApacheBench's phases in ms, those that take time; of a schedule also the latency, and the lag in sending."""
-    measured, latency = run.measured, run.measured.latency_s
-    if not latency:
-        return ""
-    found = measured.phases_s | {"lag": measured.lag_s, "at least": measured.at_least_s}
+    measured = run.measured
+    phases = measured.phases_s | {"lag": measured.lag_s, "at least": measured.at_least_s}
     if run.plan.load.is_scheduled:
-        found["latency"] = latency
-    high = ("p90", "p95", "p99") if latency.p999 is None else ("p95", "p99", "p999")
-    names = "min", "mean", "sd", "median", *high, "max"
-    rows = [f"{'ms':{MARGIN}}" + "".join(f"{name.replace('p999', 'p99.9'):>8}" for name in names)]
-    for phase, of in found.items():
+        phases["latency"] = measured.latency_s
+    rows = ["ms               min    mean      sd  median     p95     p99   p99.9     max"]
+    for phase, of in phases.items():
         if of and of.max:
-            rows.append(f"{phase:{MARGIN}}" + "".join(milliseconds(getattr(of, name), 8) for name in names))
-    return "\n".join(rows)
+            rows.append(f"{phase:{MARGIN}}{''.join(milliseconds(getattr(of, name), 8) for name in PHASE_FIGURES)}")
+    return "\n".join(rows if measured.latency_s else [])
 
 
 def stage_table(run: Run) -> str:
     """What was answered during each stage of a ramp."""
-    rows = [f"{'stages':{MARGIN}}{'answers':>10}{'failed':>10}{'req/s':>10}{'median ms':>12}{'p95 ms':>12}"]
+    rows = ["stages         answers    failed     req/s   median ms      p95 ms"]
     for level in run.measured.levels:
         of = level.latency_s
-        times = milliseconds(of.median, 12) + milliseconds(of.p95, 12) if of else ""
+        times = f"{milliseconds(of.median, 12)}{milliseconds(of.p95, 12)}" if of else ""
         counts = f"{level.answered:10}{level.failed:10}{level.throughput_rps:10.1f}"
         rows.append(f"{f'to {level.users}':{MARGIN}}{counts}{times}")
     return "\n".join(rows if run.measured.levels else [])
@@ -165,24 +139,23 @@ def stage_table(run: Run) -> str:
 
 def histogram_table(run: Run) -> str:
     """How many latencies lie between each bound and the one before."""
-    rows, most = [], max((count for _, count in run.measured.histogram), default=0)
-    for bound_s, count in run.measured.histogram:
-        rows.append(f"up to {duration(bound_s):>8}{count:>9}  |{'#' * math.ceil(count / most * 40)}")
-    return "\n".join(rows)
+    found = run.measured.histogram
+    most = max((count for _, count in found), default=0)
+    return "\n".join(f"up to {duration(at_s):>8}{n:>9}  |{'#' * math.ceil(n / most * 40)}" for at_s, n in found)
 
 
 def forecast_table(forecast: Forecast) -> str:
-    """The rounds of a burst; otherwise a row for each tenth of the requests, in the order of sending."""
-    rounds = Counter(zip(map(duration, forecast.started_s), map(duration, forecast.answered_s), strict=True))
-    rows: list[tuple[str, ...]] = [("requests", "started", "answered")]
-    rows += [(str(n), *times) for times, n in rounds.items()]
-    if any(forecast.arrived_s) or len(rounds) > 24:
-        rows, n = [("request", "sent", "started", "answered", "mean latency", "longest")], len(forecast.arrived_s)
-        for begin, end in itertools.pairwise(sorted({n * tenth // 10 for tenth in range(11)})):
-            latencies_s = [forecast.answered_s[i] - forecast.arrived_s[i] for i in range(begin, end)]
-            first_s = [column[begin] for column in forecast]
-            rows.append((str(begin), *map(duration, [*first_s, fmean(latencies_s), max(latencies_s)])))
-    return "\n".join("".join(f"{cell:>13}" for cell in row) for row in rows)
+    """The rounds of a burst; otherwise ten of the requests, in the order of sending."""
+    arrived_s, started_s, answered_s = forecast
+    rounds = Counter(zip(map(duration, started_s), map(duration, answered_s), strict=True))
+    rows = [f"{n:13}{start:>13}{end:>13}" for (start, end), n in rounds.items()]
+    if not any(arrived_s) and len(rows) <= 24:
+        return "\n".join(["     requests      started     answered", *rows])
+    rows = ["      request         sent      started     answered      latency"]
+    for i in sorted({len(arrived_s) * tenth // 10 for tenth in range(10)}):
+        times_s = arrived_s[i], started_s[i], answered_s[i], answered_s[i] - arrived_s[i]
+        rows.append(f"{i:13}{''.join(f'{duration(at_s):>13}' for at_s in times_s)}")
+    return "\n".join(rows)
 
 
 # ---------------------------------------------------------------- colour
@@ -192,5 +165,5 @@ def in_colour(text: str) -> str:
     """Paint a report for a terminal: waiting pale, work green, what needs attention yellow."""
     bars = re.compile(r"\|(\.*)(#*)( *)\|$", re.MULTILINE)
     text = bars.sub(lambda m: f"|\033[2m{m[1]}\033[0;32m{m[2]}\033[0m{m[3]}|", text)
-    text = re.sub(r"^(\w[\w ]{0,11}) (?=\S| )", lambda m: f"\033[1m{m[1]}\033[0m ", text, flags=re.MULTILINE)
-    return re.sub(r"^\033\[1mwarning", "\033[1;33mwarning", text, flags=re.MULTILINE)
+    names = re.compile(r"^(\w[\w ]{0,11}) (?=\S| )", re.MULTILINE)
+    return names.sub(lambda m: f"\033[1{';33' * m[1].startswith('warning')}m{m[1]}\033[0m ", text)

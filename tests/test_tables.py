@@ -5,107 +5,81 @@ import pytest
 from engine import tables
 from engine.access_log import AccessLog, LogLine
 from engine.loads import Burst, Open
-from engine.model import Forecast, Service
+from engine.model import Service
 from engine.run import Level
-from engine.stats import histogram, statistics_of
-from tests.samples import sample_columns, sample_prediction, sample_run, sample_statistics
+from engine.stats import statistics_of
+from tests.samples import sample_columns, sample_prediction, sample_run
+
+BURST = Burst(100).forecast(Service((40,)), 1.0)
+MANY = statistics_of([0.001] * 1000)
 
 
-def sample_log(rounds: int) -> AccessLog:
-    """Four requests a round, a second after the round before."""
-    lines = [
-        LogLine(f"12:00:{i // 4:02}", 100 + i % 4, "GET", "/io", "200", 1.0, str(i), i // 4 + 0.001 * (i % 4))
-        for i in range(4 * rounds)
-    ]
-    return AccessLog(lines, [])
+def sample_log(rounds, slots=4):
+    """A round a second, of so many requests."""
+    starts_s = [i // slots for i in range(slots * rounds)]
+    return AccessLog([LogLine(f"12:00:{at_s:02}", 7, "GET", "/io", "200", 1.0, "0", at_s) for at_s in starts_s], [])
 
 
-def test_log_has_a_line_for_each_request_and_a_blank_line_between_batches() -> None:
-    rows = tables.log_table(sample_log(3), wait_s=1.0).split("\n")
-    assert [bool(row) for row in rows] == [*[True] * 4, False, *[True] * 4, False, *[True] * 4]
-    assert rows[0] == "  [12:00:00] [pid-worker0] GET /io" == tables.live_line(sample_log(1).lines[0], "worker0")
+@pytest.mark.parametrize(
+    "rounds, slots, shown",
+    [(0, 4, [0]), (3, 4, [4, 4, 4]), (1, 100, [10]), (3, 40, [10, 14]), (100, 1, [1] * 15), (2, 13, [10, 13])],
+)
+def test_log_shows_the_begin_of_two_batches_and_the_end(rounds, slots, shown):
+    text = tables.log_table(sample_log(rounds, slots), wait_s=1.0)
+    assert [block.count("[pid-worker0] GET /io") for block in text.split("\n\n")] == shown
 
 
-def test_long_log_shows_its_first_and_last_lines() -> None:
-    shown = tables.log_table(sample_log(100), wait_s=1.0)
-    assert shown.count("GET") < 30 and "12:00:00" in shown and "12:00:99" in shown and "382 more" in shown
+@pytest.mark.parametrize(
+    "answered_s, sizes", [([1.0, 1.01, 2.0, 2.1], [2, 1]), (range(1, 101), [9, *[10] * 9]), ([1], [])]
+)
+def test_batches_come_in_tenths_if_they_are_single_answers_and_never_with_a_failure(answered_s, sizes):
+    failed = [None] * len(answered_s[1:]) + ["reset"]
+    run = sample_run(exchanges=sample_columns(answered_s, error=failed))
+    assert [len(batch) for batch in tables.batches(run)] == sizes
 
 
-def test_batches_of_a_burst() -> None:
-    found = tables.batches(sample_run())
-    assert [(batch.requests, batch.answered_s) for batch in found] == [
-        (list(range(4 * k, 4 * k + 4)), k + 1.0) for k in range(4)
-    ]
-    assert [(batch.started_s, batch.predicted_s) for batch in found] == [(None, k + 1.0) for k in range(4)]
-    assert tables.batches(sample_run(wait_s=None))[0].predicted_s is None
+@pytest.mark.parametrize(
+    "forecast, changes, rows",
+    [
+        (BURST, {"handler_started_s": [0.1, 1.0] * 2}, ["2 100 ms 1 s 1 s 10 1", "2 1 s 2 s 1 s 11 11"]),
+        (None, {}, ["2 - 1 s - 11 0", "2 - 2 s - 22 0"]),
+    ],
+)
+def test_batch_table_has_work_and_wait_and_the_prediction_before_the_run(forecast, changes, rows):
+    run = sample_run(exchanges=sample_columns([1.0, 2.0] * 2, **changes))
+    found = [line.split("|") for line in tables.batch_table(run, forecast).split("\n")[1:]]
+    assert [" ".join([*row.split(), str(bar.count("#")), str(bar.count("."))]) for row, bar, _ in found] == rows
 
 
-def test_batches_know_when_they_started_and_were_due_and_leave_out_failures() -> None:
-    columns = sample_columns(
-        [1.0, 1.01, 2.0, 2.5], error=[None, None, None, "reset"], handler_started_s=[0.0, 0.01, 1.0, None]
-    )
-    found = tables.batches(sample_run(exchanges=columns))
-    assert found == [tables.Batch([0, 1], 0.0, 1.01, 1.0), tables.Batch([2], 1.0, 2.0, 1.0)]  # 4 slots: all due at 1 s
+@pytest.mark.parametrize("changes", [{"exchanges": None}, {"latency_s": None}])
+def test_without_answers_there_is_no_table(changes):
+    run = sample_run(**changes, histogram=[])
+    assert tables.batch_table(run, BURST) + tables.histogram_table(run) + tables.stage_table(run) == ""
 
 
-def test_answers_one_by_one_are_shown_in_tenths() -> None:
-    run = sample_run(exchanges=sample_columns([0.1 + 0.1 * i for i in range(100)]), wait_s=0.1)
-    assert [len(batch.requests) for batch in tables.batches(run)] == [10] * 10
-    few = sample_run(exchanges=sample_columns([0.1 + 0.1 * i for i in range(10)]), wait_s=0.1)
-    assert [len(batch.requests) for batch in tables.batches(few)] == [1] * 10
+@pytest.mark.parametrize(
+    "table, of, column, expected",
+    [
+        (tables.figure_table, sample_run(split_prediction=sample_prediction(makespan_s=5.0)), -2, "last 4 5 4"),
+        (tables.phase_table, sample_run(load=Open(16), lag_s=MANY, latency_s=MANY), 0, "ms total lag latency"),
+        (
+            tables.stage_table,
+            sample_run(levels=[Level(50, 9, 3, 10.0, MANY), Level(9, 0, 9, 0.0, None)]),
+            2,
+            "failed 9 0",
+        ),
+        (tables.histogram_table, sample_run(histogram=[(0.001, 1), (0.002, 20)]), -1, f"|## |{'#' * 40}"),
+        (tables.forecast_table, BURST, 0, "requests 40 40 20"),
+        (tables.forecast_table, Open(50).forecast(Service((40,)), 1.0), 0, "request 0 5 10 15 20 25 30 35 40 45"),
+    ],
+)
+def test_rows_of_a_table(table, of, column, expected):
+    rows = table(of).split("\n")
+    assert " ".join(row.split()[column] for row in rows) == expected and max(map(len, rows)) <= 79
 
 
-@pytest.mark.parametrize("exchanges", [None, sample_columns([])])
-def test_no_answers_make_no_table(exchanges: object) -> None:
-    assert tables.batch_table(sample_run(exchanges=exchanges)) == ""
-
-
-def test_bar_shows_the_wait_and_the_work() -> None:
-    columns = sample_columns([1.0, 2.0], handler_started_s=[0.0, 1.0])
-    _, first, second = tables.batch_table(sample_run(exchanges=columns)).split("\n")
-    assert {len(first), len(second)} == {79}
-    assert first.count("#") == second.count(".") == 10 and second.count("#") == 11
-
-
-def test_figures_predicted_and_measured() -> None:
-    head, predicted, measured = tables.figure_table(sample_run(throughput_rps=3.9)).split("\n")
-    assert {len(head), len(predicted), len(measured)} == {76}
-    assert predicted.split() == ["predicted", "4", "2500", "2500", "-", "-", "4", "s"]
-    assert measured.split()[1:4] == ["3.9", "2500", "2500"]
-    split = sample_run(split_prediction=sample_prediction(makespan_s=5.0))
-    assert "5 s" in tables.figure_table(split).split("\n")[2]
-    assert tables.figure_table(sample_run(latency_s=None)) == ""
-
-
-def test_phases_leave_out_what_takes_no_time() -> None:
-    names = [row.split()[0] for row in tables.phase_table(sample_run()).split("\n")]
-    assert names == ["ms", "total"]
-    lag = statistics_of([0.001] * 1000)
-    scheduled = sample_run(load=Open(16, rate_rps=4.0), lag_s=lag, latency_s=lag)
-    names = [row.split()[0] for row in tables.phase_table(scheduled).split("\n")]
-    assert names == ["ms", "total", "lag", "latency"] and "p99.9" in tables.phase_table(scheduled)
-
-
-def test_stages_and_histogram() -> None:
-    levels = [Level(50, 100, 3, 10.0, sample_statistics()), Level(200, 0, 9, 0.0, None)]
-    rows = tables.stage_table(sample_run(levels=levels)).split("\n")
-    assert rows[1].split()[:5] == ["to", "50", "100", "3", "10.0"] and len(rows) == 3
-    rows = tables.histogram_table(sample_run(histogram=histogram([0.001, 0.002, 0.002]))).split("\n")
-    assert [row.count("#") for row in rows] == [20, 40]
-    assert tables.histogram_table(sample_run(histogram=[])) == tables.stage_table(sample_run()) == ""
-
-
-def test_forecast_in_rounds_or_tenths() -> None:
-    burst = tables.forecast_table(Burst(100).forecast(Service((40,)), 1.0)).split("\n")
-    assert [row.split()[0] for row in burst] == ["requests", "40", "40", "20"]
-    scheduled = tables.forecast_table(Open(100, rate_rps=10.0).forecast(Service((40,)), 1.0)).split("\n")
-    assert [row.split()[0] for row in scheduled[1:]] == [str(n) for n in range(0, 100, 10)]
-    assert len(tables.forecast_table(Forecast([0.0, 1.0], [0.0, 1.0], [1.0, 2.0])).split("\n")) == 3
-
-
-def test_colour_changes_no_character() -> None:
-    text = "verdict     As predicted.\nwarning     x\n         4  0-3 |...###  |"
+def test_colour_changes_no_character():
+    text = "verdict     As predicted.\nwarning     x\n         4  |...###  |"
     painted = tables.in_colour(text)
-    assert painted != text and "\033[1;33mwarning" in painted
-    plain = "".join(part.partition("m")[2] if i else part for i, part in enumerate(painted.split("\033[")))
-    assert plain == text
+    assert "\033[1;33mwarning" in painted
+    assert "".join(part.partition("m")[2] if i else part for i, part in enumerate(painted.split("\033["))) == text
