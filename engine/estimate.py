@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,6 @@ from typing import NamedTuple
 
 from engine.limits import suspects
 from engine.run import Columns, Estimate, Facts, Seen, Stall
-from engine.targets import ANYIO_THREADS
 
 MOST_ESTIMATED = 20_000  # answers that are looked at: some seconds
 SHOWN_ROUNDS = 6
@@ -238,15 +236,11 @@ def taken_by_others(facts: Facts) -> float:
     return min(1.0, max(0.0, share))
 
 
-POOL_SAYS = re.compile(r"QueuePool limit of size (\d+) overflow (\d+) reached.*timeout ([\d.]+)")
-
-
 def stall_of(facts: Facts, good: Sequence[Exchange], failed: Sequence[Exchange]) -> Stall | None:
     """A silence in a burst, although requests waited, until some of them failed; None: no such time.
 
-    A pool that serves others while some wait in vain has answers all the time. Two pools that wait for each other
-    (AnyIO's threads and SQLAlchemy's connections, of FastAPI's `def` handlers with a session as dependency) have
-    none until a time-out frees one. Source: fastapi/routing.py serialize_response(), sqlalchemy/pool/impl.py.
+    A pool that serves others while some wait in vain has answers all the time. Resources whose holders wait for each
+    other have none until a time-out frees one.
     """
     times = sorted([0.0, *(end_s for _, end_s in [*good, *failed])])
     gap_s, from_s = max((after - before, before) for before, after in itertools.pairwise(times))
@@ -254,18 +248,7 @@ def stall_of(facts: Facts, good: Sequence[Exchange], failed: Sequence[Exchange])
     frees = any(until_s - 0.001 <= end_s <= 1.1 * until_s for _, end_s in failed)
     if facts.plan.load.is_steady or not frees or gap_s <= max(10 * lone_s, 0.5):
         return None
-    return Stall(from_s, until_s, *two_pools(facts))
-
-
-def two_pools(facts: Facts) -> tuple[int, int, float] | tuple[()]:
-    """Threads, connections, and how long a request waits for one, where the app may have both pools and its log names
-    the second; else nothing."""
-    inside, launch = facts.inside, facts.plan.launch
-    if not inside or not launch or not launch.holds_while_queueing:
-        return ()
-    says = POOL_SAYS.search("\n".join(inside.server_said))
-    threads = inside.anyio_threads or ANYIO_THREADS
-    return (threads, int(says[1]) + int(says[2]), float(says[3])) if says else ()
+    return Stall(from_s, until_s)
 
 
 # ---------------------------------------------------------------- probe: several bursts

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from engine import access_log, estimate, plans, report, send, summary, verdict
+from engine import access_log, estimate, plans, report, send, summary, verdict, where
 from engine.access_log import AccessLog, LogLine, name_workers
 from engine.client import Outcome, is_success
 from engine.database import BooksDatabase, books_seen
 from engine.files import shown
-from engine.launch import installed_versions
+from engine.launch import APPS, installed_versions
 from engine.loads import Burst
 from engine.machine import timer_s
+from engine.places import Where
 from engine.run import Columns, Database, Facts, Inside, Plan, Prediction, Run
 from engine.server import RunningServer, group_cpu_s, start_server, stop_server, telling_lines
 from engine.signals import signals
@@ -119,6 +121,7 @@ class Sent:
     outcome: Outcome
     log: AccessLog | None
     server_ended: bool
+    where: Where | None = None
 
 
 def send_load(plan: Plan, site: Site) -> Sent:
@@ -128,7 +131,9 @@ def send_load(plan: Plan, site: Site) -> Sent:
         return Sent(send.measure(plan, site.address), None, False)
     begins = log.stat().st_size if log else 0
     cpu_s = functools.partial(group_cpu_s, server.guard.pid)
-    outcome = send.measure(plan, site.address, numbered=log is not None, server_cpu_s=cpu_s)
+    samples: list[Mapping[str, Any]] = []
+    with server.samples.into(samples) if server.samples else nullcontext():
+        outcome = send.measure(plan, site.address, numbered=log is not None, server_cpu_s=cpu_s)
     ended = server.ends_within(0.2 if any(outcome.exchanges.error) else 0.0)
     if not log:
         return Sent(outcome, None, ended)
@@ -137,7 +142,14 @@ def send_load(plan: Plan, site: Site) -> Sent:
         place = {str(number): str(i) for i, number in enumerate(outcome.numbers)}
         lines = [line._replace(request=place.get(line.request, line.request)) for line in found.lines]
         found = found._replace(lines=lines)
-    return Sent(outcome, found, ended)
+    return Sent(outcome, found, ended, where_in(samples, plan, outcome))
+
+
+def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome) -> Where | None:
+    """Where the requests of a load stood, as the server's processes saw it."""
+    sent, folder = outcome.exchanges, f"{APPS}" if plan.is_target else os.getcwd()
+    began_s = [at_s for at_s in sent.started_s if at_s]
+    return where.where_of(samples, began_s, [at_s for at_s in sent.answered_s if at_s], folder, not plan.load.is_steady)
 
 
 def execute(
@@ -224,7 +236,7 @@ def inside_of(site: Site, sent: Sent, names: dict[int, str], books: Database | N
     assert server
     went_wrong = sent.server_ended or any(exchanges.error) or any(status >= 500 for status in exchanges.status)
     said = telling_lines(server.server_log) if went_wrong else ()
-    inside = Inside(None, shown(server.server_log), sent.server_ended, said, database=books)
+    inside = Inside(None, shown(server.server_log), sent.server_ended, said, database=books, where=sent.where)
     if not log or not server.access_log:
         return inside
     counts = Counter(line.pid for line in log.lines)

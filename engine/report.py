@@ -17,6 +17,7 @@ from engine.model import Forecast
 from engine.objectives import MOST_RUNS, Found, Tried
 from engine.plans import forecast_of, held_for
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
+from engine.report_where import where
 from engine.report_words import EXPLANATIONS, HANDLER_WORDS, LETTERS, LOADS, PROBE_ENDS, requests_s, said, stacked, told
 from engine.run import Explanation, Plan, Prediction, Run
 from engine.sizes import POSTGRES_CONNECTIONS, Asked, Size, settings_for
@@ -146,6 +147,7 @@ def result(run: Run, log: AccessLog | None) -> str:
         stacked(told("verdict", verdict(run)), warnings(run), estimate(run), bottleneck(run)),
         log and not steady and stacked(told("access log", path), tables.log_table(log, plan.wait_s or 0.1)),
         not steady and tables.batch_table(run, forecast_of(plan)),
+        where(run),
         stacked(tables.figure_table(run), of_figures(run)),
         in_detail and tables.phase_table(run),
         tables.stage_table(run),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from engine.places import Limit, Resource
 from engine.report_words import (
     DOUBTS,
     EXPLANATIONS,
@@ -20,7 +21,7 @@ from engine.report_words import (
     stacked,
     told,
 )
-from engine.run import Estimate, Explanation, Limit, Resource, Run, Stall, Suspect, Warned
+from engine.run import Estimate, Explanation, Run, Stall, Suspect, Warned
 from engine.verdict import at_once
 from engine.words import duration, per_cent, plural, rate
 
@@ -65,6 +66,12 @@ def answers_text(run: Run) -> str:
     )
 
 
+def is_seen(run: Run) -> bool:
+    """Whether a limit was seen inside the server, so that the answers need not tell it."""
+    where = run.inside and run.inside.where
+    return bool(where and (where.limit or where.circle))
+
+
 def seen_text(run: Run) -> str:
     """What the answers show, where nothing was predicted for certain: the kind of handler, the slots."""
     may_be, measured, found = run.prediction.possibilities, run.measured, run.verdict.estimate
@@ -73,8 +80,8 @@ def seen_text(run: Run) -> str:
         HANDLER_WORDS[one] for one, due_s in may_be.items() if abs(measured.measured_s - due_s) <= 0.15 * due_s + cpu_s
     ]
     return said(
-        may_be and f"This fits {' or '.join(fits) or 'none of the predictions'}.",
-        found and run.plan.wait_s != 0 and slots_seen_text(found),
+        may_be and (fits or not is_seen(run)) and f"This fits {' or '.join(fits) or 'none of the predictions'}.",
+        found and run.plan.wait_s != 0 and not is_seen(run) and slots_seen_text(found),
     )
 
 
@@ -99,25 +106,28 @@ def bottleneck(run: Run) -> str:
     limits = run.verdict.limits
     if not limits:
         return ""
-    later = [
-        f"{RESOURCES[one.resource.value]}, at {requests_s(one.ceiling_rps)}" for one in limits[1:] if one.ceiling_rps
-    ]
+    later = [f"{name_of(one)}, at {requests_s(one.ceiling_rps)}" for one in limits[1:] if one.ceiling_rps]
     which = "first" if limits[0].resource in (Resource.ARRIVALS, Resource.NONE) else "next"
     return told("bottleneck", limit_text(limits[0]), later and f"The {which} limit would be {later[0]}.")
 
 
+def name_of(limit: Limit) -> str:
+    return RESOURCES.get(limit.resource, limit.resource)
+
+
 def limit_text(limit: Limit) -> str:
-    resource, held, slots = limit.resource.value, duration(limit.held_s), limit.slots or 0
+    resource, held, slots = limit.resource, duration(limit.held_s), limit.slots or 0
+    name = name_of(limit)
     if limit.held_s is None:
-        return f"{RESOURCES[resource]}."
+        return f"{name}."
     what_allows = {
         "slots": f"{plural(slots, 'slot')} of {held}",
         "pool": f"{plural(slots, 'connection')} of {held}",
         "cpu": f"{held} per request on {plural(limit.cpus or 1, 'CPU')}",
         "client": f"{held} of CPU time per request",
-    }[resource]
+    }.get(resource, f"{plural(slots, 'request')} of {held}")
     return said(
-        f"{RESOURCES[resource]}, {per_cent(limit.busy)} busy.",
+        f"{name}, {per_cent(limit.busy)} busy.",
         limit.ceiling_rps and f"{what_allows} allow{'s' * (slots == 1)} {requests_s(limit.ceiling_rps)}.",
         limit.from_answers and "The number of slots is read from the answers.",
         limit.shares_cpus and "It shares its CPUs with the server.",
@@ -140,7 +150,7 @@ def estimate(run: Run, always: bool = False) -> str:
     are known, only if it is asked for."""
     found, plan = run.verdict.estimate, run.plan
     is_explained = run.verdict.explained_by in (Explanation.PREDICTION, Explanation.SPLIT, Explanation.CPU)
-    if not found or plan.wait_s == 0 or (is_explained and plan.slots_known and not always):
+    if is_seen(run) or not found or plan.wait_s == 0 or (is_explained and plan.slots_known and not always):
         return ""
     suspects = (told("suspect", suspect_text(run, one)) for one in found.suspects)
     return stacked(told("estimate", estimate_text(found)), *suspects)
@@ -159,13 +169,9 @@ def estimate_text(found: Estimate) -> str:
 
 
 def stall_text(stall: Stall) -> str:
-    """Two pools whose holders wait for each other, as far as they are known."""
-    threads, connections = stall.threads or 0, stall.connections or 0
-    return said(
-        f"A stall: no answer came from {duration(stall.from_s)} to {duration(stall.until_s)}, then requests failed.",
-        "Some requests hold a connection and wait for a thread, others hold a thread and wait for a connection.",
-        threads and f"It begins at {threads} threads + {connections} connections = {threads + connections} requests.",
-        "To cure it, open the session inside the handler (`with`), or remove the response model.",
+    return (
+        f"A stall: no answer came from {duration(stall.from_s)} to {duration(stall.until_s)}, then requests failed."
+        " What they waited for was not seen."
     )
 
 

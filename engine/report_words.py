@@ -84,6 +84,7 @@ EXPLANATIONS = {
     "prediction": "As predicted.",
     "split": "Explained: the workers took unequal numbers of requests.",
     "cpu": "Explained: CPU time adds to the wait.",
+    "inside": "NOT as predicted: requests wait inside the handlers.",
     "other-slots": "NOT as predicted: the server has another number of slots.",
     "busy-machine": "NOT as predicted: other programs used the CPUs.",
     "longer-wait": "NOT as predicted: a request takes longer than stated.",

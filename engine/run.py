@@ -19,6 +19,7 @@ from typing import Any
 from engine.launch import Launch
 from engine.loads import Burst, Figure, Load
 from engine.model import Service
+from engine.places import Limit, Where
 from engine.stats import Statistics
 
 # ---------------------------------------------------------------- before the run
@@ -219,6 +220,7 @@ class Inside:
     handler_s: float | None = None  # the time of all handlers together
     anyio_threads: int | None = None  # AnyIO's limit, as a worker found it
     database: Database | None = None
+    where: Where | None = None
 
 
 # ---------------------------------------------------------------- the verdict: values
@@ -230,6 +232,7 @@ class Explanation(str, Enum):
     PREDICTION = "prediction"
     SPLIT = "split"  # the prediction, given which worker took which request
     CPU = "cpu"  # one of the two, with the CPU time that was used
+    INSIDE = "inside"  # the requests were seen to wait for something inside the handlers
     OTHER_SLOTS = "other-slots"  # the log or the answers show another number of slots
     BUSY_MACHINE = "busy-machine"
     LONGER_WAIT = "longer-wait"
@@ -238,32 +241,6 @@ class Explanation(str, Enum):
     CLIENT = "client-limit"
     LATE_SENDS = "late-sends"
     NOTHING = "nothing"
-
-
-class Resource(str, Enum):
-    """What a server can run out of."""
-
-    SLOTS = "slots"
-    POOL = "pool"
-    CPU = "cpu"
-    CLIENT = "client"
-    BACKLOG = "backlog"
-    ARRIVALS = "arrivals"  # nothing ran out: all that was offered was served
-    NONE = "none"  # nothing that we can see ran out
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A resource, how busy it was, and the requests/s at which it would be full."""
-
-    resource: Resource
-    busy: float  # 0 to 1
-    ceiling_rps: float | None = None
-    slots: float | None = None  # of SLOTS and POOL
-    held_s: float | None = None  # by each request: a slot, or a CPU
-    cpus: int | None = None  # of CPU: that the server's processes can use
-    from_answers: bool = False  # the slots were read from the answers, not from settings
-    shares_cpus: bool = False  # of CLIENT: with the server
 
 
 @dataclass(frozen=True)
@@ -292,9 +269,6 @@ class Stall:
 
     from_s: float
     until_s: float
-    threads: int | None = None  # AnyIO's, where a request holds a connection while it waits for a thread
-    connections: int | None = None  # as SQLAlchemy's own message in the server's log names them
-    pool_timeout_s: float | None = None
 
 
 @dataclass(frozen=True)

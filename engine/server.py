@@ -23,6 +23,7 @@ from engine.access_log import ready_workers
 from engine.inside.guard import STOP_GRACE_S
 from engine.launch import APPS, INSIDE, Launch, installed_versions
 from engine.machine import pin
+from engine.samples import Samples
 from engine.words import Problem
 
 START_TIMEOUT_S = 30.0
@@ -36,6 +37,7 @@ class RunningServer:
     port: int
     access_log: Path | None  # None: the app is not wrapped
     server_log: Path  # what the server prints
+    samples: Samples | None = None  # of its processes; None: they cannot be looked into
 
     @property
     def ended(self) -> bool:
@@ -63,13 +65,14 @@ def start_server(
     """
     port, access_log, server_log = free_port(), folder.absolute() / "access.log", folder.absolute() / "server.log"
     access_log.touch()
+    samples = Samples.prepared(folder.absolute()) if launch.wrap else None
     command = launch.command(port, "_bench_wrapper:app")
     if command[0] == "gunicorn" and installed_versions()["gunicorn"] >= "25.1":
         # It opens a control socket in the home folder, one for all: leave that to the user's own gunicorn.
         command.insert(1, "--no-control-socket")
-    env = environment_for(launch, access_log, database_url, live)
+    env = environment_for(launch, access_log, database_url, live, samples) | {"BENCH_PORT": f"{port}"}
     guard = guarded([sys.executable, "-m", *command], server_log, env, APPS if launch.is_target else None)
-    server = RunningServer(guard, port, access_log if launch.wrap else None, server_log)
+    server = RunningServer(guard, port, access_log if launch.wrap else None, server_log, samples)
     try:
         if cpus:
             pin(guard.pid, cpus)
@@ -80,7 +83,9 @@ def start_server(
     return server
 
 
-def environment_for(launch: Launch, access_log: Path, database_url: str = "", live: bool = False) -> dict[str, str]:
+def environment_for(
+    launch: Launch, access_log: Path, database_url: str = "", live: bool = False, samples: Samples | None = None
+) -> dict[str, str]:
     """What the server's process finds in its environment; the wrapper is found through PYTHONPATH."""
     places = [f"{INSIDE}/wrap", "" if launch.is_target else os.getcwd(), os.environ.get("PYTHONPATH", "")]
     env = os.environ | {
@@ -88,6 +93,7 @@ def environment_for(launch: Launch, access_log: Path, database_url: str = "", li
         "BENCH_WRAP": launch.kind.wrapper if launch.wrap else "bare",
         "BENCH_LOG": f"{access_log}",
         "BENCH_LIVE": "1" * live,
+        "BENCH_SAMPLES": f"{samples.file if samples else ''}",
         "PYTHONPATH": os.pathsep.join(filter(None, places)),
         "PYTHONUNBUFFERED": "1",
     }
@@ -159,6 +165,8 @@ def stop_server(server: RunningServer) -> None:
         server.guard.communicate(timeout=STOP_GRACE_S + 3)
     end_group(server.guard.pid)
     server.guard.wait()
+    if server.samples:
+        server.samples.pipe.unlink(missing_ok=True)
 
 
 def end_group(group: int) -> None:

@@ -14,7 +14,8 @@ from engine import model
 from engine.audit import has_overflowed, warnings_of_client, warnings_of_database
 from engine.estimate import first_true, taken_by_others
 from engine.loads import Figure
-from engine.run import Band, Estimate, Explanation, Facts, Limit, Prediction, Resource, Verdict, Warned
+from engine.places import Limit, Resource
+from engine.run import Band, Estimate, Explanation, Facts, Prediction, Verdict, Warned
 
 TOLERANCE = 0.05  # of a prediction, beside the band
 
@@ -117,7 +118,7 @@ def explain(facts: Facts, estimate: Estimate | None, band: Band | None) -> Expla
     predicted, split = facts.prediction, facts.split_prediction
     if facts.measured.failed or facts.measured.stopped or not band or not compared(facts, predicted, band, False):
         return None
-    if slots_of_log(facts):
+    if slots_of_log(facts) and not seen_limit(facts):
         return Explanation.OTHER_SLOTS
     tries = (
         (Explanation.PREDICTION, predicted, False),
@@ -131,12 +132,18 @@ def explain(facts: Facts, estimate: Estimate | None, band: Band | None) -> Expla
     return reason_of(facts, estimate)
 
 
+def seen_limit(facts: Facts) -> Limit | None:
+    """What the requests were seen to wait for, inside the server's processes."""
+    return facts.inside.where.limit if facts.inside and facts.inside.where else None
+
+
 def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
     """What may be the reason that no figure agrees with a prediction."""
     plan, alone_s = facts.plan, facts.measured.lone_s or 0.0
     client = {warned.id for warned in warnings_of_client(facts)}
     reasons = {
         "cpu": cpu_busy(facts) >= 0.8,
+        "inside": seen_limit(facts),
         "busy-machine": taken_by_others(facts) > 0.3,
         "other-slots": slots_of_answers(facts, estimate),
         **{one: one in client for one in ("backlog-overflow", "client-limit", "late-sends", "delayed-ack")},
@@ -221,8 +228,10 @@ def limits_of(
     """What limited the run, and what would be next; most binding first."""
     if not facts.measured.answered:
         return (Limit(Resource.NONE, 0.0),)
+    seen = seen_limit(facts)
     by_answers = not facts.plan.slots_known or (other and other.kind in ("answers", "inside"))
     slots = limit_of_answers(facts, estimate) if estimate and by_answers else limit_of_slots(facts)
+    slots = [(FULL, seen)] if seen else slots
     found = [limit_of_client(facts), *slots, *limit_of_cpu(facts, explained)]
     if has_overflowed(facts):
         found.append((0, Limit(Resource.BACKLOG, 1.0)))

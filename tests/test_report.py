@@ -10,7 +10,8 @@ from engine import report, report_verdict, report_words
 from engine.loads import Closed, Figure, Open, Ramp
 from engine.machine import Machine
 from engine.objectives import Found, Tried
-from engine.run import Band, Database, Explanation, Limit, Prediction, Resource, Seen, Stall, Suspect, Verdict, Warned
+from engine.places import Limit, Resource
+from engine.run import Band, Database, Explanation, Prediction, Seen, Stall, Suspect, Verdict, Warned
 from engine.sizes import Asked, size
 from tests.samples import LOADS, sample_estimate, sample_plan, sample_prediction, sample_run
 from tests.test_tables import sample_log

@@ -9,7 +9,8 @@ from samples import LAUNCH, LOADS, sample_estimate, sample_facts, sample_predict
 
 from engine.audit import warnings_of_client, warnings_of_database
 from engine.loads import Closed
-from engine.run import Band, Database, Prediction, Resource
+from engine.places import Resource
+from engine.run import Band, Database, Prediction
 from engine.verdict import band_of, compared, cpu_busy, explain, judge, limits_of, slots_of_log
 
 BAND = Band(overhead_s=0.01, timer_s=0.002, cpu_s=0.005, cpus=2, makespan_s=0.3, latency_s=0.1)

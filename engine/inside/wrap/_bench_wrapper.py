@@ -18,18 +18,18 @@ _bench_load_app.py says what else BENCH_APP may be. BENCH_WRAP=bare logs no requ
 
 import asyncio
 import contextlib
-import contextvars
 import os
 import time
 from inspect import iscoroutinefunction
 
+import _bench_resources as resources
+import _bench_sampler as sampler
 from _bench_load_app import load_app
 from _bench_log_line import log_line, quoted
 
 # Appended to, in one write a line: lines of many processes and threads never mix.
 LOG = open(os.environ.get("BENCH_LOG", "/dev/stderr"), "ab", buffering=0)  # noqa: SIM115
 IS_LIVE = bool(os.environ.get("BENCH_LIVE"))  # write a line when a handler starts, too
-request_call = contextvars.ContextVar("request_call", default=None)
 calls = 0  # of the app, in this process
 
 
@@ -54,6 +54,8 @@ class Call:
         self.text, self.request = quoted(method, f"{path}?{query}" if query else path, request)
         self.scope, self.status, self.is_told = scope, "-", not IS_LIVE
         self.wall_s, self.start_s, self.end_s = time.time(), time.perf_counter(), None
+        self.is_answered, self.calls_itself, self.queued = False, False, {}  # see _bench_sampler.py
+        sampler.begins(self)
         self.hold = ()  # of a thread: whether for the handler itself, how long, the wall_s and start_s of its start
 
     def starts(self, wall_s=None):
@@ -64,6 +66,7 @@ class Call:
             write_line(f"starts {self.text} #{self.request}", wall_s or self.wall_s)
 
     def log(self):
+        sampler.ends(self)
         self.starts(self.wall_s)
         duration_s = (self.end_s or time.perf_counter()) - self.start_s
         if self.hold:
@@ -117,7 +120,6 @@ def asgi(app):
             return await (lifespan if scope["type"] == "lifespan" else app)(scope, receive, send)
         request = dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1")
         call = Call(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), request, scope)
-        request_call.set(call)
         if IS_LIVE:
             asyncio.get_running_loop().call_soon(call.starts)  # by then the route is known
 
@@ -127,6 +129,7 @@ def asgi(app):
             else:
                 call.end_s = time.perf_counter()
             await send(message)
+            call.is_answered = message["type"] == "http.response.body" and not message.get("more_body")
 
         try:
             await app(scope, receive, record_status)
@@ -157,7 +160,8 @@ def say_threads():
     with contextlib.suppress(ImportError, RuntimeError, LookupError):
         from anyio import to_thread
 
-        write_line(f"threads {to_thread.current_default_thread_limiter().total_tokens:.0f}")
+        resources.default_limiter = to_thread.current_default_thread_limiter()
+        write_line(f"threads {resources.default_limiter.total_tokens:.0f}")
 
 
 def stamp_in_thread():
@@ -172,7 +176,7 @@ def stamp_in_thread():
     run_sync = to_thread.run_sync
 
     async def stamped_run_sync(func, *args, **kwargs):
-        call = request_call.get()
+        call = sampler.request_call.get()
         # The handler is in a functools.partial; newer versions of FastAPI call it through a `function` of theirs.
         faces = getattr(func, "func", func), getattr(func, "keywords", {}).get("function", func)
         is_handler = call and any(face is call.scope.get("endpoint") for face in faces)
@@ -182,7 +186,8 @@ def stamp_in_thread():
             if is_handler:
                 call.starts(wall_s)
             try:
-                return func(*args)
+                with sampler.works_for(call):
+                    return func(*args)
             finally:
                 if call:
                     call.hold = max(call.hold, (is_handler, time.perf_counter() - start_s, wall_s, start_s))
@@ -198,6 +203,9 @@ def wrapped(kind):
     except BaseException as error:  # sys.exit() too; some servers would start such a worker again for ever
         write_line(f"failed {' '.join(f'{type(error).__name__}: {error}'.split())[:500]}")
         raise
+    if kind != "bare":
+        sampler.watch_executors()
+        sampler.watch_connections()
     if kind == "asgi":
         stamp_in_thread()
         return asgi(app)

@@ -1,0 +1,79 @@
+"""The frames of a thread, a suspended coroutine or a greenlet, and which of them are in the code of the app."""
+
+import functools
+import gc
+import os
+import sysconfig
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+
+OURS = ("_bench_wrapper", "_bench_sampler")
+PATHS = sysconfig.get_paths()
+NOT_APP = tuple(
+    os.path.join(os.path.realpath(path), "")
+    for path in (os.path.dirname(__file__), *(PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")))
+)
+
+
+def chain_of(awaitable):
+    """The frames of a suspended coroutine, outermost first, through all that it awaits."""
+    frames = []
+    while awaitable is not None:
+        kind = type(awaitable)
+        if kind is CoroutineType:
+            frame, inner = awaitable.cr_frame, awaitable.cr_await
+        elif kind is GeneratorType:
+            frame, inner = awaitable.gi_frame, awaitable.gi_yieldfrom
+        elif kind is AsyncGeneratorType:
+            frame, inner = awaitable.ag_frame, awaitable.ag_await
+        elif hidden := inside_of(awaitable):
+            frame, inner = None, hidden
+        else:
+            break
+        if frame:
+            frames.append(frame)
+            if frame.f_code.co_name == "greenlet_spawn":  # SQLAlchemy's asyncio: its synchronous half is a greenlet
+                frames += stack_of(getattr(frame.f_locals.get("context"), "gr_frame", None))
+        awaitable = inner
+    return frames
+
+
+def inside_of(awaitable):
+    """The generator or coroutine behind what `async for` and __await__() make; None: something else."""
+    if not type(awaitable).__name__.startswith(("async_generator_a", "coroutine_wrapper", "anext_awaitable")):
+        return None
+    kinds = (AsyncGeneratorType, CoroutineType)
+    return next((one for one in gc.get_referents(awaitable) if isinstance(one, kinds) or inside_of(one)), None)
+
+
+def stack_of(frame):
+    """The frames of a running thread or a waiting greenlet, outermost first, from our wrapper on."""
+    frames = []
+    while frame and frame.f_globals.get("__name__") not in OURS:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames[::-1]
+
+
+LOOPS = ("asyncio/events.py", "asyncio/base_events.py", "asyncio/runners.py", "uvloop/__init__.py")
+
+
+def above_loop(frames):
+    """What an event loop runs just now: the frames inside of the loop's own; none if it waits."""
+    own = [i for i, frame in enumerate(frames) if frame.f_code.co_filename.endswith(LOOPS)]
+    return frames[own[-1] + 1 :] if own else []
+
+
+is_app_file = {}  # file -> whether it is the app's code
+
+
+def is_app(code):
+    file = code.co_filename
+    if file not in is_app_file:
+        is_app_file[file] = not (file[:1] == "<" or os.path.realpath(file).startswith(NOT_APP) or "-packages/" in file)
+    return is_app_file[file]
+
+
+@functools.lru_cache(5000)
+def innermost_of_app(codes):
+    """The place of the innermost frame of the app's code, of frames by their code; None: there is none."""
+    return next((i for i in reversed(range(len(codes))) if is_app(codes[i])), None)

@@ -1,0 +1,329 @@
+"""What a request waits for, read from where it stands: the frames of its thread, task or greenlet, and live objects.
+
+Standard library only, for the process of the server. No code of the app or of a library is called: attributes are
+read. A row of KNOWN is a file and a function in which requests wait until others give something back, as the packages
+had them in autumn 2026.
+"""
+
+import _thread
+import ast
+import dis
+import functools
+import linecache
+import sys
+from collections import namedtuple
+
+# owner: the live object; size, used: of it, now; None: not known. setting: what sets the size. is_shared: it is a wait
+# for other requests only if several wait for the same object.
+Resource = namedtuple("Resource", "name owner size used setting is_shared", defaults=(None, None, "", False))
+LOCKS = (_thread.LockType, _thread.RLock)
+
+
+def attribute(owner, *names):
+    """An attribute of an attribute ..., without running the code of a property; None if there is none."""
+    for name in names:
+        fields = fields_of(owner)
+        owner = fields[name] if name in fields else slot_of(owner, name)
+    return owner
+
+
+def fields_of(owner):
+    """An object's own attributes."""
+    found = getattr(type(owner), "__dictoffset__", 0) and getattr(owner, "__dict__", None)
+    return found if type(found) is dict else {}
+
+
+def slot_of(owner, name):
+    slot = next((vars(kind)[name] for kind in type(owner).__mro__ if name in vars(kind)), None)
+    is_field = type(slot).__name__ in ("member_descriptor", "getset_descriptor")
+    try:
+        return slot.__get__(owner) if is_field else None
+    except AttributeError:  # a slot that is not filled
+        return None
+
+
+def length(owner, *names):
+    found = attribute(owner, *names)
+    return None if found is None else len(found)
+
+
+def less(size, free):
+    return None if size is None or free is None else size - free
+
+
+# ---------------------------------------------------------------- pools of libraries
+
+
+def sqlalchemy_pool(pool):
+    base, overflow = attribute(pool, "_pool", "maxsize"), attribute(pool, "_max_overflow")
+    free = length(pool, "_pool", "queue")
+    if base is None:  # of its asyncio
+        base, free = attribute(pool, "_pool", "_queue", "_maxsize"), length(pool, "_pool", "_queue", "_queue")
+    if base is None or overflow is None:
+        return Resource("SQLAlchemy's pool", pool)
+    used = less(base + (attribute(pool, "_overflow") or 0), free)
+    return Resource("SQLAlchemy's pool", pool, base + overflow, used, f"pool_size {base} + max_overflow {overflow}")
+
+
+def psycopg_pool(pool):
+    used = less(attribute(pool, "_nconns"), length(pool, "_pool"))
+    return Resource("psycopg's pool", pool, attribute(pool, "_max_size"), used, "max_size")
+
+
+def asyncpg_pool(pool):
+    size = attribute(pool, "_maxsize")
+    return Resource("asyncpg's pool", pool, size, less(size, length(pool, "_queue", "_queue")), "max_size")
+
+
+def httpcore_pool(pool):
+    size = attribute(pool, "_max_connections")
+    return Resource("httpx's connections", pool, size, length(pool, "_connections"), "Limits(max_connections)")
+
+
+def aiohttp_connector(connector):
+    of_host = attribute(connector, "_limit_per_host")
+    setting = f"TCPConnector({'limit_per_host' if of_host else 'limit'})"
+    size = of_host or attribute(connector, "_limit")
+    return Resource("aiohttp's connections", connector, size, length(connector, "_acquired"), setting)
+
+
+def urllib3_pool(pool):
+    size = attribute(pool, "pool", "maxsize")
+    used = less(size, length(pool, "pool", "queue"))
+    return Resource("urllib3's connections (requests)", pool, size, used, "pool_maxsize, with pool_block")
+
+
+def redis_pool(pool):
+    size, used = attribute(pool, "max_connections"), length(pool, "_in_use_connections")
+    free = [one for one in attribute(pool, "pool", "queue") or () if one is not None]
+    used = less(length(pool, "_connections"), len(free)) if used is None else used
+    return Resource("redis's pool", pool, size, used, "max_connections")
+
+
+def pymongo_pool(pool):
+    size, used = attribute(pool, "max_pool_size"), attribute(pool, "active_sockets")
+    return Resource("pymongo's pool", pool, size, used, "maxPoolSize")
+
+
+def log_handler(handler):
+    return Resource(f"the lock of a log handler ({type(handler).__name__})", handler, 1, 1)
+
+
+# ---------------------------------------------------------------- primitives
+
+
+def capacity_limiter(limiter):
+    size, used = attribute(limiter, "_total_tokens"), length(limiter, "_borrowers")
+    if limiter is default_limiter:
+        return Resource("AnyIO's threads", limiter, size, used, "total_tokens of the default limiter")
+    return Resource("a CapacityLimiter", limiter, size, used, "total_tokens")
+
+
+default_limiter = None  # AnyIO's: set by the wrapper
+
+
+def lock_or_semaphore(found):
+    name = type(found).__name__
+    if "Semaphore" not in name:
+        return Resource(f"a lock ({type(found).__module__.partition('.')[0].strip('_')}.{name})", found, 1, 1)
+    sizes = (attribute(found, name) for name in ("_initial_value", "_bound_value", "_max_value"))
+    size = next((one for one in sizes if one is not None), None)
+    free = next((one for one in (attribute(found, "_value"), attribute(found, "counter")) if one is not None), None)
+    return Resource(f"a semaphore ({name})", found, size, less(size, free), "its first argument")
+
+
+def shared(found):
+    return Resource(
+        f"{'an' if type(found).__name__[0] in 'AEIO' else 'a'} {type(found).__name__}", found, is_shared=True
+    )
+
+
+def executor(found):
+    size, name = attribute(found, "_max_workers"), type(found).__name__
+    running = less(length(found, "_threads"), attribute(found, "_idle_semaphore", "_value"))
+    return Resource(f"a thread of a {name}", found, size, running, "max_workers")
+
+
+KNOWN = {  # (end of the file's path, function) -> what tells the resource of `self`, of a frame so much further out
+    ("sqlalchemy/pool/impl.py", "_do_get"): (sqlalchemy_pool, 0),
+    ("psycopg_pool/pool.py", "getconn"): (psycopg_pool, 0),
+    ("psycopg_pool/pool_async.py", "getconn"): (psycopg_pool, 0),
+    ("asyncpg/pool.py", "_acquire"): (asyncpg_pool, 0),
+    ("httpcore/_sync/connection_pool.py", "wait_for_connection"): (httpcore_pool, 1),
+    ("httpcore/_async/connection_pool.py", "wait_for_connection"): (httpcore_pool, 1),
+    ("aiohttp/connector.py", "_wait_for_available_connection"): (aiohttp_connector, 0),
+    ("urllib3/connectionpool.py", "_get_conn"): (urllib3_pool, 0),
+    ("redis/connection.py", "get_connection"): (redis_pool, 0),
+    ("redis/asyncio/connection.py", "get_connection"): (redis_pool, 0),
+    ("pymongo/synchronous/pool.py", "_get_conn"): (pymongo_pool, 0),
+    ("pymongo/asynchronous/pool.py", "_get_conn"): (pymongo_pool, 0),
+    ("anyio/_backends/_asyncio.py", "acquire_on_behalf_of"): (capacity_limiter, 0),
+    ("logging/__init__.py", "acquire"): (log_handler, 0),
+    ("logging/__init__.py", "handle"): (log_handler, 0),
+}
+PRIMITIVES = {
+    ("/threading.py", "wait"): shared,  # of an Event or a Condition
+    ("/threading.py", "acquire"): lock_or_semaphore,
+    ("/queue.py", "get"): shared,
+    ("/queue.py", "put"): shared,
+    ("asyncio/locks.py", "acquire"): lock_or_semaphore,
+    ("asyncio/locks.py", "wait"): shared,
+    ("asyncio/queues.py", "get"): shared,
+    ("asyncio/queues.py", "put"): shared,
+    ("anyio/_backends/_asyncio.py", "acquire"): lock_or_semaphore,
+    ("anyio/_backends/_asyncio.py", "wait"): shared,
+    ("anyio/_core/_synchronization.py", "acquire"): lock_or_semaphore,
+    ("anyio/_core/_synchronization.py", "wait"): shared,
+}
+FURTHER_OUT = 12  # frames
+
+
+def row_of(code, table):
+    """What a table says of a place in the code; None: it has no such place."""
+    for (file, function), found in table.items():
+        if code.co_name == function and code.co_filename.endswith(file):
+            return found
+    return None
+
+
+@functools.lru_cache(5000)
+def rows_of(codes):
+    """Of frames by their code, innermost first: (what tells of a primitive, in which frame, how many frames are in
+    primitives), and (what tells of a known place, in which frame)."""
+    primitive, depth = (None, 0), 0
+    for depth, code in enumerate(codes):
+        if not (tells := row_of(code, PRIMITIVES)):
+            break
+        primitive = tells, depth
+    for i, code in enumerate(codes[:FURTHER_OUT]):
+        tells, out = row_of(code, KNOWN) or (None, 0)
+        if tells and i + out < len(codes):
+            return *primitive, tells, i, i + out
+    return *primitive, None, 0, 0
+
+
+def resource_of(frames, is_thread):
+    """What a request waits for that other requests hold; None: no such thing, as far as is known.
+
+    frames: innermost first, up to the app's innermost, or all where there is none. is_thread: a wait in C, as for a
+    lock, has no frame of its own there.
+    """
+    tells, at, known, known_at, owner_at = rows_of(tuple([frame.f_code for frame in frames]))
+    found = lock_in_c(frames[0]) if is_thread and not tells else None
+    if known and (tells or found or (known_at == 0 and not is_thread)):
+        return known(frames[owner_at].f_locals.get("self"))
+    if not tells:
+        return found
+    here = frames[at].f_locals
+    # An Event that is waited for no longer than some time is often a way to sleep.
+    is_pause = type(here.get("self")).__name__ == "Event" and here.get("timeout") is not None
+    return None if is_pause else tells(here.get("self"))
+
+
+# ---------------------------------------------------------------- a lock is taken in C: which, the instructions say
+
+PASSED_OVER = ("CACHE", "PUSH_NULL", "PRECALL", "RESUME", "NOP", "EXTENDED_ARG", "COPY", "KW_NAMES", "LOAD_SPECIAL",
+               "SWAP", "ROT_TWO", "GEN_START")  # fmt: skip
+
+
+@functools.lru_cache(2000)
+def instructions_to(code, last):
+    """The instructions of a code object before and at the offset `last`, newest last."""
+    found = [one for one in dis.get_instructions(code) if one.offset <= last and one.opname not in PASSED_OVER]
+    return found[-12:]
+
+
+def lock_in_c(frame):
+    """The lock or semaphore that the instruction of a frame takes, by `with` or acquire(); None: no such thing."""
+    *before, now = instructions_to(frame.f_code, frame.f_lasti) or [None]
+    if now is None:
+        return None
+    enters = now.opname in ("BEFORE_WITH", "SETUP_WITH")
+    calls = [one.argval for one in before[-4:] if one.opname in ("LOAD_ATTR", "LOAD_METHOD")]
+    if not enters and not ("CALL" in now.opname and "acquire" in calls):
+        return None
+    for value, name in reversed(values_of(before, frame)):
+        if isinstance(value, LOCKS):
+            return Resource(f"a lock ({name})", value, 1, 1)
+        if type(value).__module__.startswith("gevent") and hasattr(value, "acquire"):
+            return lock_or_semaphore(value)
+    return Resource("a lock", None, 1, 1) if not enters else None
+
+
+def values_of(instructions, frame):
+    """What loads put on the stack, as (value, its text); nothing is called for it."""
+    stack, here = [], frame.f_locals
+    for one in instructions:
+        name, argument = one.opname, one.argval
+        if name in ("LOAD_GLOBAL", "LOAD_NAME"):
+            stack.append((here.get(argument, frame.f_globals.get(argument)), argument))
+        elif name.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE")):
+            names = argument if isinstance(argument, tuple) else (argument,)
+            stack += [(here.get(each), each) for each in names]
+        elif name == "LOAD_CONST":
+            stack.append((argument, repr(argument)))
+        elif name in ("LOAD_ATTR", "LOAD_METHOD") and stack and argument != "acquire":
+            value, text = stack.pop()
+            stack.append((attribute(value, argument), f"{text}.{argument}"))
+        elif name.startswith("BINARY_SUBSCR") and len(stack) > 1:
+            (key, key_text), (value, text) = stack.pop(), stack.pop()
+            is_plain = type(value) is dict and type(key) in (str, int)
+            stack.append((value.get(key) if is_plain else None, f"{text}[{key_text}]"))
+    return stack
+
+
+# ---------------------------------------------------------------- where an object was made
+
+MOST_LOOKED_AT = 4000
+
+
+def held_by(owner, modules):
+    """[file, name] of a module and its global that is the object, or has it in reach; None: not found.
+
+    The module that defines it, not one that imports it: the file must assign a call to that name.
+    """
+    for module in modules:
+        for name, value in list(vars(module).items()):
+            if holds(value, owner) and (line := assigned_at(module.__file__, name)):
+                return [module.__file__, line]
+    return None
+
+
+def holds(value, owner):
+    """Whether an object is the owner, or has it within three attributes."""
+    level, seen = [value], 0
+    for _ in range(4):
+        if any(one is owner for one in level):
+            return True
+        seen += len(level)
+        if seen > MOST_LOOKED_AT:
+            return False
+        level = [inner for one in level for inner in inner_of(one)]
+    return False
+
+
+def inner_of(value):
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, (type, type(sys), str, int, float, bytes)):
+        return []
+    slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ()) if type(name) is str]
+    return [*fields_of(value).values(), *(slot_of(value, name) for name in slots)]
+
+
+def assigned_at(file, name):
+    """The line of the module's last assignment of a call to a global of this name; None: no such line."""
+    line = None
+    for node in ast.walk(parsed(file)):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if isinstance(getattr(node, "value", None), ast.Call) and name in [getattr(one, "id", "") for one in targets]:
+            line = node.lineno
+    return line
+
+
+@functools.lru_cache(50)
+def parsed(file):
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except (SyntaxError, ValueError):
+        return ast.parse("")

@@ -1,0 +1,410 @@
+"""Where the requests of this process stand, sampled by a thread while the benchmark sends its load.
+
+Standard library only. The benchmark opens the pipe BENCH_SAMPLES.pipe for as long as it wants samples; each is a line
+of JSON in the file BENCH_SAMPLES, as engine/where.py reads it:
+
+    {"pid": 4711, "at": 5123.45, "cost": 0.0012, "inside": 40.0, "rows": [...]}
+
+`at` is on the monotonic clock, `cost` in CPU seconds, `inside` the requests that the app has and has not answered. A
+row is a place, with all that stand there:
+
+    n          how many requests; one that works in several tasks or threads counts in parts. 0: of no request
+    app        file, line and function of the app's innermost frame; null: no code of the app is there
+    below      the frames inside of that, outermost first; where there is no code of the app, the innermost of all
+    handler    file, line and name of the function that handles the request, where the app's framework tells it (ASGI)
+    resource   what they wait for, as [name, id of the object, size, used, setting, where it was made]; null: nothing
+    answered   the client has its answer already
+    on_loop    it runs on the thread of the event loop, so that no other request can
+    cpu_s      what the thread has computed since the sample before, where the system tells it (Linux)
+
+A request is followed to its deepest place: the thread that works for it, else those of its tasks that do not wait for
+another one of its own.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import json
+import os
+import select  # noqa: F401
+import socket
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+
+import _bench_resources as resources
+from _bench_frames import above_loop, chain_of, innermost_of_app, is_app_file, stack_of
+
+
+def original(module, name):
+    """A function as it was before gevent replaced it: a sampler in a greenlet would see nothing while others run."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey.get_original(module, name) if monkey else getattr(sys.modules[module], name)
+
+
+sleep, start_thread = original("time", "sleep"), original("_thread", "start_new_thread")
+get_ident, poll = original("_thread", "get_ident"), original("select", "poll")
+
+PATH, PORT = os.environ.get("BENCH_SAMPLES", ""), os.environ.get("BENCH_PORT")
+PAUSE_S = 0.02  # between two samples, at least
+SHARE = 0.02  # of a CPU, that samples may cost
+CREDIT_S = 0.005  # CPU seconds that they may cost beyond that, so that short runs are seen, too
+SHOWN = 8  # frames of a place
+
+request_call = contextvars.ContextVar("request_call", default=None)
+under_way = {}  # id -> call: of the app, not yet ended. A call has `is_answered` and `queued`
+serving = {}  # thread -> call that it works for
+greenlets = {}  # id of a call -> its greenlet
+loops = {}  # event loop -> its thread
+started_in = 0  # pid of the process that has a sampler
+
+
+# ---------------------------------------------------------------- what the wrapper says
+
+
+def current_call():
+    """The request that the running code works for; None: of no request."""
+    return serving.get(get_ident()) or request_call.get()
+
+
+def begins(call):
+    """A request has reached the app, in this thread, task or greenlet."""
+    start()
+    under_way[id(call)] = call
+    request_call.set(call)
+    with contextlib.suppress(RuntimeError):
+        loops[asyncio.get_running_loop()] = get_ident()
+        return
+    if "gevent" in sys.modules:
+        greenlets[id(call)] = sys.modules["greenlet"].getcurrent()
+    serving[get_ident()] = call
+
+
+def ends(call):
+    under_way.pop(id(call), None)
+    greenlets.pop(id(call), None)
+    if serving.get(get_ident()) is call:
+        del serving[get_ident()]
+
+
+@contextlib.contextmanager
+def works_for(call):
+    """This thread works for a request, until the block ends; None: for no request."""
+    if not call:
+        yield
+        return
+    before, serving[get_ident()] = serving.get(get_ident()), call
+    try:
+        yield
+    finally:
+        if before:
+            serving[get_ident()] = before
+        else:
+            serving.pop(get_ident(), None)
+
+
+def watch_executors():
+    """Have executors tell which request waits for a thread of theirs, and which thread works for it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    submit = ThreadPoolExecutor.submit
+
+    def watched(self, function, /, *args, **kwargs):
+        call = current_call()
+        if not call:
+            return submit(self, function, *args, **kwargs)
+        ticket = object()
+
+        def run():
+            call.queued.pop(ticket, None)
+            with works_for(call):
+                return function(*args, **kwargs)
+
+        call.queued[ticket] = self
+        try:
+            future = submit(self, run)
+        except BaseException:
+            del call.queued[ticket]
+            raise
+        future.add_done_callback(lambda _: call.queued.pop(ticket, None))  # it may be cancelled before it runs
+        return future
+
+    ThreadPoolExecutor.submit = watched
+
+
+def watch_connections():
+    """Remember which request opens a connection to this very server."""
+    connect = socket.socket.connect
+
+    def watched(self, address):
+        call = current_call()
+        if call and isinstance(address, tuple) and str(address[1]) == PORT:
+            call.calls_itself = True
+        return connect(self, address)
+
+    socket.socket.connect = watched
+
+
+# ---------------------------------------------------------------- requests, their tasks and threads
+
+
+def call_of(task):
+    """The request whose context a task has."""
+    context = getattr(task, "get_context", lambda: None)()
+    if context is None:  # before Python 3.12
+        context = next((one for one in gc.get_referents(task) if isinstance(one, contextvars.Context)), {})
+    return context.get(request_call)
+
+
+def tasks_of(loop):
+    for _ in range(5):
+        with contextlib.suppress(RuntimeError):  # the set has changed meanwhile
+            return [task for task in asyncio.all_tasks(loop) if not task.done()]
+    return []
+
+
+WAITS_FOR_OWN = (  # an innermost frame in which a task waits for other tasks of the same request
+    ("asyncio/tasks.py", ("wait", "_wait", "wait_for", "_wait_for_one")),
+    ("asyncio/taskgroups.py", ("__aexit__", "_aexit")),
+    ("anyio/_backends/_asyncio.py", ("__aexit__",)),
+    ("anyio/streams/memory.py", ("receive", "send")),
+)
+
+
+def waits_for_own(task, frames, tasks):
+    """Whether a task does nothing but wait for others of these."""
+    waiter = getattr(task, "_fut_waiter", None)
+    if waiter in tasks or getattr(waiter, "_children", None):
+        return True
+    if len(tasks) < 2:
+        return False
+    inner = [(one.f_code.co_filename, one.f_code.co_name) for one in frames[-3:]]
+    return any(file.endswith(end) and name in names for file, name in inner for end, names in WAITS_FOR_OWN)
+
+
+class Place:
+    """A thread, task or greenlet at work for a request; call None: for no request."""
+
+    def __init__(self, call, frames, thread=None, on_loop=False, task=None):
+        self.call, self.thread, self.on_loop, self.task = call, thread, on_loop, task
+        self.stands_at(frames)
+
+    def stands_at(self, frames):
+        innermost = innermost_of_app(tuple([frame.f_code for frame in frames]))
+        self.app = None if innermost is None else frames[innermost]
+        self.below = frames if innermost is None else frames[innermost + 1 :]
+
+    def resource(self):
+        """What it waits for that other requests hold; None: no such thing is known."""
+        task, call = self.task, self.call
+        if task and task._fut_waiter is None:  # it could go on
+            return resources.Resource("the event loop", loops, 1, 1)
+        frames = [*reversed(self.below), *([self.app] if self.app else [])]
+        found = resources.resource_of(frames, not task) if frames else None
+        if found or not call:
+            return found
+        if call.calls_itself and self.below:
+            return resources.Resource("an answer of this very server", None)
+        if call.queued and not self.on_loop:
+            return resources.executor(next(iter(call.queued.values())))
+        return resources.Resource("the result of another request", task._fut_waiter, is_shared=True) if task else None
+
+
+def places():
+    """Every place where a request of this process stands, with those of no request that hold an event loop."""
+    threads = sys._current_frames()
+    by_thread = places_of_threads(threads)
+    found = [place for own in by_thread.values() for place in deepest_threads(own)]
+    for loop, thread in list(loops.items()):
+        if loop.is_closed():
+            del loops[loop]
+        else:
+            found += places_of_loop(loop, thread, threads.get(thread), by_thread)
+    for key, greenlet in list(greenlets.items()):
+        if greenlet.gr_frame:  # else it is the one that runs, in its thread
+            found = [one for one in found if id(one.call) != key]
+            found.append(Place(under_way[key], stack_of(greenlet.gr_frame)))
+    return found
+
+
+def places_of_threads(threads):
+    """By request, the threads that work for it."""
+    found = defaultdict(list)
+    for thread, call in list(serving.items()):
+        if thread in threads:
+            found[call].append(Place(call, stack_of(threads[thread]), thread))
+    return found
+
+
+def deepest_threads(own):
+    """Of the threads of one request, those that do not wait for another one of them."""
+
+    def waits(place):
+        return any("concurrent/futures/_base" in frame.f_code.co_filename for frame in place.below[-4:])
+
+    return [one for one in own if len(own) == 1 or not waits(one)] or own
+
+
+def places_of_loop(loop, thread, frame, by_thread):
+    """The tasks of an event loop that work for requests, and what holds its thread."""
+    running, tasks_of_call, found = asyncio.current_task(loop), defaultdict(list), []
+    for task in tasks_of(loop):
+        if call := call_of(task):
+            tasks_of_call[call].append(task)
+    for call, tasks in tasks_of_call.items():
+        if running in tasks:
+            found.append(Place(call, stack_of(frame), thread, on_loop=True))
+        elif call not in by_thread:
+            found += deepest_tasks(call, tasks)
+        for place in by_thread.get(call, ()):  # a thread without code of the app: the task has sent it there
+            if not place.app:
+                place.stands_at([*chain_of(tasks[-1].get_coro()), *place.below])
+    holds_loop = Place(None, above_loop(stack_of(frame)), thread, on_loop=True)
+    if holds_loop.app and not any(one.on_loop for one in found):
+        found.append(holds_loop)
+    return found
+
+
+def deepest_tasks(call, tasks):
+    """The tasks of a request that do not wait for its others."""
+    chains = {task: chain_of(task.get_coro()) for task in tasks}
+    own = [task for task in tasks if not waits_for_own(task, chains[task], tasks)] or tasks
+    return [Place(call, chains[task], task=task) for task in own]
+
+
+# ---------------------------------------------------------------- a sample
+
+
+def frame_as_list(frame):
+    code = frame.f_code
+    return [code.co_filename, frame.f_lineno, getattr(code, "co_qualname", code.co_name)]  # Python 3.11 has the first
+
+
+def handler_of(call):
+    """The code of the function that handles a request; None: not known."""
+    endpoint = call and call.scope.get("endpoint")
+    return getattr(getattr(endpoint, "__wrapped__", endpoint), "__code__", None)
+
+
+owners = {}  # id -> object that requests have waited for
+
+
+def resource_as_list(found):
+    owners[id(found.owner)] = found.owner
+    return [found.name, id(found.owner), found.size, found.used, found.setting]
+
+
+def made():
+    """Where the objects were made that requests have waited for: [file, line] by id."""
+    modules = [one for one in list(sys.modules.values()) if is_app_file.get(getattr(one, "__file__", None))]
+    found = {key: resources.held_by(owner, modules) for key, owner in owners.items() if owner is not None}
+    return {key: at for key, at in found.items() if at}
+
+
+computed_s = {}  # thread -> CPU seconds until the last sample
+
+
+def cpu_of(thread):
+    """CPU seconds of a thread since the last sample; 0 where the system does not tell."""
+    native = getattr(threading._active.get(thread), "native_id", None)
+    try:
+        with open(f"/proc/self/task/{native}/schedstat") as file:
+            now_s = int(file.read().split()[0]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    before_s, computed_s[thread] = computed_s.get(thread, now_s), now_s
+    return now_s - before_s
+
+
+def sample():
+    """The rows of a sample."""
+    found = places()
+    parts, rows = Counter(one.call for one in found), {}
+    for one, resource in zip(found, waited_for(found), strict=True):
+        key = key_of(one, resource)
+        row = rows[key] = rows.get(key) or row_at(one, resource)
+        row["n"] += 1 / parts[one.call] if one.call else 0.0
+        row["cpu_s"] += cpu_of(one.thread) if one.thread and not resource else 0.0
+    return list(rows.values())
+
+
+def waited_for(found):
+    """The resource of each place; one that is shared counts if several requests wait for it."""
+    all_resources, waiting = [one.resource() for one in found], defaultdict(set)
+    for one, resource in zip(found, all_resources, strict=True):
+        if resource and resource.is_shared:
+            waiting[id(resource.owner)].add(one.call)
+    return [
+        None if resource and resource.is_shared and len(waiting[id(resource.owner)]) < 2 else resource
+        for resource in all_resources
+    ]
+
+
+def key_of(place, resource):
+    """What places have in common that make one row."""
+    at = [(frame.f_code, frame.f_lasti) for frame in place.below[-SHOWN:]]
+    app = place.app and (place.app.f_code, place.app.f_lasti)
+    of_call = place.call and (place.call.is_answered, handler_of(place.call))
+    return (*at, app, place.on_loop, of_call, resource and (resource.name, id(resource.owner)))
+
+
+def row_at(place, resource):
+    handler = None if place.app else handler_of(place.call)
+    return {
+        "n": 0.0, "app": place.app and frame_as_list(place.app),
+        "below": list(map(frame_as_list, place.below[-SHOWN:])),
+        "handler": handler and [handler.co_filename, handler.co_firstlineno, handler.co_name],
+        "resource": resource and resource_as_list(resource), "answered": bool(place.call and place.call.is_answered),
+        "on_loop": place.on_loop, "cpu_s": 0.0,
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- the thread
+
+
+def start():
+    """Start the sampler of this process with its first request; threads do not survive a fork."""
+    global started_in
+    if PATH and started_in != os.getpid():
+        started_in = os.getpid()
+        start_thread(run, ())
+
+
+def run():
+    while True:
+        pipe = os.open(f"{PATH}.pipe", os.O_RDONLY)  # waits until the benchmark opens it, too
+        with open(PATH, "ab", buffering=0) as file:
+            sample_while_open(pipe, file)
+        os.close(pipe)
+
+
+def sample_while_open(pipe, file):
+    """Sample, and say last where things were made. Whatever goes wrong here must not harm the server."""
+    ended, begin_s, spent_s, error, least_s = poll(), time.perf_counter(), 0.0, "", 1.0
+    ended.register(pipe)
+    pause_s = 0.0
+    while not ended.poll(1000 * pause_s):
+        at_s, cpu_s = time.perf_counter(), time.thread_time()
+        inside = sum(not call.is_answered for call in list(under_way.values()))
+        try:
+            rows = sample()
+        except Exception as problem:  # something changed while it was read
+            rows, error = None, f"{type(problem).__name__}: {problem}"
+        cost_s = time.thread_time() - cpu_s
+        least_s = min(least_s, max(cost_s, 0.0002))
+        spent_s += min(cost_s, 5 * least_s)  # now and then Python collects all its garbage just here
+        if rows is not None:
+            write(file, at=at_s, cost=cost_s, inside=inside, rows=rows)
+        too_early_s = (spent_s - CREDIT_S) / SHARE - (time.perf_counter() - begin_s)
+        pause_s = max(PAUSE_S, 10 * min(cost_s, 5 * least_s), too_early_s)
+    try:
+        write(file, made=made(), error=error)
+    except Exception as problem:
+        write(file, made={}, error=f"{type(problem).__name__}: {problem}")
+    owners.clear()
+
+
+def write(file, **said):
+    file.write(json.dumps({"pid": os.getpid(), **said}).encode() + b"\n")

@@ -1,0 +1,86 @@
+"""Where requests stand, and what limits them there: the records of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+# ---------------------------------------------------------------- what limits
+
+
+class Resource(str, Enum):
+    """What a server can run out of."""
+
+    SLOTS = "slots"
+    POOL = "pool"
+    CPU = "cpu"
+    CLIENT = "client"
+    BACKLOG = "backlog"
+    ARRIVALS = "arrivals"  # nothing ran out: all that was offered was served
+    NONE = "none"  # nothing that we can see ran out
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A resource, how busy it was, and the requests/s at which it would be full."""
+
+    resource: str  # a Resource, or what the requests wait for by its name, where they were seen to wait
+    busy: float  # 0 to 1
+    ceiling_rps: float | None = None
+    slots: float | None = None  # how many requests can have it at a time
+    held_s: float | None = None  # by each request: a slot, or a CPU
+    cpus: int | None = None  # of CPU: that the server's processes can use
+    from_answers: bool = False  # the slots were read from the answers, not from settings
+    shares_cpus: bool = False  # of CLIENT: with the server
+    line: str | None = None  # where the requests were seen to wait
+    waiting: float | None = None  # how many, the mean
+    setting: str | None = None
+    size_line: str | None = None
+    next_slots: float | None = None  # what would be the limit with more of it: the next resource in use
+
+
+# ---------------------------------------------------------------- where requests stand
+
+
+class State(str, Enum):
+    """What the requests at a place do."""
+
+    WAITING = "waiting"  # for something that other requests hold
+    WORKING = "working"  # they are worked on, and hold what they have
+    BLOCKING = "blocking"  # they run on the event loop's thread, and no other request can
+    ANSWERED = "answered"  # the client has its answer, and they still hold what they have
+    QUEUED = "queued"  # no process has seen them yet
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place in the code, and what stands there."""
+
+    requests: float  # the mean
+    state: State
+    line: str | None = None  # "app/db.py:12", of the app's innermost frame; None: no code of the app
+    function: str | None = None
+    below: tuple[str, ...] = ()  # frames inside of that line; without a line, the innermost of all
+    handler: str | None = None  # without a line: the function that handles these requests, where that is known
+    resource: str | None = None  # what they wait for
+    setting: str | None = None  # what sets its size
+    size: float | None = None
+    used: float | None = None
+    size_line: str | None = None  # where the object was made
+    share: float = 1.0  # of the samples that have this place
+    cpu_s: float = 0.0  # computed there; Linux
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the requests stood while the load was fullest."""
+
+    samples: int
+    cost: float  # of a CPU, 0 to 1
+    requests: float  # under way, the mean
+    places: tuple[Spot, ...]  # most requests first
+    blocked: float = 0.0  # how often the event loop, of the process where that is most, was busy: 0 to 1
+    circle: tuple[str, ...] = ()  # resources whose holders wait for each other, so that nothing goes on
+    circle_at: float | None = None  # as many requests make such a standstill
+    limit: Limit | None = field(default=None, metadata={"json": False})  # stands in the verdict

@@ -1,0 +1,191 @@
+"""The sentences about where the requests stood, and what limited them there. Values come in, text goes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from engine.places import Limit, Spot, State, Where
+from engine.report_words import requests_s, said, stacked, told
+from engine.run import Run
+from engine.where import ITSELF, LOOP
+from engine.words import MARGIN, duration, plural
+
+MOST_ROWS = 8
+WIDTH = 79
+
+STATES = {
+    State.WAITING: "wait",
+    State.WORKING: "are worked on",
+    State.BLOCKING: "blocks the event loop",
+    State.ANSWERED: "are answered already",
+    State.QUEUED: "are not accepted yet",
+}
+THINGS = {  # a word in the name of a resource -> what a request waits for
+    "thread": "a thread",
+    "pool": "a connection",
+    "connection": "a connection",
+    "lock": "a lock",
+    "semaphore": "a semaphore",
+    "Limiter": "a CapacityLimiter",
+    LOOP: LOOP,
+    "result": "another request",
+    "Queue": "a queue",
+}
+
+
+def where(run: Run) -> str:
+    """A table: how many requests stood where, what they did there; empty where the server was not looked into."""
+    found = run.inside and run.inside.where
+    if not found:
+        return ""
+    head = f"of {found.requests:.3g} requests under way ({plural(found.samples, 'sample')}, {cost_text(found.cost)}):"
+    rows = [row(spot) for spot in found.places if spot.requests >= 0.5 or spot.state is State.BLOCKING][:MOST_ROWS]
+    return stacked(told("where", head), *rows, limit(run, found)) if rows else ""
+
+
+def cost_text(cost: float) -> str:
+    return f"{100 * cost:.1f} % of a CPU"
+
+
+def row(spot: Spot) -> str:
+    """One place; what belongs to it stands below where the line gets too long."""
+    many = f"{max(1.0, spot.requests):.0f}" if spot.requests else "-"
+    text = f"{many:>5}  {doing(spot):26} {spot.line or stands(spot)}"
+    detail = resource_text(spot) if spot.resource else working_text(spot)
+    if not detail:
+        return text
+    wide = f"{text:58}  {detail}"
+    return wide if len(wide) <= WIDTH else f"{text}\n{'':{MARGIN - 5 + 27}}{detail}"
+
+
+def doing(spot: Spot) -> str:
+    thing = next((thing for word, thing in THINGS.items() if spot.resource and word in spot.resource), "")
+    if spot.state is State.BLOCKING:
+        return "blocks the event loop"
+    if spot.state is State.WAITING or spot.resource:
+        answered = "answered; " * (spot.state is State.ANSWERED)
+        return f"{answered}wait for {thing or 'something'}"
+    return STATES[spot.state]
+
+
+def stands(spot: Spot) -> str:
+    """Where those stand that are not in the code of the app."""
+    frames = " ".join(spot.below)
+    if spot.state is State.QUEUED:
+        return "in the listen queue, or not read"
+    if spot.state is State.ANSWERED:
+        return "after the answer"
+    if "AnyIO" in (spot.resource or ""):
+        when = "after the handler" if "serialize_response" in frames else "before the handler"
+        return f"{when} {spot.handler or ''}".strip()
+    return spot.below[-1].split(" ")[0] if spot.below else "before the handler"
+
+
+def resource_text(spot: Spot) -> str:
+    """The resource with its use."""
+    if spot.size is None or spot.resource == LOOP:
+        return spot.resource or ""
+    used = "" if spot.used is None else f", {min(spot.used, spot.size):g} of {spot.size:g} in use"
+    return f"{spot.resource}{used}" if spot.size > 1 else spot.resource or ""
+
+
+DOES = {  # a package in the frames below the app's line -> what is done there
+    "psycopg": "psycopg waits for the database",
+    "asyncpg": "asyncpg waits for the database",
+    "httpcore": "httpx waits for an answer",
+    "httpx": "httpx waits for an answer",
+    "urllib3": "requests waits for an answer",
+    "aiohttp": "aiohttp waits for an answer",
+    "redis": "redis waits for an answer",
+    "sqlalchemy": "in SQLAlchemy",
+}
+
+
+def working_text(spot: Spot) -> str:
+    packages = [re.split(r"[/:]", frame)[0] for frame in reversed(spot.below)]
+    return next((DOES[one] for one in packages if one in DOES), "")
+
+
+def limit(run: Run, found: Where) -> str:
+    """What limits, and what more of it would give; or what stands still."""
+    if found.circle:
+        return told("standstill", standstill(found))
+    of = found.limit
+    if not of:
+        return ""
+    return told("limit", seen_limit_text(of), more(run, of))
+
+
+def seen_limit_text(of: Limit) -> str:
+    slots, held = of.slots or 0, duration(of.held_s)
+    made = f", made at {of.size_line}" * bool(of.size_line and of.size_line != of.line)
+    at = f" at {of.line}" * bool(of.line)
+    if of.resource == LOOP:
+        return f"The event loop is blocked{at}" + (f" for {held} in each request." if of.held_s else ".")
+    if slots <= 1:
+        return f"{capital(of.resource)}{at}: one request at a time" + (f", for {held} of each." if of.held_s else ".")
+    setting = f" ({of.setting})" * bool(of.setting)
+    return said(
+        f"{capital(of.resource)}{setting}{made}: {slots:g} requests at a time have it, and others wait{at}.",
+        of.held_s and f"Each holds it for {held}, so {requests_s(of.ceiling_rps)} are the most.",
+    )
+
+
+def more(run: Run, of: Limit) -> str:
+    """What the next limit would give, where that is known; of a burst."""
+    if not (of.next_slots and of.held_s and of.slots and of.slots > 1 and not run.plan.load.is_steady):
+        return ""
+    last_s = run.plan.load.last_answer_s(of.next_slots, of.held_s)
+    if not last_s or last_s >= run.measured.measured_s:
+        return ""
+    n = run.measured.sent
+    return f"With {of.next_slots:g}, these {n} would take {duration(last_s)}, not {duration(run.measured.measured_s)}."
+
+
+def standstill(found: Where) -> str:
+    """Who waits for whom, from how many requests on, at which lines, and what helps."""
+    at = {one: {spot.line or spot.handler for spot in found.places if spot.resource == one} for one in found.circle}
+    lines = [f"for {one} at {' and '.join(sorted(filter(None, at[one])))}" for one in found.circle if any(at[one])]
+    kind = next(kind for kind, is_it in CIRCLES.items() if is_it(found.circle))
+    return said(
+        CIRCLE_TEXTS[kind].format(*found.circle, threads="AnyIO's threads"),
+        lines and f"They wait {', and '.join(lines)}.",
+        found.circle_at and f"{found.circle_at:g} requests at a time are enough for it.",
+        CURES[kind],
+    )
+
+
+CIRCLES: dict[str, Callable[[tuple[str, ...]], bool]] = {  # the kind of a standstill, by its resources
+    "itself": lambda circle: circle[0] == ITSELF,
+    "loop and pool": lambda circle: circle[0] == LOOP and "lock" not in circle[1],
+    "loop and lock": lambda circle: circle[0] == LOOP,
+    "one": lambda circle: len(circle) == 1,
+    "lock": lambda circle: "AnyIO's threads" in circle and any("lock" in one for one in circle),
+    "threads": lambda circle: "AnyIO's threads" in circle,
+    "other": lambda circle: True,
+}
+CIRCLE_TEXTS = {
+    "itself": "Every slot has a request that waits for an answer of this very server, which has no slot left for it.",
+    "loop and pool": "The event loop's own thread waits for {1}. What it waits for is held by requests that wait for"
+    " the event loop.",
+    "loop and lock": "The event loop's own thread waits for {1}. The request that has it waits for the event loop.",
+    "one": "Requests that hold {0} wait for it a second time, and all of it is held.",
+    "lock": "The request that has the lock waits for one of {threads}. All of these are held by requests that wait for"
+    " the lock.",
+    "threads": "Requests that hold {0} wait for {1}, and requests that hold {1} wait for {0}.",
+    "other": "Requests that hold {0} wait for {1}, and the other way round.",
+}
+CURES = {  # each was tried on a service of that kind: tests/test_standstill.py
+    "itself": "Call the function instead of the URL.",
+    "loop and pool": "Make the handler a `def`, or use the asynchronous session of the library.",
+    "loop and lock": "Use an asyncio.Lock.",
+    "one": "Use one connection for the whole request, or more of them than requests can be in the handlers.",
+    "lock": "Take the lock inside the handler.",
+    "threads": "Give each `def` dependency and the handler a session of its own, that ends before the next begins.",
+    "other": "",
+}
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
