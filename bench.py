@@ -18,6 +18,7 @@ Our own servers
 Your own service
     python bench.py --app main:app --path /items -n 100     start it and look
     python bench.py --app main:app --path /items --probe    how many at a time?
+    python bench.py --run 'fastapi run --host 127.0.0.1 --port {port}' -n 100
     python bench.py --url http://127.0.0.1:8000/ -n 5000 -c 500 -k
     python bench.py --app main:app --find-rate --p99 0.1    the highest rate
     python bench.py --app main:app --fail-if 'p99>0.1'      for CI: exit code 1
@@ -49,20 +50,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import select
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from engine import objectives, options, plans, report, search, send, sizes
+from engine import objectives, options, plans, report, report_where, search, send, sizes, where
 from engine.access_log import AccessLog
 from engine.database import BooksDatabase, database_for
-from engine.execute import Place, execute
+from engine.execute import Place, execute, folder_of
 from engine.files import Document, Printer, run_folder, say, tell, write_json, writing
 from engine.launch import Launch, check_packages, versions_of
 from engine.live import LiveLog
 from engine.machine import about_machine, check_file_limit, pin
 from engine.run import Plan, Run
-from engine.server import start_server, stop_server, why_it_ended
+from engine.server import RunningServer, start_server, stop_server, why_it_ended
 from engine.signals import Interrupted, signals
 from engine.words import Problem, plural, slots_text
 
@@ -87,7 +90,7 @@ def run(argv: Sequence[str]) -> int:
         tell(report.targets_list(asked))
     elif asked.is_paper:
         on_paper(asked)
-    elif not any((asked.target, asked.app, asked.url)):
+    elif not any((asked.target, asked.app, asked.run, asked.url)):
         tell(__doc__ or "")
     else:
         return serve(asked) if asked.serve else Bench(asked, ["bench.py", *argv]).run()
@@ -240,16 +243,38 @@ def serve(asked: argparse.Namespace) -> int:
             each = slots_text(launch.slots_per_worker)
             workers = plural(launch.workers, "worker")
             tell(f"http://127.0.0.1:{server.port}{plan.path}  {workers}, slots of each: {each}; Ctrl-C stops it")
+            tell("Enter shows where the requests stand, while another program sends them.")
             with (server.access_log or server.server_log).open() as log:
                 while not server.ended:
                     print(log.read(), end="", flush=True)
-                    time.sleep(0.1)
+                    if has_line(0.1):
+                        show_where(server, plan)
             say(f"bench.py: the server ended: {why_it_ended(server.server_log)}")
             return 1
         except (Interrupted, KeyboardInterrupt):
             return 0
         finally:
             stop_server(server)
+
+
+def has_line(timeout_s: float) -> bool:
+    """Whether a line has come on standard input; waits so long for it."""
+    if not sys.stdin or sys.stdin.closed or not select.select([sys.stdin], [], [], timeout_s)[0]:
+        return False
+    if sys.stdin.readline():
+        return True
+    sys.stdin.close()  # its end
+    return False
+
+
+def show_where(server: RunningServer, plan: Plan) -> None:
+    """Look for a second where the requests stand."""
+    samples: list[Mapping[str, Any]] = []
+    if server.samples:
+        with server.samples.into(samples):
+            time.sleep(1)
+    found = where.where_now(samples, folder_of(plan))
+    tell(report_where.where_table(found) if found else "No request is under way.")
 
 
 if __name__ == "__main__":

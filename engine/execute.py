@@ -22,6 +22,7 @@ from engine.client import Outcome, is_success
 from engine.database import BooksDatabase, books_seen
 from engine.files import shown
 from engine.launch import APPS, installed_versions
+from engine.listeners import cpu_s_of
 from engine.loads import Burst
 from engine.machine import timer_s
 from engine.places import Where
@@ -128,12 +129,14 @@ def send_load(plan: Plan, site: Site) -> Sent:
     """One load, with the counters and the access log of it."""
     server, log = site.server, site.log
     if not server:
-        return Sent(send.measure(plan, site.address), None, False)
+        pids = [one.pid for one in plan.listeners]
+        outcome = send.measure(plan, site.address, server_cpu_s=lambda: cpu_s_of(pids) if pids else None)
+        return Sent(outcome, None, False)
     begins = log.stat().st_size if log else 0
-    cpu_s = functools.partial(group_cpu_s, server.guard.pid)
+    group_s = functools.partial(group_cpu_s, server.guard.pid)
     samples: list[Mapping[str, Any]] = []
     with server.samples.into(samples) if server.samples else nullcontext():
-        outcome = send.measure(plan, site.address, numbered=log is not None, server_cpu_s=cpu_s)
+        outcome = send.measure(plan, site.address, numbered=log is not None, server_cpu_s=group_s)
     ended = server.ends_within(0.2 if any(outcome.exchanges.error) else 0.0)
     if not log:
         return Sent(outcome, None, ended)
@@ -145,11 +148,18 @@ def send_load(plan: Plan, site: Site) -> Sent:
     return Sent(outcome, found, ended, where_in(samples, plan, outcome))
 
 
+def folder_of(plan: Plan) -> str:
+    """Where the code of the app is."""
+    return f"{APPS}" if plan.is_target else os.getcwd()
+
+
 def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome) -> Where | None:
     """Where the requests of a load stood, as the server's processes saw it."""
-    sent, folder = outcome.exchanges, f"{APPS}" if plan.is_target else os.getcwd()
+    sent = outcome.exchanges
     began_s = [at_s for at_s in sent.started_s if at_s]
-    return where.where_of(samples, began_s, [at_s for at_s in sent.answered_s if at_s], folder, not plan.load.is_steady)
+    return where.where_of(
+        samples, began_s, [at_s for at_s in sent.answered_s if at_s], folder_of(plan), not plan.load.is_steady
+    )
 
 
 def execute(

@@ -12,6 +12,8 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from typing import Any
 from engine.model import NO_LIMIT
 from engine.targets import (
     ANYIO_THREADS,
+    COMMAND,
     GUNICORN_CLASSES,
     HANDLERS,
     NOT_FOR_US,
@@ -43,7 +46,7 @@ class Launch:
     """One server to start, with one app: a target's, or the user's own."""
 
     name: str  # to show
-    server: str  # a key of SERVERS: how it serves
+    server: str  # a key of SERVERS: how it serves; "command": started by `run`
     app: str  # module:attribute
     is_target: bool = True  # the app is one of apps/, and runs there; else it is the user's, in the present folder
     handler: str | None = None  # a key of HANDLERS; None: not known
@@ -61,12 +64,13 @@ class Launch:
     env: tuple[tuple[str, str], ...] = field(default=(), metadata={"json": False})  # what our own apps read
     pool: int = 0  # database connections of each process; 0: it uses no database
     notes: tuple[str, ...] = ()  # what overrules what, for the report
+    run: str = ""  # a command of the user's that starts it, with {port}
     started_as: str = ""  # a key of SERVERS: whose command line, if the user's settings then make it another
 
     @property
     def kind(self) -> Server:
         """How it serves."""
-        return SERVERS[self.server]
+        return SERVERS.get(self.server, COMMAND)
 
     @property
     def slots_per_worker(self) -> float | None:
@@ -101,7 +105,9 @@ class Launch:
         return f"{why}; a process has a pool of {plural(self.pool, 'database connection')}" if self.pool else why
 
     def command(self, port: int | str, app: str) -> list[str]:
-        """The server's command line, behind `python -m`."""
+        """The server's command line, behind `python -m` unless it is the user's own."""
+        if self.run:
+            return [part.replace("{port}", f"{port}") for part in shlex.split(self.run)]
         template = SERVERS[self.started_as or self.server].command
         head = [part.format(port=port, app=app) for part in template]
         settings = [text for name, value in self.settings for text in (f"--{name}", f"{value}")]
@@ -169,6 +175,14 @@ def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/"
         raise Problem(f"--app {app} seems to be neither WSGI nor ASGI; say --server, one of {', '.join(SERVERS)}")
     says["server"] = "gunicorn-threads" if server == "gunicorn" and options.threads else server
     return with_settings(Launch(says["app"], is_target=False, **says), options)
+
+
+def launch_command(command: str) -> Launch:
+    """A service that a command of the user's starts; Problem if there is no such program."""
+    program = shlex.split(command)[0]
+    if not shutil.which(program):
+        raise Problem(f"--run: there is no program {program!r}")
+    return Launch(Path(program).name, "command", "", is_target=False, run=command)
 
 
 def with_settings(launch: Launch, options: argparse.Namespace, strict: bool = True) -> Launch:

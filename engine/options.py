@@ -143,6 +143,12 @@ def add_server(group: Section) -> None:
     group.values(str, "NAME", "one of --list; several times, or `all`", "--target")
     app = pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\([^()]*\))?", "of the form module:app or module:create_app()")
     group.value(app, "MODULE:APP", "your own app; also module:create_app(), and dotted names", "--app")
+    group.value(
+        pattern(r".*\{port\}.*", "a command with {port} in it"),
+        "'COMMAND {port}'",
+        "start your service with a command of your own; it listens on 127.0.0.1:{port}",
+        "--run",
+    )
     group.value(pattern(r"\S+", "a URL without white space"), "URL", "a server that runs already, http only", "--url")
     group.switch("show the targets with their slots and command lines", "--list")
     group.switch("start the server and leave it running until Ctrl-C; send nothing", "--serve")
@@ -237,7 +243,8 @@ NEEDS = {  # option -> it goes with one of these
     "time_limit": ("requests", "concurrency", "rate", "ramp", "workload", "probe", "find_rate"),
 }
 EXCLUDES = {  # option -> it goes with none of these
-    "target": ("app", "url", "slots", "wait", *PAPER),
+    "target": ("app", "run", "url", "slots", "wait", *PAPER),
+    "run": ("app", "url", "pool_size", "database_url", "workers", "threads", "server_args", *PAPER),
     "app": ("url", "pool_size", "database_url", *PAPER),
     "url": ("path", "workers", "threads", "server_args", "pool_size", "database_url", "server_cpus", "access_log",
             "cpu_time", *PAPER),
@@ -259,16 +266,17 @@ WHY = {  # option -> why it stands alone, where that is not plain
     "target": "what a target does is known",
     "url": "that server runs already, and the URL has the path",
     "app": "your app has settings of its own",
+    "run": "the command has settings of its own",
     "probe": "it sends bursts of its own",
     "find_rate": "it sends runs of its own",
-    "is_paper": "it needs a server: --target, --app or --url",
+    "is_paper": "it needs a server: --target, --app, --run or --url",
 }
 
 
 def parse(argv: Sequence[str], manual: str = "") -> argparse.Namespace:
     """The checked options, with the defaults that depend on others filled in. Raises Problem."""
     options = parser_for(manual).parse_args(join_values(argv))
-    has_server = options.target or options.app or options.url
+    has_server = options.target or options.app or options.run or options.url
     options.is_paper = not has_server and bool(options.slots or options.wait or options.split)
     asked = [(objective_s, p) for p in PERCENTILES if (objective_s := getattr(options, f"p{p}"))]
     options.objective = asked[0] if asked else None

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from engine import model
-from engine.launch import Launch, launch_app, launch_target
+from engine.launch import Launch, launch_app, launch_command, launch_target
+from engine.listeners import listeners, slots_by_command
 from engine.loads import Burst, Closed, Load, Open, Ramp
 from engine.machine import about_machine, allowed_cpus
 from engine.model import Forecast, Wait
@@ -58,9 +59,11 @@ def plans_of(options: argparse.Namespace) -> list[Plan]:
     if options.url:
         host, port, path = split_url(options.url)
         plan = replace(plan_of(options, options.url, path), host=host, port=port)
-        plans = [with_stated_slots(plan, options.slots)]
+        plans = [with_stated_slots(with_listeners(plan), options.slots)]
     elif options.app:
-        plans = [plan_app(options, path) for path in options.path or ["/"]]
+        plans = [plan_app(options, path, launch_app(options, options.method, path)) for path in options.path or ["/"]]
+    elif options.run:
+        plans = [plan_app(options, path, launch_command(options.run)) for path in options.path or ["/"]]
     else:
         plans = plan_targets(options)
     return [finished(plan, options) for plan in plans]
@@ -77,9 +80,9 @@ def plan_of(options: argparse.Namespace, name: str, path: str, wait: TaskTime | 
     )  # fmt: skip
 
 
-def plan_app(options: argparse.Namespace, path: str) -> Plan:
-    launch = launch_app(options, options.method, path)
-    plan = plan_of(options, launch.app, path)
+def plan_app(options: argparse.Namespace, path: str, launch: Launch) -> Plan:
+    """The user's own service, started here."""
+    plan = plan_of(options, launch.app or launch.name, path)
     if options.warmup is None:
         plan = replace(plan, warm_up=min(32, 4 * launch.workers))
     return with_stated_slots(with_launch(plan, launch), options.slots)
@@ -158,6 +161,21 @@ def with_launch(plan: Plan, launch: Launch) -> Plan:
         slots=None if each is None else each * launch.workers, slots_known=each is not None,
         shared_queue=launch.shared_queue, passes=launch.passes or HANDLERS[launch.handler].passes,
         most_connections=launch.open_connections,
+    )  # fmt: skip
+
+
+def with_listeners(plan: Plan) -> Plan:
+    """The plan with the processes that listen on its port of this machine, and the slots that their settings give."""
+    if not plan.host.startswith(("127.", "localhost")):
+        return plan
+    found = listeners(plan.port)
+    slots = slots_by_command(found)
+    plan = replace(plan, listeners=found)
+    if not slots:
+        return plan
+    return replace(
+        plan, workers=slots.workers, slots_per_worker=slots.each, slots=slots.each * slots.workers, slots_known=True,
+        shared_queue=slots.one_queue,
     )  # fmt: skip
 
 

@@ -41,7 +41,17 @@ def search(plan: Plan, *what: object) -> str:
     lines = [f"\n{plan.target}  {asked}\n", told("load", *what)]
     if launch:
         lines += told("server", *launch.command("PORT", launch.app)), *(told("note", one) for one in launch.notes)
+    if plan.listeners:
+        lines.append(told("server", listeners_text(plan)))
     return "\n".join(lines)
+
+
+def listeners_text(plan: Plan) -> str:
+    """The processes of a server that runs already."""
+    found = plan.listeners
+    pids, threads = ", ".join(str(one.pid) for one in found), sum(one.threads for one in found)
+    many = f"{'processes' if found[1:] else 'process'} {pids}, {plural(threads, 'thread')}"
+    return f"{' '.join(found[0].command)[:200]}: {many}."
 
 
 def what_is_sent(plan: Plan) -> str:
@@ -68,7 +78,9 @@ def what_is_predicted(plan: Plan, prediction: Prediction) -> str:
     why = plan.launch.why_slots if plan.launch else "not known; the answers will show them"
     if plan.slots_known:
         slots = f"{plural(plan.workers, 'worker')} x {slots_text(plan.slots_per_worker)} = {slots_text(plan.slots)}"
-        why = f"{slots}: {'as stated' if plan.slots_stated else why}"
+        if plan.slots_stated or plan.listeners:
+            why = "as stated" if plan.slots_stated else "as its command line says"
+        why = f"{slots}: {why}"
     return (
         stacked(
             told("slots", f"{why}."),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable
 
+from engine.limit import ITSELF, LOOP
 from engine.places import Limit, Spot, State, Where
 from engine.report_words import requests_s, said, stacked, told
 from engine.run import Run
-from engine.where import ITSELF, LOOP
-from engine.words import MARGIN, duration, plural
+from engine.words import duration, plural
 
 MOST_ROWS = 8
-WIDTH = 79
+WIDTH, COLUMN = 79, 34
 
 STATES = {
     State.WAITING: "wait",
@@ -35,13 +36,16 @@ THINGS = {  # a word in the name of a resource -> what a request waits for
 
 
 def where(run: Run) -> str:
-    """A table: how many requests stood where, what they did there; empty where the server was not looked into."""
+    """Where the requests of a run stood, and what limited it; empty where the server was not looked into."""
     found = run.inside and run.inside.where
-    if not found:
-        return ""
+    return stacked(where_table(found), limit(run, found)) if found else ""
+
+
+def where_table(found: Where) -> str:
+    """How many requests stood where, and what they did there."""
     head = f"of {found.requests:.3g} requests under way ({plural(found.samples, 'sample')}, {cost_text(found.cost)}):"
     rows = [row(spot) for spot in found.places if spot.requests >= 0.5 or spot.state is State.BLOCKING][:MOST_ROWS]
-    return stacked(told("where", head), *rows, limit(run, found)) if rows else ""
+    return stacked(told("where", head), *rows) if rows else ""
 
 
 def cost_text(cost: float) -> str:
@@ -51,12 +55,14 @@ def cost_text(cost: float) -> str:
 def row(spot: Spot) -> str:
     """One place; what belongs to it stands below where the line gets too long."""
     many = f"{max(1.0, spot.requests):.0f}" if spot.requests else "-"
-    text = f"{many:>5}  {doing(spot):26} {spot.line or stands(spot)}"
+    at = spot.line or stands(spot)
+    text = (
+        f"{many:>5}  {doing(spot):{COLUMN - 8}} {at if len(at) <= WIDTH - COLUMN else f'...{at[COLUMN + 3 - WIDTH :]}'}"
+    )
     detail = resource_text(spot) if spot.resource else working_text(spot)
-    if not detail:
-        return text
-    wide = f"{text:58}  {detail}"
-    return wide if len(wide) <= WIDTH else f"{text}\n{'':{MARGIN - 5 + 27}}{detail}"
+    if len(wide := f"{text:{COLUMN + 24}}  {detail}") <= WIDTH:
+        return wide.rstrip()
+    return "\n".join([text, *(" " * COLUMN + part for part in textwrap.wrap(detail, WIDTH - COLUMN))])
 
 
 def doing(spot: Spot) -> str:
@@ -64,8 +70,7 @@ def doing(spot: Spot) -> str:
     if spot.state is State.BLOCKING:
         return "blocks the event loop"
     if spot.state is State.WAITING or spot.resource:
-        answered = "answered; " * (spot.state is State.ANSWERED)
-        return f"{answered}wait for {thing or 'something'}"
+        return f"wait for {thing or 'something'}" if spot.state is State.WAITING else "answered, but wait"
     return STATES[spot.state]
 
 

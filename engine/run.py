@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any
 
 from engine.launch import Launch
+from engine.listeners import Listener
 from engine.loads import Burst, Figure, Load
 from engine.model import Service
 from engine.places import Limit, Where
@@ -45,6 +46,7 @@ class Plan:
     # What is sent.
     host: str = "127.0.0.1"
     port: int = 0  # of a server that runs already
+    listeners: tuple[Listener, ...] = ()  # its processes, where they run on this machine and can be seen
     method: str = "GET"
     path: str = "/"
     headers: tuple[str, ...] = ()

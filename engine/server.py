@@ -22,6 +22,7 @@ from pathlib import Path
 from engine.access_log import ready_workers
 from engine.inside.guard import STOP_GRACE_S
 from engine.launch import APPS, INSIDE, Launch, installed_versions
+from engine.listeners import cpu_s_of
 from engine.machine import pin
 from engine.samples import Samples
 from engine.words import Problem
@@ -71,12 +72,13 @@ def start_server(
         # It opens a control socket in the home folder, one for all: leave that to the user's own gunicorn.
         command.insert(1, "--no-control-socket")
     env = environment_for(launch, access_log, database_url, live, samples) | {"BENCH_PORT": f"{port}"}
-    guard = guarded([sys.executable, "-m", *command], server_log, env, APPS if launch.is_target else None)
+    python = [] if launch.run else [sys.executable, "-m"]
+    guard = guarded([*python, *command], server_log, env, APPS if launch.is_target else None)
     server = RunningServer(guard, port, access_log if launch.wrap else None, server_log, samples)
     try:
         if cpus:
             pin(guard.pid, cpus)
-        wait_until_ready(server, access_log, launch.workers)
+        wait_until_ready(server, access_log, 0 if launch.run else launch.workers)
     except BaseException:
         stop_server(server)
         raise
@@ -87,7 +89,12 @@ def environment_for(
     launch: Launch, access_log: Path, database_url: str = "", live: bool = False, samples: Samples | None = None
 ) -> dict[str, str]:
     """What the server's process finds in its environment; the wrapper is found through PYTHONPATH."""
-    places = [f"{INSIDE}/wrap", "" if launch.is_target else os.getcwd(), os.environ.get("PYTHONPATH", "")]
+    places = [
+        f"{INSIDE}/run" * bool(launch.run),
+        f"{INSIDE}/wrap",
+        "" if launch.is_target else os.getcwd(),
+        os.environ.get("PYTHONPATH", ""),
+    ]
     env = os.environ | {
         "BENCH_APP": launch.app,
         "BENCH_WRAP": launch.kind.wrapper if launch.wrap else "bare",
@@ -220,17 +227,10 @@ def why_it_ended(log: Path) -> str:
 
 
 def group_cpu_s(group: int) -> float | None:
-    """CPU seconds of a group's processes, and of their children that have ended (cutime and cstime in proc(5)); None
-    if there are none, or no /proc (it is Linux's).
-
-    Of the living the kernel's clock tells nanoseconds (clock_getcpuclockid(3) makes its number of a process's), where
-    /proc counts in hundredths of a second.
-    """
-    used_s = 0.0
+    """CPU seconds of a group's processes; None if there are none, or no /proc (it is Linux's)."""
+    members = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group:
-                used_s += time.clock_gettime(~int(stat.parent.name) << 3 | 2)
-                used_s += sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
-    return used_s or None
+            if int(stat.read_text().rpartition(")")[2].split()[2]) == group:
+                members.append(int(stat.parent.name))
+    return cpu_s_of(members) or None

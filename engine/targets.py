@@ -66,6 +66,8 @@ SERVERS = {
     ),
 }  # fmt: skip
 
+COMMAND = Server((), "run", ())  # whatever a command of the user's starts: see Launch.run
+
 GUNICORN_CLASSES = {  # the last part of gunicorn's worker_class, as it is in force -> its row above
     "sync": "gunicorn", "gthread": "gunicorn-threads", "gevent": "gunicorn-gevent", "asgi": "gunicorn-asgi",
     "SyncWorker": "gunicorn", "ThreadWorker": "gunicorn-threads", "GeventWorker": "gunicorn-gevent",

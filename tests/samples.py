@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.launch import Launch
 from engine.loads import Burst, Closed, Load, Open, Ramp
+from engine.places import Spot, State, Where
 from engine.run import Columns, Estimate, Explanation, Facts, Inside, Measured, Plan, Prediction, Run, Seen, Verdict
 from engine.stats import Statistics, histogram, statistics_of
 
@@ -55,6 +56,20 @@ def sample_measured(**changes: Any) -> Measured:
         client_spun_s=0.0, kernel={}, server_cpu_s=0.4,
     )  # fmt: skip
     return dataclasses.replace(measured, **changes)
+
+
+def sample_where(**changes: Any) -> Where:
+    """Of 100 requests 60 wait for a thread, 25 for a connection, 15 are worked on."""
+    waiting = Spot(
+        25.0, State.WAITING, "app/deps.py:41", "get_db", ("sqlalchemy/pool/impl.py:3 _do_get",), None,
+        "SQLAlchemy's pool", "pool_size 5 + max_overflow 10", 15, 15, "app/db.py:12",
+    )  # fmt: skip
+    places = (
+        Spot(60.0, State.WAITING, handler="app/main.py:9", resource="AnyIO's threads", size=40, used=40),
+        waiting,
+        Spot(15.0, State.WORKING, "app/deps.py:41", "get_db", ("psycopg/connection.py:5 wait",)),
+    )
+    return dataclasses.replace(Where(9, 0.004, 100.0, places), **changes)
 
 
 def sample_inside(**changes: Any) -> Inside:

@@ -12,8 +12,8 @@ from engine import options
 from engine.options import parse
 
 ACTIONS, URL = actions(), "--url http://127.0.0.1:9/ "
-PREFERRED = {"target": "flask-gunicorn", "app": "main:app", "url": "http://127.0.0.1:9/", "passes": "3",
-             "body_file": __file__}  # fmt: skip
+PREFERRED = {"target": "flask-gunicorn", "app": "main:app", "run": "true {port}", "url": "http://127.0.0.1:9/",
+             "passes": "3", "body_file": __file__}  # fmt: skip
 
 
 def words_of(name: str) -> list[str]:

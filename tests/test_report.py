@@ -3,6 +3,7 @@
 import argparse
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from engine.objectives import Found, Tried
 from engine.places import Limit, Resource
 from engine.run import Band, Database, Explanation, Prediction, Seen, Stall, Suspect, Verdict, Warned
 from engine.sizes import Asked, size
-from tests.samples import LOADS, sample_estimate, sample_plan, sample_prediction, sample_run
+from tests.samples import LOADS, sample_estimate, sample_plan, sample_prediction, sample_run, sample_where
 from tests.test_tables import sample_log
 
 NUMBERS = """
@@ -32,6 +33,7 @@ LIMITS = [
 SUSPECT = Suspect("SQLAlchemy's pool", "pool_size + max_overflow", "5 + 10", "pool/impl.py:75", 15, 2, 15, 30.0)
 
 
+SEEN = Limit("SQLAlchemy's pool", 1.0, 75.0, 15, 0.2, line="app/db.py:12", waiting=25.0, setting="pool_size 5")
 BAND = Band(0.0044, 0.00016, 0.0001, 2, 0.0193, 0.0193)
 
 
@@ -53,13 +55,15 @@ RUNS = {
     "failures": judged(None, failed=7, limits=()),
     "stopped": judged(None, stopped="SIGINT"),
     "no answer": judged(None, latency_s=None, answered=0, failed=16, histogram=[]),
-    "stall": judged(None, failed=7, estimate=sample_estimate(None, stall=Stall(0.06, 2.05, 40, 15, 2.0))),
+    "stall": judged(None, failed=7, estimate=sample_estimate(None, stall=Stall(0.06, 2.05))),
     "not known": judged(
         None, prediction=Prediction(possibilities={"def": 4.1, "async": 1.0}), slots_known=False, slots=None,
         estimate=sample_estimate(4, suspects=(SUSPECT,)),
     ),
     "range": judged(None, prediction=Prediction(), estimate=sample_estimate(4, low=3, high=6, doubt="no-clear-rounds")),
     "url": judged(None, inside=None),
+    "seen": judged(Explanation.INSIDE, where=sample_where(limit=replace(SEEN, next_slots=40))),
+    "standstill": judged(None, failed=7, where=sample_where(circle=("a lock", "AnyIO's threads"), circle_at=41)),
     "books": judged(database=Database(10_011, 16, version="16.2")),
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import os
 import sysconfig
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
-OURS = ("_bench_wrapper", "_bench_sampler")
+OURS = ("_bench_wrapper", "_bench_sampler", "_bench_hooks")
 PATHS = sysconfig.get_paths()
 NOT_APP = tuple(
     os.path.join(os.path.realpath(path), "")

@@ -1,0 +1,116 @@
+"""What limits the requests, or lets nothing go on: read from the places where they stand. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import linear_regression
+
+from engine.places import Limit, Spot, State, Where
+
+LOOP = "the event loop"  # as the sampler calls what a task waits for that could run
+ITSELF = "an answer of this very server"
+MOSTLY = 0.8  # of the samples
+FEW = 0.02  # of the requests
+
+
+def requests_in(spots: Iterable[Spot], *states: State) -> float:
+    """How many requests are in these states."""
+    return sum(spot.requests for spot in spots if spot.state in states)
+
+
+def total(sizes: Iterable[float | None]) -> float | None:
+    """The sum; None if one is not known."""
+    known = list(sizes)
+    return None if None in known else sum(filter(None, known))
+
+
+# ---------------------------------------------------------------- the limit
+
+
+def limit_of(where: Where, answered_s: Sequence[float], is_burst: bool) -> Limit | None:
+    """The resource that requests wait for and whose holders wait for no other; None: none is seen.
+
+    Where resources are held one inside another, that is the one that the fewest hold. answered_s is sorted.
+    """
+    if where.blocked >= MOSTLY and (blocking := blocking_place(where.places)):
+        return limit_at(blocking, 1.0 * blocking.processes, LOOP, answered_s, is_burst)
+    past = {spot: holders(where.places, spot) for spot in waiting_places(where)}
+    if not past:
+        return None
+    fewest = min(past.values())
+    spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
+    # Answers say nothing of when a slot of a burst is given back, if that is after the answer.
+    ends_late = is_burst and requests_in(where.places, State.ANSWERED) > FEW * where.requests
+    found = limit_at(spot, max(1.0, round(fewest)), spot.resource or "", [] if ends_late else answered_s, is_burst)
+    return replace(found, next_slots=min((slots for slots in past.values() if slots > fewest), default=None))
+
+
+def waiting_places(where: Where) -> list[Spot]:
+    """Where more than a few requests wait for something that others hold."""
+    least = max(0.5, FEW * where.requests)
+    waiting = [spot for spot in where.places if spot.state is State.WAITING and spot.resource != LOOP]
+    return [spot for spot in waiting if spot.requests >= least]
+
+
+def holders(spots: Sequence[Spot], waiting: Spot) -> float:
+    """How many requests have what those at a place wait for: its size, else all that are seen to go on."""
+    if waiting.size is not None:
+        return waiting.size
+    return requests_in([spot for spot in spots if not spot.resource], State.WORKING, State.BLOCKING, State.ANSWERED)
+
+
+def blocking_place(spots: Sequence[Spot]) -> Spot | None:
+    """The line of the app that blocks the event loop most often; None: the loop is blocked by no code of the app."""
+    found = [one for one in spots if one.state is State.BLOCKING and not one.resource and one.line]
+    return max(found, key=lambda one: one.share, default=None)
+
+
+def limit_at(spot: Spot, slots: float, resource: str, answered_s: Sequence[float], is_burst: bool) -> Limit:
+    held_s = holding_time_s(slots, answered_s, is_burst)
+    return Limit(
+        resource, 1.0, slots / held_s if held_s else None, slots, held_s, line=spot.line, waiting=spot.requests,
+        setting=spot.setting, size_line=spot.size_line,
+    )  # fmt: skip
+
+
+def holding_time_s(slots: float, answered_s: Sequence[float], is_burst: bool) -> float | None:
+    """How long a request holds a slot: slots over the rate of answers, at which slots are given back.
+
+    answered_s: sorted. Of a burst the full rounds count, of other loads what comes after a third of the time. None: too
+    few answers.
+
+    >>> holding_time_s(2, [1.0, 1.0, 2.0, 2.0, 3.0], True)
+    1.0
+    """
+    times = list(answered_s)
+    if is_burst:
+        times = times[: len(times) // round(slots) * round(slots)]
+    elif times:
+        times = [at_s for at_s in times if at_s >= times[0] + (times[-1] - times[0]) / 3]
+    if len(times) < 2 * slots or times[-1] <= times[0]:
+        return None
+    rate_rps: float = linear_regression(times, range(len(times))).slope
+    return slots / rate_rps if rate_rps > 0 else None
+
+
+# ---------------------------------------------------------------- a standstill
+
+
+def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
+    """The resources of a standstill with their sizes, whose sum is how many requests make one; empty: something goes
+    on, or the holders are not seen.
+
+    Nothing goes on, and what is waited for is held by requests that wait, too.
+    """
+    inside = [spot for spot in spots if spot.state is not State.QUEUED]
+    stuck = [spot for spot in inside if spot.resource and spot.resource != LOOP]
+    sizes = {spot.resource or "": spot.size for spot in stuck}
+    blocking = [spot.resource or "" for spot in stuck if spot.state is State.BLOCKING]
+    if blocking:  # whatever has what the loop's thread waits for cannot go on, as the loop does not
+        return {LOOP: 1.0, blocking[0]: sizes[blocking[0]]}
+    if requests_in(stuck, *State) < (1 - FEW) * requests_in(inside, *State):
+        return {}
+    if ITSELF in sizes:
+        return {ITSELF: float(round(requests_in(stuck, *State)))}
+    return sizes if len(stuck) > 1 else {}

@@ -1,0 +1,92 @@
+"""What listens on a port of this machine, as /proc tells it (Linux): processes, command line, threads, CPU time.
+
+Of servers whose command line decides how many requests they work on, that number, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+PROC = Path("/proc")
+LISTENS = "0A"  # the state in /proc/net/tcp
+
+
+@dataclass(frozen=True, order=True)
+class Listener:
+    """A process that has the listening socket, with its parent if that has it, too."""
+
+    pid: int
+    parent: int
+    threads: int
+    command: tuple[str, ...]
+
+
+class Slots(NamedTuple):
+    """How many requests each of so many processes works on at a time, as the command line says."""
+
+    workers: int
+    each: int
+    one_queue: bool
+
+
+def listeners(port: int) -> tuple[Listener, ...]:
+    """The processes that listen on a port; empty where that cannot be seen."""
+    sockets = {f"socket:[{inode}]" for inode in inodes_of(port)}
+    found = []
+    for folder in PROC.glob("[0-9]*") if sockets else ():
+        with contextlib.suppress(OSError):  # it ended, or belongs to another user
+            if any(os.readlink(one) in sockets for one in (folder / "fd").iterdir()):
+                found.append(listener_at(folder))
+    return tuple(sorted(found))
+
+
+def inodes_of(port: int) -> list[str]:
+    """Of the sockets that listen on a port: proc(5), /proc/net/tcp."""
+    rows = []
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            rows += [line.split() for line in (PROC / "net" / table).read_text().splitlines()[1:]]
+    return [row[9] for row in rows if row[3] == LISTENS and int(row[1].rpartition(":")[2], 16) == port]
+
+
+def listener_at(folder: Path) -> Listener:
+    command = (folder / "cmdline").read_bytes().decode(errors="replace").strip("\0").split("\0")
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    return Listener(int(folder.name), int(fields[1]), int(fields[17]), tuple(command))
+
+
+def cpu_s_of(pids: Iterable[int]) -> float:
+    """CPU seconds of processes, and of their children that have ended (cutime and cstime in proc(5)).
+
+    Of the living the kernel's clock tells nanoseconds (clock_getcpuclockid(3) makes its number of a process's), where
+    /proc counts in hundredths of a second.
+    """
+    used_s = 0.0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            fields = (PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
+            used_s += time.clock_gettime(~pid << 3 | 2)
+            used_s += sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
+    return used_s
+
+
+def slots_by_command(found: Iterable[Listener]) -> Slots | None:
+    """The slots that the command line of a known server gives; None: another server, or its handlers decide."""
+    processes = list(found)
+    parents = {one.parent for one in processes}
+    workers = [one for one in processes if one.pid not in parents] or processes
+    text = " ".join(processes[0].command) if processes else ""
+    threads = re.search(r"--threads[ =](\d+)", text)
+    if re.search(r"(^|/| )waitress(-serve)?\b", text):
+        return Slots(len(workers), int(threads[1]) if threads else 4, False)
+    if not re.search(r"(^|/| )gunicorn\b", text) or re.search(r"(-k|--worker-class)[ =](?!gthread|sync)", text):
+        return None
+    is_threaded = threads or "gthread" in text
+    return Slots(len(workers), int(threads[1]) if threads else 1, not is_threaded)

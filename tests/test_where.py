@@ -1,0 +1,148 @@
+"""Samples into places, places into a limit or a standstill: the pure part of looking inside."""
+
+from __future__ import annotations
+
+import pytest
+from samples import sample_where
+
+from engine.limit import ITSELF, LOOP, circle_of, holding_time_s, limit_of
+from engine.places import Spot, State
+from engine.where import where_now, where_of
+
+APP = ["/shop/app/db.py", 12, "get"]
+LIBRARY = ["/lib/site-packages/sqlalchemy/pool/impl.py", 3, "_do_get"]
+POOL = ["a pool", 7, 15, 15, "pool_size"]
+READY = [LOOP, 1, 1, 1, ""]
+
+
+def row(n, app=APP, resource=None, **changes):
+    fields = {"below": [LIBRARY], "handler": None, "answered": False, "on_loop": False, "cpu_s": 0.0}
+    return {"n": n, "app": app, "resource": resource} | fields | changes
+
+
+def sample(at_s, *rows, pid=1):
+    inside = sum(one["n"] for one in rows if not one["answered"])
+    return {"pid": pid, "at": at_s, "cost": 0.001, "inside": inside, "rows": list(rows)}
+
+
+def seen(*lines, n=40, until_s=2.0):
+    """What n requests, all sent at 0 and answered at the end, were seen to do."""
+    return where_of(lines, [0.001] * n, [until_s] * n, "/shop", True)
+
+
+def test_each_request_is_at_one_place_and_the_rest_has_been_seen_by_no_process():
+    found = seen(*(sample(at_s, row(15), row(20, resource=POOL)) for at_s in (0.1, 0.2, 0.3)))
+    assert [(one.requests, one.state, one.line) for one in found.places] == [
+        (20, State.WAITING, "app/db.py:12"), (15, State.WORKING, "app/db.py:12"), (5, State.QUEUED, None)
+    ]  # fmt: skip
+    waiting = found.places[0]
+    assert (waiting.resource, waiting.size, waiting.used, waiting.setting) == ("a pool", 15, 15, "pool_size")
+    assert waiting.below == ("sqlalchemy/pool/impl.py:3 _do_get",) and waiting.function == "get"
+    assert (found.samples, found.requests) == (3, 40) and 0 < found.cost < 0.1
+
+
+def test_samples_of_a_load_that_is_not_full_or_not_settled_do_not_count():
+    lines = [
+        sample(0.01, row(3)),
+        *(sample(at_s, row(40)) for at_s in (0.1, 0.2, 0.3)),
+        sample(0.4, row(40, resource=READY)),
+    ]
+    found = seen(*lines, sample(3.0, row(40)))
+    assert found.samples == 3 and [one.requests for one in found.places] == [40]
+    assert seen() is None and seen(sample(3.0, row(1))) is None
+
+
+def test_processes_are_added_up_each_with_what_it_has_of_its_own():
+    lines = [sample(at_s, row(9), row(10, resource=POOL), pid=pid) for at_s in (0.1, 0.2, 0.3) for pid in (1, 2)]
+    made = [{"pid": pid, "made": {"7": ["/shop/app/pools.py", 4]}} for pid in (1, 2)]
+    waiting, working = seen(*lines, *made, n=38).places
+    assert (waiting.requests, waiting.size, waiting.used, waiting.processes) == (20, 30, 30, 2)
+    assert waiting.size_line == "app/pools.py:4" and working.requests == 18
+
+
+def test_an_event_loop_that_runs_one_line_in_most_samples_is_blocked_by_it():
+    blocks = row(1, on_loop=True)
+    found = seen(*(sample(at_s, blocks, row(39, app=None)) for at_s in (0.1, 0.2, 0.3)))
+    assert (found.blocked, found.limit.resource, found.limit.line) == (1.0, LOOP, "app/db.py:12")
+    now_and_then = seen(*(sample(0.1 * k, *[blocks] * (k == 1), row(39)) for k in range(1, 6)))
+    assert now_and_then.limit is None and State.BLOCKING not in {one.state for one in now_and_then.places}
+
+
+def test_what_other_clients_send_is_seen_too():
+    found = where_now([sample(at_s, row(15), row(25, resource=POOL)) for at_s in (1.0, 1.1, 1.2)], "/shop")
+    assert [one.requests for one in found.places] == [25, 15] and where_now([], "/shop") is None
+
+
+# ---------------------------------------------------------------- the limit
+
+
+def waits(requests, resource="a pool", size=None, state=State.WAITING, **changes):
+    return Spot(requests, state, resource=resource, size=size, **changes)
+
+
+WORKS = Spot(7.0, State.WORKING, "app.py:5")
+
+
+@pytest.mark.parametrize(
+    "places, limit",
+    [
+        ((waits(60.0, "AnyIO's threads", 40), waits(25.0, size=15), WORKS), ("a pool", 15, 40)),  # one inside another
+        ((waits(60.0, "AnyIO's threads", 40), WORKS), ("AnyIO's threads", 40, None)),
+        ((waits(30.0, "a semaphore"), WORKS), ("a semaphore", 7, None)),  # its size is what goes on
+        ((waits(0.3, size=15), WORKS), None),  # hardly ever
+        ((waits(30.0, LOOP, 1), WORKS), None),
+        ((WORKS,), None),
+    ],
+)
+def test_the_limit_is_what_the_fewest_hold_of_all_that_is_waited_for(places, limit):
+    found = limit_of(sample_where(places=places), [1.0, 2.0], True)
+    assert (found and (found.resource, found.slots, found.next_slots)) == limit
+
+
+@pytest.mark.parametrize(
+    "slots, answered_s, is_burst, held_s",
+    [
+        (15, [0.2 * (1 + k // 15) for k in range(100)], True, 0.2),
+        (1, [0.1 + 0.03 * k for k in range(50)], True, 0.03),  # a section that one request at a time is in
+        (40, [0.0] * 50 + [0.5 * (1 + k // 40) for k in range(400)], False, 0.5),  # answered before it is given back
+        (15, [0.2] * 20, True, None),  # too few to tell
+        (15, [], False, None),
+    ],
+)
+def test_a_slot_is_held_for_the_slots_over_the_rate_of_answers(slots, answered_s, is_burst, held_s):
+    assert holding_time_s(slots, answered_s, is_burst) == (held_s and pytest.approx(held_s, rel=0.02))
+
+
+def test_of_a_burst_with_work_after_the_answers_the_holding_time_is_not_known():
+    after = waits(40.0, None, state=State.ANSWERED)
+    found = limit_of(sample_where(places=(waits(60.0, size=40), after)), [0.1 * k for k in range(100)], True)
+    assert (found.slots, found.held_s, found.ceiling_rps) == (40, None, None)
+
+
+# ---------------------------------------------------------------- a standstill
+
+
+@pytest.mark.parametrize(
+    "spots, circle",
+    [
+        ([waits(60.0, "AnyIO's threads", 40), waits(40.0, size=15)], {"AnyIO's threads": 40, "a pool": 15}),
+        ([waits(5.0, size=5, line="a.py:1"), waits(11.0, size=5, line="a.py:2")], {"a pool": 5}),
+        ([waits(1.0, "a lock", 1, State.BLOCKING), WORKS], {LOOP: 1, "a lock": 1}),  # whatever works, the loop does not
+        ([waits(8.0, ITSELF), Spot(4.0, State.QUEUED)], {ITSELF: 8}),
+        ([waits(60.0, size=40), WORKS], {}),  # something goes on
+        ([waits(60.0, size=40)], {}),  # what holds it is not seen
+        ([], {}),
+    ],
+)
+def test_a_standstill_is_a_circle_of_what_is_waited_for(spots, circle):
+    assert circle_of(spots) == circle
+
+
+def test_a_standstill_needs_a_silence():
+    lines = [
+        sample(at_s, row(20, resource=POOL), row(20, resource=["a lock", 8, 1, 1, ""])) for at_s in (0.6, 0.7, 0.8)
+    ]
+    assert seen(*lines).circle == ("a pool", "a lock") and seen(*lines).circle_at == 16
+    assert seen(*lines, until_s=0.9).circle
+    answered_all_the_time = where_of(lines, [0.001] * 40, [0.05 * k + 0.9 for k in range(40)], "/shop", True)
+    assert answered_all_the_time.circle == ()
