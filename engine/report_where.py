@@ -7,12 +7,13 @@ import textwrap
 from collections.abc import Callable
 
 from engine.limit import ITSELF, LOOP
-from engine.places import Limit, Spot, State, Where
+from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_words import requests_s, said, stacked, told
 from engine.run import Run
-from engine.words import duration, plural
+from engine.words import duration, per_cent, plural
 
 MOST_ROWS = 8
+MOST_COMPUTING, LEAST_COMPUTING = 3, 0.1
 WIDTH, COLUMN = 79, 34
 
 STATES = {
@@ -38,7 +39,7 @@ THINGS = {  # a word in the name of a resource -> what a request waits for
 def where(run: Run) -> str:
     """Where the requests of a run stood, and what limited it; empty where the server was not looked into."""
     found = run.inside and run.inside.where
-    return stacked(where_table(found), limit(run, found)) if found else ""
+    return stacked(where_table(found), limit(run, found), computing(run, found)) if found else ""
 
 
 def where_table(found: Where) -> str:
@@ -108,6 +109,8 @@ DOES = {  # a package in the frames below the app's line -> what is done there
 
 
 def working_text(spot: Spot) -> str:
+    if spot.state is State.BLOCKING:
+        return f"in {spot.below[-1]}" if spot.below else ""
     packages = [re.split(r"[/:]", frame)[0] for frame in reversed(spot.below)]
     return next((DOES[one] for one in packages if one in DOES), "")
 
@@ -120,6 +123,25 @@ def limit(run: Run, found: Where) -> str:
     if not of:
         return ""
     return told("limit", seen_limit_text(of), more(run, of))
+
+
+def computing(run: Run, found: Where) -> str:
+    """Where CPU time is the limit: the lines that compute."""
+    all_s = sum(spot.cpu_s for spot in found.places)
+    if not run.verdict.limits or run.verdict.limits[0].resource != Resource.CPU or not all_s:
+        return ""
+    most = sorted(found.places, key=lambda spot: -spot.cpu_s)[:MOST_COMPUTING]
+    lines = [
+        f"{per_cent(spot.cpu_s / all_s)} at {spot.line or stands(spot)}{computing_in(spot)}"
+        for spot in most
+        if spot.cpu_s >= LEAST_COMPUTING * all_s
+    ]
+    return told("computes", f"Of the CPU time that was seen in requests: {'; '.join(lines)}.")
+
+
+def computing_in(spot: Spot) -> str:
+    """The function of a library that the line is in."""
+    return f" (in {spot.below[-1]})" if spot.line and spot.below else ""
 
 
 def seen_limit_text(of: Limit) -> str:

@@ -116,7 +116,6 @@ TEXTS = {
     "4 s|5 s|given the split": reported("split"),
     "a `def` handler|4 requests|SQLAlchemy's pool|5 + 10|pool_size|30 s|impl.py:75|2 workers": reported("not known"),
     "3 to 6 requests": reported("range"),
-    "55 requests": reported("stall"),
     "7 of 16|7 failed": reported("failures"),
     "7 of the|7 overflows|7 repeated": reported("backlog-overflow"),
     "50, 27, 15, 8": reported("uneven-split"),
