@@ -17,8 +17,8 @@ def once(wrap, method):
 
     @functools.wraps(method)
     def call(self, *args):
-        found = sampler.current_call()
-        if found and id(found) in sampler.under_way:
+        found = sampler.request_call.get()
+        if found and sampler.under_way.get(id(found)) is found:
             return method(self, *args)
         return wrap(functools.partial(method, self))(*args)
 

@@ -56,7 +56,7 @@ SHOWN = 8  # frames of a place
 request_call = contextvars.ContextVar("request_call", default=None)
 under_way = {}  # id -> call: of the app, not yet ended. A call has `is_answered` and `queued`
 serving = {}  # thread -> call that it works for
-greenlets = {}  # id of a call -> its greenlet
+greenlets = {}  # id of a call -> its greenlet, and that one's thread
 loops = {}  # event loop -> its thread
 started_in = 0  # pid of the process that has a sampler
 
@@ -77,9 +77,10 @@ def begins(call):
     with contextlib.suppress(RuntimeError):
         loops[asyncio.get_running_loop()] = get_ident()
         return
-    if "gevent" in sys.modules:
-        greenlets[id(call)] = sys.modules["greenlet"].getcurrent()
-    serving[get_ident()] = call
+    if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].saved:
+        greenlets[id(call)] = sys.modules["greenlet"].getcurrent(), get_ident()
+    else:
+        serving[get_ident()] = call
 
 
 def ends(call):
@@ -222,10 +223,11 @@ def places():
             del loops[loop]
         else:
             found += places_of_loop(loop, thread, threads.get(thread), by_thread)
-    for key, greenlet in list(greenlets.items()):
-        if greenlet.gr_frame:  # else it is the one that runs, in its thread
-            found = [one for one in found if id(one.call) != key]
-            found.append(Place(under_way[key], stack_of(greenlet.gr_frame)))
+    for key, (greenlet, thread) in list(greenlets.items()):
+        runs = greenlet.gr_frame is None  # in its thread, and no other one there can
+        frames = stack_of(threads.get(thread) if runs else greenlet.gr_frame)
+        if key in under_way:
+            found.append(Place(under_way[key], frames, thread if runs else None, on_loop=runs))
     return found
 
 
