@@ -205,7 +205,7 @@ CIRCLE_TEXTS = {
 }
 CURES = {  # each was tried on a service of that kind: tests/test_standstill.py
     "itself": "Call the function instead of the URL.",
-    "loop and pool": "Make the handler a `def`, or use the asynchronous session of the library.",
+    "loop and pool": "Make the handler a `def`.",
     "loop and lock": "Use an asyncio.Lock.",
     "one": "Use one connection for the whole request, or more of them than requests can be in the handlers.",
     "lock": "Take the lock inside the handler.",

@@ -1,0 +1,48 @@
+"""The same for a WSGI app, on threads of gunicorn. See standstills.py."""
+
+import time
+import urllib.request
+
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.pool import QueuePool
+
+ARGUMENTS = {"poolclass": QueuePool, "max_overflow": 0, "pool_timeout": 1.2, "connect_args": {"check_same_thread": False}}
+engine, larger = (create_engine("sqlite://", pool_size=size, **ARGUMENTS) for size in (5, 17))
+
+
+@event.listens_for(QueuePool, "connect")
+def add_slow_function(connection, _):
+    connection.create_function("slow", 1, lambda seconds: time.sleep(seconds) or 1)
+
+
+def two_connections(pool):
+    with pool.connect() as db:  # connections
+        db.execute(text("select slow(0.1)"))
+        with pool.connect() as other:  # connections
+            other.execute(text("select slow(0.05)"))
+
+
+def one_connection(pool):
+    with pool.connect() as db:
+        db.execute(text("select slow(0.1)"))
+        db.execute(text("select slow(0.05)"))
+
+
+def price():
+    time.sleep(0.05)
+
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/connections":
+        two_connections(engine)
+    elif path == "/connections/cured":
+        one_connection(engine)
+    elif path == "/connections/larger":
+        two_connections(larger)
+    elif path == "/itself":
+        urllib.request.urlopen(f"http://{environ['HTTP_HOST']}/price", timeout=1.2).read()  # itself
+    else:
+        price()
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]

@@ -1,0 +1,74 @@
+"""Requests that wait for each other: who waits for whom, at which lines, from how many on; and that the cures help."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from commands import ROOT
+
+import bench
+
+SERVICES = ROOT / "tests/services"
+UVICORN, GUNICORN = ("--app", "standstills:app"), ("--app", "standstills_wsgi:app", "--threads", "16")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(SERVICES)
+    monkeypatch.syspath_prepend(str(SERVICES))
+
+    def run_path(path, *options):
+        with contextlib.redirect_stdout(None):
+            bench.main([*options, "--path", path, "--logs", f"{tmp_path}", "--json", f"{tmp_path}/run.json", "-q"])
+        return json.loads((tmp_path / "run.json").read_text())["runs"][0]
+
+    return run_path
+
+
+def lines_of(path):
+    """The marked lines of a service."""
+    return {
+        f"{file.name}:{number}"
+        for file in SERVICES.glob("standstills*.py")
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if line.endswith(f"# {path}")
+    }
+
+
+@pytest.mark.parametrize(
+    "path, options, circle, circle_at",
+    [
+        ("two-pools", (*UVICORN, "-n", "70"), {"AnyIO's threads", "SQLAlchemy's pool"}, 55),
+        ("lock", (*UVICORN, "-n", "50", "-s", "1.5"), {"AnyIO's threads", "a lock (lock)"}, 41),
+        ("await", (*UVICORN, "-n", "5", "-s", "1.5"), {"the event loop", "a lock (lock)"}, 2),
+        ("session", (*UVICORN, "-n", "30", "-s", "3"), {"the event loop", "SQLAlchemy's pool"}, 16),
+        ("connections", (*GUNICORN, "-n", "16"), {"SQLAlchemy's pool"}, 5),
+        ("itself", (*GUNICORN, "-n", "20"), {"an answer of this very server"}, 16),
+    ],
+)
+def test_a_standstill_is_named_by_its_circle(run, path, options, circle, circle_at):
+    found = run(f"/{path}", *options)["inside"]["where"]
+    assert (set(found["circle"]), found["circle_at"]) == (circle, circle_at)
+    seen = {place["line"] for place in found["places"] if place["resource"] in circle and place["line"]}
+    assert seen == lines_of(path)
+    if path == "two-pools":  # and the handler whose requests have a connection and wait for a thread
+        assert any((place["handler"] or "").startswith("standstills.py:") for place in found["places"])
+
+
+@pytest.mark.parametrize(
+    "path, options",
+    [
+        ("two-pools/cured", (*UVICORN, "-n", "70")),
+        ("lock/cured", (*UVICORN, "-n", "50")),
+        ("await/cured", (*UVICORN, "-n", "5")),
+        ("session/cured", (*UVICORN, "-n", "30")),
+        ("connections/cured", (*GUNICORN, "-n", "16")),
+        ("connections/larger", (*GUNICORN, "-n", "16")),
+        ("price", (*GUNICORN, "-n", "20")),
+    ],
+)
+def test_each_cure_that_is_printed_helps(run, path, options):
+    found = run(f"/{path}", *options)
+    assert (found["measured"]["failed"], found["inside"]["where"]["circle"]) == (0, [])
