@@ -10,7 +10,7 @@ from engine.places import Limit, Spot, State, Where
 
 LOOP = "the event loop"  # as the sampler calls what a task waits for that could run
 ITSELF = "an answer of this very server"
-MOSTLY = 0.8  # of the samples
+MOSTLY, HALF = 0.8, 0.5  # of the samples
 FEW = 0.02  # of the requests
 
 
@@ -49,8 +49,8 @@ def limit_of(where: Where, answered_s: Sequence[float], is_burst: bool) -> Limit
 def waiting_places(where: Where) -> list[Spot]:
     """Where more than a few requests wait for something that others hold."""
     least = max(0.5, FEW * where.requests)
-    waiting = [spot for spot in where.places if spot.state is State.WAITING and spot.resource != LOOP]
-    return [spot for spot in waiting if spot.requests >= least]
+    waiting = [spot for spot in where.places if spot.state is State.WAITING and spot.resource in where.persistent]
+    return [spot for spot in waiting if spot.requests >= least and spot.resource != LOOP]
 
 
 def holders(spots: Sequence[Spot], waiting: Spot) -> float:
@@ -61,16 +61,16 @@ def holders(spots: Sequence[Spot], waiting: Spot) -> float:
 
 
 def blocking_place(spots: Sequence[Spot]) -> Spot | None:
-    """The line of the app that blocks the event loop most often; None: the loop is blocked by no code of the app."""
-    found = [one for one in spots if one.state is State.BLOCKING and not one.resource and one.line]
-    return max(found, key=lambda one: one.share, default=None)
+    """The line of the app that blocks the event loop in most samples; None: there is no such line."""
+    found = [one for one in spots if one.state is State.BLOCKING and not one.resource and one.share >= HALF]
+    return max((one for one in found if one.line), key=lambda one: one.share, default=None)
 
 
 def limit_at(spot: Spot, slots: float, resource: str, answered_s: Sequence[float], is_burst: bool) -> Limit:
     held_s = holding_time_s(slots, answered_s, is_burst)
     return Limit(
         resource, 1.0, slots / held_s if held_s else None, slots, held_s, line=spot.line, waiting=spot.requests,
-        setting=spot.setting, size_line=spot.size_line,
+        setting=spot.setting, size_line=spot.size_line, is_sized=spot.size is not None,
     )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ class Limit:
     waiting: float | None = None  # how many, the mean
     setting: str | None = None
     size_line: str | None = None
+    is_sized: bool = True  # the slots are the size of the live object, not what was seen to go on
     next_slots: float | None = None  # what would be the limit with more of it: the next resource in use
 
 
@@ -61,6 +62,7 @@ class Spot:
     line: str | None = None  # "app/db.py:12", of the app's innermost frame; None: no code of the app
     function: str | None = None
     below: tuple[str, ...] = ()  # frames inside of that line; without a line, the innermost of all
+    phase: str | None = None  # without a line: before or after the handler, where that is known
     handler: str | None = None  # without a line: the function that handles these requests, where that is known
     resource: str | None = None  # what they wait for
     setting: str | None = None  # what sets its size
@@ -80,6 +82,7 @@ class Where:
     cost: float  # of a CPU, 0 to 1
     requests: float  # under way, the mean
     places: tuple[Spot, ...]  # most requests first
+    persistent: tuple[str, ...] = ()  # resources that requests waited for as long as the load was at least half full
     blocked: float = 0.0  # how often the event loop, of the process where that is most, was busy: 0 to 1
     circle: tuple[str, ...] = ()  # resources whose holders wait for each other, so that nothing goes on
     circle_at: float | None = None  # as many requests make such a standstill

@@ -77,14 +77,12 @@ def doing(spot: Spot) -> str:
 
 def stands(spot: Spot) -> str:
     """Where those stand that are not in the code of the app."""
-    frames = " ".join(spot.below)
     if spot.state is State.QUEUED:
         return "in the listen queue, or not read"
     if spot.state is State.ANSWERED:
         return "after the answer"
-    if "AnyIO" in (spot.resource or ""):
-        when = "after the handler" if "serialize_response" in frames else "before the handler"
-        return f"{when} {spot.handler or ''}".strip()
+    if spot.phase:
+        return f"{spot.phase} {spot.handler or ''}".strip()
     return spot.below[-1].split(" ")[0] if spot.below else "before the handler"
 
 
@@ -96,23 +94,26 @@ def resource_text(spot: Spot) -> str:
     return f"{spot.resource}{used}" if spot.size > 1 else spot.resource or ""
 
 
-DOES = {  # a package in the frames below the app's line -> what is done there
+CLIENTS = {  # packages in the frames below the app's line -> what they wait for
     "psycopg": "psycopg waits for the database",
     "asyncpg": "asyncpg waits for the database",
     "httpcore": "httpx waits for an answer",
-    "httpx": "httpx waits for an answer",
     "urllib3": "requests waits for an answer",
     "aiohttp": "aiohttp waits for an answer",
     "redis": "redis waits for an answer",
-    "sqlalchemy": "in SQLAlchemy",
 }
+WAITS = re.compile(r"wait|read|recv|select|poll|get_frame|start_tls|connect")
 
 
 def working_text(spot: Spot) -> str:
+    """What a library does there; of those that wait for another program, that."""
+    if not spot.below or not spot.line:
+        return ""
     if spot.state is State.BLOCKING:
-        return f"in {spot.below[-1]}" if spot.below else ""
-    packages = [re.split(r"[/:]", frame)[0] for frame in reversed(spot.below)]
-    return next((DOES[one] for one in packages if one in DOES), "")
+        return f"in {spot.below[-1].split(' ')[0]}"
+    waits = WAITS.search(spot.below[-1].rpartition(".")[2])
+    packages = [re.split(r"[/:]", frame)[0] for frame in reversed(spot.below)] if waits else []
+    return next((CLIENTS[one] for one in packages if one in CLIENTS), "")
 
 
 def limit(run: Run, found: Where) -> str:
@@ -153,8 +154,9 @@ def seen_limit_text(of: Limit) -> str:
     if slots <= 1:
         return f"{capital(of.resource)}{at}: one request at a time" + (f", for {held} of each." if of.held_s else ".")
     setting = f" ({of.setting})" * bool(of.setting)
+    have = "have it" if of.is_sized else "are seen to go on"
     return said(
-        f"{capital(of.resource)}{setting}{made}: {slots:g} requests at a time have it, and others wait{at}.",
+        f"{capital(of.resource)}{setting}{made}: {slots:g} requests at a time {have}, and others wait{at}.",
         of.held_s and f"Each holds it for {held}, so {requests_s(of.ceiling_rps)} are the most.",
     )
 

@@ -30,6 +30,7 @@ UNSETTLED = 0.2  # of a sample's requests: so many on their way, and it is left 
 FEW = 0.05  # requests: what is seen as rarely is no place
 BELOW = 5  # innermost frames that are kept
 SILENCE_S = 0.5
+MOST_OF = 0.6
 
 
 def where_of(
@@ -53,7 +54,7 @@ def where_of(
         spots.append(Spot(queued, State.QUEUED))
     spots.sort(key=lambda spot: -spot.requests)
     blocked = max(map(blocked_share, by_process(full).values()))
-    found = Where(len(full), cost_of(samples), requests, tuple(spots), blocked)
+    found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(samples, under_way), blocked)
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=total(circle.values()))
     return replace(found, limit=limit_of(found, sorted(ended_s), is_burst))
@@ -96,6 +97,17 @@ def fullest(samples: Sequence[Line], under_way: UnderWay) -> list[Line]:
     return [one for one in found if in_sample(one) >= FULL * min(inside[one["pid"]], under_way(one["at"]))]
 
 
+def persistent(samples: Sequence[Line], under_way: UnderWay) -> tuple[str, ...]:
+    """The resources that are waited for in most samples of a load that is at least half full.
+
+    A burst arrives everywhere at once: what only its first moments wait for does not limit it.
+    """
+    most = max(under_way(one["at"]) for one in samples)
+    half = [one for one in samples if under_way(one["at"]) >= most / 2 and in_sample(one)]
+    waited = Counter(name for one in half for name in {resource_of(row)[0] for row in one["rows"] if row["resource"]})
+    return tuple(sorted(name for name, count in waited.items() if count >= MOST_OF * len(half)))
+
+
 def about_to_run(sample: Line) -> float:
     """The requests of a sample that wait for nothing but their turn."""
     return float(sum(row["n"] for row in sample["rows"] if resource_of(row)[0] == LOOP))
@@ -133,8 +145,8 @@ def places_of(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> li
     groups: dict[object, list[Spot]] = defaultdict(list)
     for pid, own in by_process(samples).items():
         for spot in spots_of(own, folder, {key: at for (of, key), at in made.items() if of == pid}):
-            key = spot.state, spot.line, spot.resource, spot.handler, None if spot.line else spot.below
-            groups[key].append(spot)
+            at = spot.line or (spot.phase, spot.handler, None if spot.phase else spot.below[-1:])
+            groups[(spot.state, at, spot.resource)].append(spot)
     return [together(same) for same in groups.values()]
 
 
@@ -154,7 +166,7 @@ def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> l
     is_blocked = blocked_share(samples) > 0.5
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in (row for one in samples for row in one["rows"]):
-        stands_at = row["app"] or (row["below"], row["handler"])
+        stands_at = row["app"] or (row["phase"], row["handler"], None if row["phase"] else row["below"][-1:])
         groups[str((state_of(row, is_blocked), stands_at, resource_of(row)[:2]))].append(row)
     found = []
     for same in groups.values():
@@ -191,7 +203,7 @@ def spot_of(rows: Sequence[Row], state: State, folder: str) -> Spot:
     return Spot(
         0.0, state, f"{named(app[0], folder)}:{app[1]}" if app else None, app and app[2],
         tuple(f"{named(file, folder)}:{line} {function}" for file, line, function in frames[-BELOW:]),
-        f"{named(handler[0], folder)}:{handler[1]}" if handler else None,
+        rows[0]["phase"], f"{named(handler[0], folder)}:{handler[1]}" if handler else None,
         name, setting or None, size, median(used) if used else None,
     )  # fmt: skip
 

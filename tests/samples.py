@@ -61,7 +61,7 @@ def sample_measured(**changes: Any) -> Measured:
 def sample_where(**changes: Any) -> Where:
     """Of 100 requests 60 wait for a thread, 25 for a connection, 15 are worked on."""
     waiting = Spot(
-        25.0, State.WAITING, "app/deps.py:41", "get_db", ("sqlalchemy/pool/impl.py:3 _do_get",), None,
+        25.0, State.WAITING, "app/deps.py:41", "get_db", ("sqlalchemy/pool/impl.py:3 _do_get",), None, None,
         "SQLAlchemy's pool", "pool_size 5 + max_overflow 10", 15, 15, "app/db.py:12",
     )  # fmt: skip
     places = (
@@ -69,7 +69,8 @@ def sample_where(**changes: Any) -> Where:
         waiting,
         Spot(15.0, State.WORKING, "app/deps.py:41", "get_db", ("psycopg/connection.py:5 wait",)),
     )
-    return dataclasses.replace(Where(9, 0.004, 100.0, places), **changes)
+    names = tuple(one.resource for one in changes.get("places", places) if one.resource)
+    return dataclasses.replace(Where(9, 0.004, 100.0, places, names), **changes)
 
 
 def sample_inside(**changes: Any) -> Inside:

@@ -6,7 +6,12 @@ import urllib.request
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import QueuePool
 
-ARGUMENTS = {"poolclass": QueuePool, "max_overflow": 0, "pool_timeout": 1.2, "connect_args": {"check_same_thread": False}}
+ARGUMENTS = {
+    "poolclass": QueuePool,
+    "max_overflow": 0,
+    "pool_timeout": 1.2,
+    "connect_args": {"check_same_thread": False},
+}
 engine, larger = (create_engine("sqlite://", pool_size=size, **ARGUMENTS) for size in (5, 17))
 
 

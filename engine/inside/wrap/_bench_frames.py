@@ -29,12 +29,16 @@ def chain_of(awaitable):
             frame, inner = None, hidden
         else:
             break
-        if frame:
+        if frame and not is_ours(frame):
             frames.append(frame)
             if frame.f_code.co_name == "greenlet_spawn":  # SQLAlchemy's asyncio: its synchronous half is a greenlet
                 frames += stack_of(getattr(frame.f_locals.get("context"), "gr_frame", None))
         awaitable = inner
     return frames
+
+
+def is_ours(frame):
+    return frame.f_globals.get("__name__") in OURS
 
 
 def inside_of(awaitable):
@@ -48,7 +52,7 @@ def inside_of(awaitable):
 def stack_of(frame):
     """The frames of a running thread or a waiting greenlet, outermost first, from our wrapper on."""
     frames = []
-    while frame and frame.f_globals.get("__name__") not in OURS:
+    while frame and not is_ours(frame):
         frames.append(frame)
         frame = frame.f_back
     return frames[::-1]
@@ -77,3 +81,23 @@ def is_app(code):
 def innermost_of_app(codes):
     """The place of the innermost frame of the app's code, of frames by their code; None: there is none."""
     return next((i for i in reversed(range(len(codes))) if is_app(codes[i])), None)
+
+
+BEFORE, AFTER = "before the handler", "after the handler"
+PHASES = (  # file and function of FastAPI or Starlette -> where a request stands inside of it; the first that fits
+    ("starlette/responses.py", "__call__", AFTER),
+    ("fastapi/routing.py", "serialize_response", AFTER),
+    ("fastapi/routing.py", "run_endpoint_function", BEFORE),
+    ("fastapi/dependencies/utils.py", "solve_dependencies", BEFORE),
+    ("starlette/routing.py", "app", BEFORE),
+)
+
+
+@functools.lru_cache(5000)
+def phase_of(codes):
+    """Where a request stands by its frames, without code of the app among them; None: not known."""
+    at = [(code.co_filename, code.co_name) for code in codes]
+    for file, function, phase in PHASES:
+        if any(name == function and path.endswith(file) for path, name in at):
+            return phase
+    return None

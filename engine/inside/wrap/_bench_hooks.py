@@ -109,6 +109,5 @@ class Finder:
 
 
 def install():
-    sampler.watch_executors()
-    sampler.watch_connections()
+    sampler.watch()
     sys.meta_path.insert(0, Finder())

@@ -12,6 +12,7 @@ row is a place, with all that stand there:
     app        file, line and function of the app's innermost frame; null: no code of the app is there
     below      the frames inside of that, outermost first; where there is no code of the app, the innermost of all
     handler    file, line and name of the function that handles the request, where the app's framework tells it (ASGI)
+    phase      "before the handler" or "after the handler", where there is no code of the app, and that is known
     resource   what they wait for, as [name, id of the object, size, used, setting, where it was made]; null: nothing
     answered   the client has its answer already
     on_loop    it runs on the thread of the event loop, so that no other request can
@@ -24,6 +25,7 @@ another one of its own.
 import asyncio
 import contextlib
 import contextvars
+import functools
 import gc
 import json
 import os
@@ -32,10 +34,12 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 import _bench_resources as resources
-from _bench_frames import above_loop, chain_of, innermost_of_app, is_app_file, stack_of
+from _bench_frames import above_loop, chain_of, innermost_of_app, is_app_file, phase_of, stack_of
 
 
 def original(module, name):
@@ -106,46 +110,60 @@ def works_for(call):
             serving.pop(get_ident(), None)
 
 
-def watch_executors():
-    """Have executors tell which request waits for a thread of theirs, and which thread works for it."""
-    from concurrent.futures import ThreadPoolExecutor
+def watch():
+    """Have executors, connections and semaphores tell what cannot be seen of them later."""
+    ThreadPoolExecutor.submit = watched_submit(ThreadPoolExecutor.submit)
+    socket.socket.connect = watched_connect(socket.socket.connect)
+    for kind in (threading.Semaphore, asyncio.Semaphore):
+        kind.__init__ = watched_init(kind.__init__)
 
-    submit = ThreadPoolExecutor.submit
 
+def watched_submit(submit):
+    """Which request waits for a thread of an executor, and which thread works for it."""
+
+    @functools.wraps(submit)
     def watched(self, function, /, *args, **kwargs):
         call = current_call()
         if not call:
             return submit(self, function, *args, **kwargs)
-        ticket = object()
 
         def run():
-            call.queued.pop(ticket, None)
+            with call.lock:  # until the future is in the queue
+                call.queued.pop(future, None)
             with works_for(call):
                 return function(*args, **kwargs)
 
-        call.queued[ticket] = self
-        try:
+        with call.lock:
             future = submit(self, run)
-        except BaseException:
-            del call.queued[ticket]
-            raise
-        future.add_done_callback(lambda _: call.queued.pop(ticket, None))  # it may be cancelled before it runs
+            call.queued[future] = self
+        future.add_done_callback(lambda _: call.queued.pop(future, None))  # it may be cancelled before it runs
         return future
 
-    ThreadPoolExecutor.submit = watched
+    return watched
 
 
-def watch_connections():
-    """Remember which request opens a connection to this very server."""
-    connect = socket.socket.connect
+def watched_connect(connect):
+    """Which request has opened a connection to this very server."""
 
+    @functools.wraps(connect)
     def watched(self, address):
         call = current_call()
         if call and isinstance(address, tuple) and str(address[1]) == PORT:
-            call.calls_itself = True
+            call.to_itself = weakref.ref(self)
         return connect(self, address)
 
-    socket.socket.connect = watched
+    return watched
+
+
+def watched_init(init):
+    """With how many a semaphore begins; Python does not keep that."""
+
+    @functools.wraps(init)
+    def watched(self, value=1, *args, **kwargs):
+        init(self, value, *args, **kwargs)
+        self._bench_size = value
+
+    return watched
 
 
 # ---------------------------------------------------------------- requests, their tasks and threads
@@ -206,11 +224,35 @@ class Place:
         found = resources.resource_of(frames, not task) if frames else None
         if found or not call:
             return found
-        if call.calls_itself and self.below:
+        if self.waits_for_itself():
             return resources.Resource("an answer of this very server", None)
-        if call.queued and not self.on_loop:
-            return resources.executor(next(iter(call.queued.values())))
-        return resources.Resource("the result of another request", task._fut_waiter, is_shared=True) if task else None
+        executor = next((executor for future, executor in list(call.queued.items()) if self.waits_for(future)), None)
+        if executor:
+            return resources.executor(executor)
+        return (
+            resources.Resource("a future that several requests wait for", task._fut_waiter, is_shared=True)
+            if task
+            else None
+        )
+
+    def waits_for(self, future):
+        """Whether it waits for an executor's future: a thread in one of that one's methods, a task by asyncio's future
+        that is chained to it."""
+        if not self.task:
+            return waits_for_thread(self)
+        waiter = self.task._fut_waiter
+        awaited = [waiter, *getattr(waiter, "_children", ())]
+        cells = [cell for done in future._done_callbacks for cell in getattr(done, "__closure__", None) or ()]
+        return any(cell.cell_contents is one for cell in cells for one in awaited)
+
+    def waits_for_itself(self):
+        """Whether it is in the code of an HTTP client that has a connection to this very server."""
+        opened = self.call.to_itself and self.call.to_itself()
+        is_client = any(frame.f_code.co_filename.endswith(CLIENTS) for frame in self.below)
+        return opened is not None and opened.fileno() >= 0 and is_client
+
+
+CLIENTS = ("http/client.py", "httpcore/_sync/connection.py", "httpcore/_async/connection.py", "aiohttp/client.py")
 
 
 def places():
@@ -243,10 +285,12 @@ def places_of_threads(threads):
 def deepest_threads(own):
     """Of the threads of one request, those that do not wait for another one of them."""
 
-    def waits(place):
-        return any("concurrent/futures/_base" in frame.f_code.co_filename for frame in place.below[-4:])
+    return [one for one in own if len(own) == 1 or not waits_for_thread(one)] or own
 
-    return [one for one in own if len(own) == 1 or not waits(one)] or own
+
+def waits_for_thread(place):
+    """Whether a thread waits for what it has sent to an executor."""
+    return any("concurrent/futures/_base" in frame.f_code.co_filename for frame in place.below[-4:])
 
 
 def places_of_loop(loop, thread, frame, by_thread):
@@ -323,12 +367,15 @@ def cpu_of(thread):
 def sample():
     """The rows of a sample."""
     found = places()
-    parts, rows = Counter(one.call for one in found), {}
+    parts, rows, computing = Counter(one.call for one in found), {}, []
     for one, resource in zip(found, waited_for(found), strict=True):
         key = key_of(one, resource)
         row = rows[key] = rows.get(key) or row_at(one, resource)
         row["n"] += 1 / parts[one.call] if one.call else 0.0
-        row["cpu_s"] += cpu_of(one.thread) if one.thread and not resource else 0.0
+        if one.thread and not resource:
+            computing.append((row, one.thread))
+    for row, thread in computing:  # last, as other threads go on while a file is read
+        row["cpu_s"] += cpu_of(thread)
     return list(rows.values())
 
 
@@ -356,6 +403,7 @@ def row_at(place, resource):
     handler = None if place.app else handler_of(place.call)
     return {
         "n": 0.0, "app": place.app and frame_as_list(place.app),
+        "phase": None if place.app else phase_of(tuple([frame.f_code for frame in place.below])),
         "below": list(map(frame_as_list, place.below[-SHOWN:])),
         "handler": handler and [handler.co_filename, handler.co_firstlineno, handler.co_name],
         "resource": resource and resource_as_list(resource), "answered": bool(place.call and place.call.is_answered),
