@@ -6,11 +6,12 @@ import os
 import sysconfig
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
-OURS = ("_bench_wrapper", "_bench_sampler", "_bench_hooks")
+HERE = os.path.dirname(__file__)
+OURS = {os.path.join(HERE, f"_bench_{name}.py") for name in ("wrapper", "sampler", "hooks")}
 PATHS = sysconfig.get_paths()
 NOT_APP = tuple(
     os.path.join(os.path.realpath(path), "")
-    for path in (os.path.dirname(__file__), *(PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")))
+    for path in (HERE, *(PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")))
 )
 
 
@@ -29,16 +30,12 @@ def chain_of(awaitable):
             frame, inner = None, hidden
         else:
             break
-        if frame and not is_ours(frame):
+        if frame and frame.f_code.co_filename not in OURS:
             frames.append(frame)
             if frame.f_code.co_name == "greenlet_spawn":  # SQLAlchemy's asyncio: its synchronous half is a greenlet
                 frames += stack_of(getattr(frame.f_locals.get("context"), "gr_frame", None))
         awaitable = inner
     return frames
-
-
-def is_ours(frame):
-    return frame.f_globals.get("__name__") in OURS
 
 
 def inside_of(awaitable):
@@ -52,7 +49,7 @@ def inside_of(awaitable):
 def stack_of(frame):
     """The frames of a running thread or a waiting greenlet, outermost first, from our wrapper on."""
     frames = []
-    while frame and not is_ours(frame):
+    while frame and frame.f_code.co_filename not in OURS:
         frames.append(frame)
         frame = frame.f_back
     return frames[::-1]

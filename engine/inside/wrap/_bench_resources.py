@@ -211,13 +211,24 @@ def resource_of(frames, is_thread):
     tells, at, known, known_at, owner_at = rows_of(tuple([frame.f_code for frame in frames]))
     found = lock_in_c(frames[0]) if is_thread and not tells else None
     if known and (tells or found or (known_at == 0 and not is_thread)):
-        return known(frames[owner_at].f_locals.get("self"))
+        return told_once(known, frames[owner_at].f_locals.get("self"))
     if not tells:
         return found
     here = frames[at].f_locals
     # An Event that is waited for no longer than some time is often a way to sleep.
     is_pause = type(here.get("self")).__name__ == "Event" and here.get("timeout") is not None
-    return None if is_pause else tells(here.get("self"))
+    return None if is_pause else told_once(tells, here.get("self"))
+
+
+seen = {}  # what was read of an object in this sample
+
+
+def told_once(tells, owner):
+    """What an object says of itself, read once in a sample."""
+    key = tells, id(owner)
+    if key not in seen:
+        seen[key] = tells(owner)
+    return seen[key]
 
 
 # ---------------------------------------------------------------- a lock is taken in C: which, the instructions say

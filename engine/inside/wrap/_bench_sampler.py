@@ -366,6 +366,7 @@ def cpu_of(thread):
 
 def sample():
     """The rows of a sample."""
+    resources.seen.clear()
     found = places()
     parts, rows, computing = Counter(one.call for one in found), {}, []
     for one, resource in zip(found, waited_for(found), strict=True):
