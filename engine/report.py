@@ -17,11 +17,12 @@ from engine.model import Forecast
 from engine.objectives import MOST_RUNS, Found, Tried
 from engine.plans import forecast_of, held_for
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
-from engine.report_where import where
+from engine.report_where import seen_in_short, where
 from engine.report_words import EXPLANATIONS, HANDLER_WORDS, LETTERS, LOADS, PROBE_ENDS, requests_s, said, stacked, told
 from engine.run import Explanation, Plan, Prediction, Run
 from engine.sizes import POSTGRES_CONNECTIONS, Asked, Size, settings_for
 from engine.targets import TARGETS
+from engine.verdict import seen_limit
 from engine.words import MARGIN, duration, per_cent, plural, rate, slots_text
 
 # ---------------------------------------------------------------- before the run
@@ -284,25 +285,23 @@ def probe_line(run: Run) -> str:
     return told(
         "burst",
         f"{measured.sent} at once, {measured.answered} answered in {duration(measured.measured_s)}.",
-        f"{measured.failed} failed." if measured.failed else found and slots_seen_text(found),
+        f"{measured.failed} failed." if measured.failed else seen_in_short(run) or (found and slots_seen_text(found)),
     )
 
 
 def probe_result(run: Run, why_it_ended: str) -> str:
     """What a probe has found, and why it ended."""
-    found, plan, failed = run.verdict.estimate, run.plan, run.measured.failed
+    found, plan, failed, seen = run.verdict.estimate, run.plan, run.measured.failed, seen_limit(run)
+    slots = seen.slots if seen else found.slots if found and found.is_certain else None
     other = f"do NOT agree: they give {slots_text(plan.slots)}"
+    shown = seen_in_short(run) or (found and slots_seen_text(found))
     text = told(
         "verdict",
-        slots_seen_text(found) if found and not failed else answers_text(run),
-        found
-        and found.is_certain
-        and plan.slots_known
-        and not failed
-        and f"The settings {'agree' if found.slots == plan.slots else other}.",
+        shown if shown and not failed else answers_text(run),
+        slots and plan.slots_known and not failed and f"The settings {'agree' if slots == plan.slots else other}.",
         f"The probe ended because {PROBE_ENDS[why_it_ended]}.",
     )
-    return "\n" + stacked(text, warnings(run), estimate(run, always=True))
+    return "\n" + stacked(text, warnings(run), estimate(run, always=True), where(run))
 
 
 def find_rate_plan(objective_s: float, percentile: int) -> str:

@@ -161,6 +161,17 @@ def seen_limit_text(of: Limit) -> str:
     )
 
 
+def seen_in_short(run: Run) -> str:
+    """The limit in a line; empty where none was seen."""
+    of = run.inside and run.inside.where and run.inside.where.limit
+    if not of:
+        return ""
+    at = f" at {of.line}" * bool(of.line)
+    if of.resource == LOOP:
+        return f"The event loop is blocked{at}."
+    return f"{of.slots:g} at a time: {of.resource}{at}."
+
+
 def more(run: Run, of: Limit) -> str:
     """What the next limit would give, where that is known; of a burst."""
     if not (of.next_slots and of.held_s and of.slots and of.slots > 1 and not run.plan.load.is_steady):

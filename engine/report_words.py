@@ -146,7 +146,8 @@ DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     "rounds-and-throughput-disagree": "The rounds and the throughput show different numbers.",
     "no-clear-rounds": "The answers came in no clear rounds, so the number is not exact.",
 }
-PROBE_ENDS = {  # as estimate.why_over() says
+PROBE_ENDS = {
+    "seen": "two bursts showed the same limit",  # as estimate.why_over() says
     "stopped": "it was stopped",
     "failures": "requests failed",
     "agree": "two bursts show the same number",

@@ -27,7 +27,7 @@ def one_run(plan: Plan, load: Load, site: Site, before: Before) -> Run:
 def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budget: tuple[int, float]) -> None:
     """Bursts, each twice the one before, until the answers are unmistakable or the budget is spent."""
     most_requests, most_s = budget
-    done, size, why = list[estimate.Probed](), 10, None
+    done, seen, size, why = list[estimate.Probed](), list[tuple[str, float | None] | None](), 10, None
     show(report.search(plan, report.probe_plan(most_requests, most_s)))
     with site_for(plan, place) as site:
         end_s = time.perf_counter() + most_s
@@ -39,7 +39,9 @@ def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budge
             if found := run.verdict.estimate:
                 done.append(estimate.Probed(size, run.measured.failed, run.measured.measured_s, found))
                 size, left = 2 * size, left - size
-                why = estimate.why_over(done, left, end_s - time.perf_counter())
+                seen.append((limit.resource, limit.slots) if (limit := verdict.seen_limit(run)) else None)
+                is_seen = size > 20 and seen[-1] and seen[-1] == seen[-2]
+                why = "seen" if is_seen else estimate.why_over(done, left, end_s - time.perf_counter())
             else:
                 why = "stopped"
             if why and done and not run.measured.failed:
