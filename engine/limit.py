@@ -28,12 +28,13 @@ def total(sizes: Iterable[float | None]) -> float | None:
 # ---------------------------------------------------------------- the limit
 
 
-def limit_of(where: Where, answered_s: Sequence[float], is_burst: bool) -> Limit | None:
+def limit_of(where: Where, blocks: Sequence[Spot], answered_s: Sequence[float], is_burst: bool) -> Limit | None:
     """The resource that requests wait for and whose holders wait for no other; None: none is seen.
 
-    Where resources are held one inside another, that is the one that the fewest hold. answered_s is sorted.
+    Where resources are held one inside another, that is the one that the fewest hold. blocks: the places that block an
+    event loop. answered_s is sorted.
     """
-    if where.blocked >= MOSTLY and (blocking := blocking_place(where.places)):
+    if where.blocked >= MOSTLY and (blocking := blocking_place(blocks)):
         return limit_at(blocking, 1.0 * blocking.processes, LOOP, answered_s, is_burst)
     past = {spot: holders(where.places, spot) for spot in waiting_places(where)}
     if not past:
@@ -62,8 +63,8 @@ def holders(spots: Sequence[Spot], waiting: Spot) -> float:
 
 def blocking_place(spots: Sequence[Spot]) -> Spot | None:
     """The line of the app that blocks the event loop in most samples; None: there is no such line."""
-    found = [one for one in spots if one.state is State.BLOCKING and not one.resource and one.share >= HALF]
-    return max((one for one in found if one.line), key=lambda one: one.share, default=None)
+    found = [one for one in spots if one.line and not one.resource and one.share >= HALF]
+    return max(found, key=lambda one: one.share, default=None)
 
 
 def limit_at(spot: Spot, slots: float, resource: str, answered_s: Sequence[float], is_burst: bool) -> Limit:

@@ -53,11 +53,13 @@ def where_of(
     if queued > max(0.5, 0.02 * requests):
         spots.append(Spot(queued, State.QUEUED))
     spots.sort(key=lambda spot: -spot.requests)
-    blocked = max(map(blocked_share, by_process(full).values()))
-    found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(samples, under_way), blocked)
+    half = half_full(samples, under_way)
+    blocked = max(map(blocked_share, by_process(half).values()))
+    found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked)
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=total(circle.values()))
-    return replace(found, limit=limit_of(found, sorted(ended_s), is_burst))
+    blocking = [one for one in places_of(half, lines, folder) if one.state is State.BLOCKING]
+    return replace(found, limit=limit_of(found, blocking, sorted(ended_s), is_burst))
 
 
 def where_now(lines: Sequence[Line], folder: str) -> Where | None:
@@ -97,15 +99,21 @@ def fullest(samples: Sequence[Line], under_way: UnderWay) -> list[Line]:
     return [one for one in found if in_sample(one) >= FULL * min(inside[one["pid"]], under_way(one["at"]))]
 
 
-def persistent(samples: Sequence[Line], under_way: UnderWay) -> tuple[str, ...]:
-    """The resources that are waited for in most samples of a load that is at least half full.
+def half_full(samples: Sequence[Line], under_way: UnderWay) -> list[Line]:
+    """The samples of a load that is at least half full: of more than its first moments."""
+    most = max(under_way(one["at"]) for one in samples)
+    return [one for one in samples if under_way(one["at"]) >= most / 2 and in_sample(one)] or list(samples)
+
+
+def persistent(samples: Sequence[Line]) -> tuple[str, ...]:
+    """The resources that are waited for in most of the samples.
 
     A burst arrives everywhere at once: what only its first moments wait for does not limit it.
     """
-    most = max(under_way(one["at"]) for one in samples)
-    half = [one for one in samples if under_way(one["at"]) >= most / 2 and in_sample(one)]
-    waited = Counter(name for one in half for name in {resource_of(row)[0] for row in one["rows"] if row["resource"]})
-    return tuple(sorted(name for name, count in waited.items() if count >= MOST_OF * len(half)))
+    waited = Counter(
+        name for one in samples for name in {resource_of(row)[0] for row in one["rows"] if row["resource"]}
+    )
+    return tuple(sorted(name for name, count in waited.items() if count >= MOST_OF * len(samples)))
 
 
 def about_to_run(sample: Line) -> float:

@@ -95,7 +95,7 @@ WORKS = Spot(7.0, State.WORKING, "app.py:5")
     ],
 )
 def test_the_limit_is_what_the_fewest_hold_of_all_that_is_waited_for(places, limit):
-    found = limit_of(sample_where(places=places), [1.0, 2.0], True)
+    found = limit_of(sample_where(places=places), [], [1.0, 2.0], True)
     assert (found and (found.resource, found.slots, found.next_slots)) == limit
 
 
@@ -115,7 +115,7 @@ def test_a_slot_is_held_for_the_slots_over_the_rate_of_answers(slots, answered_s
 
 def test_of_a_burst_with_work_after_the_answers_the_holding_time_is_not_known():
     after = waits(40.0, None, state=State.ANSWERED)
-    found = limit_of(sample_where(places=(waits(60.0, size=40), after)), [0.1 * k for k in range(100)], True)
+    found = limit_of(sample_where(places=(waits(60.0, size=40), after)), [], [0.1 * k for k in range(100)], True)
     assert (found.slots, found.held_s, found.ceiling_rps) == (40, None, None)
 
 
