@@ -1,7 +1,5 @@
 """A Postgres for the Books API: engine/inside/postgres.py as a process, and what it counted in a run."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import subprocess
@@ -41,17 +39,14 @@ class BooksDatabase:
             raise
         self.url: str = self.about["database_url"]
 
-    def ask(self, command: str) -> dict[str, Any]:
+    def ask(self, command: str) -> Any:
         """One of the commands that postgres.py describes, and its answer: {"error": ...} if that fails."""
         with contextlib.suppress(OSError):
             print(command, file=self.process.stdin, flush=True)
         return self.read()
 
-    def read(self) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(
-            next(self.process.stdout or iter(()), '{"error": "the database has ended"}')
-        )
-        return answer
+    def read(self) -> Any:
+        return json.loads(next(self.process.stdout or iter(()), '{"error": "the database has ended"}'))
 
     def stop(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import linear_regression
@@ -68,6 +69,8 @@ def blocking_place(spots: Sequence[Spot]) -> Spot | None:
 
 
 def limit_at(spot: Spot, slots: float, resource: str, answered_s: Sequence[float], is_burst: bool) -> Limit:
+    if re.search("[Ff]uture|Event", resource):  # it frees all that wait for it at once
+        return Limit(resource, 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
     held_s = holding_time_s(slots, answered_s, is_burst)
     return Limit(
         resource, 1.0, slots / held_s if held_s else None, slots, held_s, line=spot.line, waiting=spot.requests,

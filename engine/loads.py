@@ -1,6 +1,6 @@
 """The four kinds of load. Each knows what may leave now, its forecast, its formula, and the figures it is judged by.
 
-Nobody else asks which kind a load is: the client asks `limits`, the prediction asks `forecast`, the verdict asks
+Nothing else asks which kind a load is: the client asks `limits`, the prediction asks `forecast`, the verdict asks
 `judged_by`. A new kind of load is a class here, its words in report_words.py, and its option in options.py.
 A load reads no clock and sees no socket, so a table of cases tests it. Times are seconds since the run began.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -17,7 +16,7 @@ from typing import ClassVar
 
 from engine import model
 from engine.model import Forecast, Service, Stages, Wait
-from engine.words import duration
+from engine.words import Problem, duration
 
 
 class Figure(str, Enum):
@@ -31,8 +30,11 @@ class Figure(str, Enum):
 
 
 @dataclass(frozen=True)
-class Load(ABC):
-    """When requests are sent. requests: in all. time_limit_s: no request is sent from then on."""
+class Load:
+    """When requests are sent. requests: in all. time_limit_s: no request is sent from then on.
+
+    What a kind of load does not say otherwise is here as for a burst: all requests leave at once.
+    """
 
     kind: ClassVar[str]
     is_scheduled: ClassVar[bool] = False  # a request leaves when it is due, whatever the server does
@@ -44,9 +46,9 @@ class Load(ABC):
     think_s: float = 0.0  # the pause of a user between an answer and the next request
 
     @property
-    @abstractmethod
     def most_under_way(self) -> float:
         """The most requests that can be under way at once."""
+        return self.requests
 
     @property
     def steady_count(self) -> int | None:
@@ -54,48 +56,55 @@ class Load(ABC):
         return None
 
     @property
-    def due_in_all(self) -> int | None:
-        """How many requests a schedule sends; None without a schedule."""
-        return None
-
-    @property
     def most_requests(self) -> float:
         """The most requests that the load can send."""
         return self.requests
 
-    @abstractmethod
+    @property
+    def due_in_all(self) -> int | None:
+        """How many requests a schedule sends; None without a schedule."""
+        return int(self.most_requests) if self.is_scheduled else None
+
     def limits(self, elapsed_s: float) -> tuple[float, float]:
         """How many requests may have been sent in all by now, and how many may be under way at once."""
+        return self.requests, math.inf
 
     def next_change_s(self, elapsed_s: float) -> float:
-        """When to ask for the limits again."""
+        """When to ask for the limits again. Of a schedule see Part."""
         return self.time_limit_s
 
     def due_s(self, number: int) -> float:
-        """When a schedule sends that request. Only of a load that is_scheduled."""
-        raise NotImplementedError
+        """When a request leaves that waits for no answer."""
+        return 0.0
 
-    @abstractmethod
-    def forecast(
-        self, service: Service, wait_s: Wait, process_of: Sequence[int] = (), most_connections: float = math.inf
-    ) -> Forecast:
-        """The times of every request; most_connections: that the server serves at a time, if users keep theirs."""
+    def served(self, connections: float) -> Load:
+        """What is left of it where the server serves only so many connections at a time, and users keep theirs."""
+        return self
 
-    def forecast_split(self, service: Service, wait_s: Wait, split: Sequence[int]) -> Forecast:
-        """The same, given how many requests (of a closed loop: users with kept connections) each process gets."""
-        raise NotImplementedError
+    def forecast(self, service: Service, wait_s: Wait, process_of: Sequence[int] = (), keeps: bool = False) -> Forecast:
+        """The times of every request.
+
+        process_of: which process takes request i, as far as that is known; the others go to each in turn. keeps: users
+        keep their connections, so it is which process has user i.
+        """
+        model.check_count(self.most_requests)
+        numbers = range(int(self.most_requests))
+        deal = [*process_of, *(i % len(service.slots) for i in numbers[len(process_of) :])]
+        return model.predict([self.due_s(i) for i in numbers], service, wait_s, deal)
 
     def of_process(self, share: int) -> Load:
         """The load of a process that gets that much of a split."""
-        raise NotImplementedError
+        return replace(self, requests=share)
 
-    @abstractmethod
     def formula(self, slots: float, wait_s: float) -> str:
         """The closed form with its numbers."""
+        raise NotImplementedError
 
     def last_answer_s(self, slots: float, wait_s: float) -> float | None:
         """The closed form of the last answer's time, for loads too large for a forecast; None: there is none."""
-        return None
+        if self.steady_count is None or self.requests == math.inf:
+            return None
+        return model.rounds(int(self.requests), min(slots, self.most_under_way)) * wait_s
 
     def spread_s(self, slots: float, wait_s: float) -> float | None:
         """The latency that all requests approach as users drift out of step; None where users do not wait in step."""
@@ -104,13 +113,6 @@ class Load(ABC):
     def offered_load(self, slots: float, wait_s: float) -> float | None:
         """rate x t / S of a schedule; None where users wait for answers."""
         return None
-
-
-def full_deal(process_of: Sequence[int], requests: int, processes: int) -> Sequence[int]:
-    """Which process takes each request, where that is known of the first ones only: the others go to each in turn."""
-    if not process_of:
-        return ()
-    return [*process_of[:requests], *(i % processes for i in range(len(process_of), requests))]
 
 
 @dataclass(frozen=True)
@@ -123,27 +125,8 @@ class Burst(Load):
     requests: float = 16
 
     @property
-    def most_under_way(self) -> float:
-        return self.requests
-
-    @property
-    def steady_count(self) -> int | None:
+    def steady_count(self) -> int:
         return int(self.requests)
-
-    def limits(self, elapsed_s: float) -> tuple[float, float]:
-        return self.requests, math.inf
-
-    def forecast(
-        self, service: Service, wait_s: Wait, process_of: Sequence[int] = (), most_connections: float = math.inf
-    ) -> Forecast:
-        requests = int(self.requests)
-        return model.predict([0.0] * requests, service, wait_s, full_deal(process_of, requests, len(service.slots)))
-
-    def forecast_split(self, service: Service, wait_s: Wait, split: Sequence[int]) -> Forecast:
-        return model.predict([0.0] * int(self.requests), service, wait_s, model.spread_evenly(split))
-
-    def of_process(self, share: int) -> Load:
-        return replace(self, requests=share)
 
     def formula(self, slots: float, wait_s: float) -> str:
         last = duration(self.last_answer_s(slots, wait_s))
@@ -151,43 +134,27 @@ class Burst(Load):
             return f"t = {last}"
         return f"ceil(n / S) x t = ceil({self.requests:g} / {slots:g}) x {duration(wait_s)} = {last}"
 
-    def last_answer_s(self, slots: float, wait_s: float) -> float | None:
-        return model.burst_s(int(self.requests), slots, wait_s)
 
-
-@dataclass(frozen=True)
 class Users(Load):
-    """Users who send, wait for the answer, think, and send again."""
+    """Users that send, wait for the answer, think, and send again."""
 
     @property
-    @abstractmethod
-    def users(self) -> int | Stages:
-        """How many there are, or the stages of a ramp."""
+    def users(self) -> Stages:
+        """Stages of (seconds, users at their end), as in k6; a constant number is one stage of 0 s."""
+        raise NotImplementedError
 
     @property
     def most_users(self) -> int:
-        return model.most_users(self.users)
+        return max(users for _, users in self.users)
 
     @property
     def most_under_way(self) -> float:
         return min(self.requests, self.most_users)
 
-    def forecast(
-        self, service: Service, wait_s: Wait, process_of: Sequence[int] = (), most_connections: float = math.inf
-    ) -> Forecast:
-        return self.walk(service, wait_s, process_of, (), most_connections)
-
-    def forecast_split(self, service: Service, wait_s: Wait, split: Sequence[int]) -> Forecast:
-        return self.walk(service, wait_s, (), split, math.inf)
-
-    def walk(
-        self, service: Service, wait_s: Wait, process_of: Sequence[int], split: Sequence[int], served: float
-    ) -> Forecast:
-        users = int(min(self.users, served)) if isinstance(self.users, int) else self.users
+    def forecast(self, service: Service, wait_s: Wait, process_of: Sequence[int] = (), keeps: bool = False) -> Forecast:
         return model.predict_users(
-            users, service, wait_s, requests=self.requests, time_limit_s=self.time_limit_s, think_s=self.think_s,
-            connections_of_process=split, process_of=process_of,
-        )  # fmt: skip
+            self.users, service, wait_s, self.requests, self.time_limit_s, self.think_s, process_of, keeps
+        )
 
     def formula(self, slots: float, wait_s: float) -> str:
         users, think_s = self.most_users, self.think_s
@@ -210,24 +177,21 @@ class Closed(Users):
     concurrency: int = 1
 
     @property
-    def users(self) -> int:
-        return self.concurrency
+    def users(self) -> Stages:
+        return ((0.0, self.concurrency),)
 
     @property
     def steady_count(self) -> int:
         return self.concurrency
+
+    def served(self, connections: float) -> Load:
+        return self.of_process(int(min(self.concurrency, connections)))
 
     def of_process(self, share: int) -> Load:
         return replace(self, concurrency=share)
 
     def limits(self, elapsed_s: float) -> tuple[float, float]:
         return self.requests, self.concurrency
-
-    def last_answer_s(self, slots: float, wait_s: float) -> float | None:
-        if self.requests == math.inf:
-            return None
-        busy = min(slots, self.most_under_way)
-        return model.burst_s(int(self.requests), busy if busy < self.requests else slots, wait_s)
 
     def spread_s(self, slots: float, wait_s: float) -> float:
         return model.closed_loop(self.concurrency, slots, wait_s, self.think_s)[1]
@@ -239,7 +203,7 @@ class Ramp(Users):
 
     kind = "ramp"
     judged_by = (Figure.MEAN, Figure.THROUGHPUT)
-    stages: tuple[tuple[float, int], ...] = ()
+    stages: Stages = ()
 
     @property
     def users(self) -> Stages:
@@ -274,42 +238,25 @@ class Open(Load):
 
     @classmethod
     def poisson(cls, rate_rps: float, requests: float, time_limit_s: float, seed: int) -> Open:
+        if min(requests, time_limit_s * rate_rps) > 10_000_000:
+            raise Problem("--arrivals poisson: at most 10 million requests")
         schedule_s = model.poisson_schedule(rate_rps, requests, time_limit_s, seed)
         return cls(len(schedule_s), time_limit_s, 0.0, rate_rps, "poisson", seed, tuple(schedule_s))
 
     @property
-    def most_under_way(self) -> float:
-        return self.requests
-
-    @property
     def most_requests(self) -> float:
-        return self.due_in_all
-
-    @property
-    def due_in_all(self) -> int:
         if self.schedule_s:
             return bisect.bisect_left(self.schedule_s, self.time_limit_s)
         due = self.time_limit_s * self.rate_rps
-        return int(min(self.requests, due if due == math.inf else math.ceil(round(due, 6))))
+        return min(self.requests, due if due == math.inf else math.ceil(round(due, 6)))
 
     def limits(self, elapsed_s: float) -> tuple[float, float]:
         if self.schedule_s:
             return bisect.bisect_right(self.schedule_s, elapsed_s), math.inf
         return min(self.requests, int(elapsed_s * self.rate_rps) + 1), math.inf
 
-    def next_change_s(self, elapsed_s: float) -> float:
-        released, _ = self.limits(elapsed_s)
-        next_s = self.due_s(int(released)) if released < self.requests else math.inf
-        return min(next_s, self.time_limit_s)
-
     def due_s(self, number: int) -> float:
         return self.schedule_s[number] if self.schedule_s else number / self.rate_rps
-
-    def forecast(
-        self, service: Service, wait_s: Wait, process_of: Sequence[int] = (), most_connections: float = math.inf
-    ) -> Forecast:
-        due_s = [self.due_s(i) for i in range(self.due_in_all)]
-        return model.predict(due_s, service, wait_s, full_deal(process_of, len(due_s), len(service.slots)))
 
     def formula(self, slots: float, wait_s: float) -> str:
         load = f"{self.offered_load(slots, wait_s):.3g}"
@@ -345,7 +292,7 @@ class Part:
 
     def next_change_s(self, elapsed_s: float) -> float:
         """As the load's own; of a schedule, when the next request of this process is due."""
-        if not self.load.is_scheduled or self.processes == 1:
+        if not self.load.is_scheduled:
             return self.load.next_change_s(elapsed_s)
         released, _ = self.limits(elapsed_s)
         number = int(released) * self.processes + self.k

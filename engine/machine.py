@@ -1,7 +1,5 @@
 """What this machine is and allows: CPUs, timer, open files, and the kernel's counters. Linux tells most of it."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math

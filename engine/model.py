@@ -13,10 +13,7 @@ Everything here is pure: it reads no clock and opens nothing. Requests are numbe
 run began; `math.inf` slots are "no limit".
 """
 
-from __future__ import annotations
-
 import heapq
-import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +23,10 @@ from typing import NamedTuple
 from engine.words import Problem
 
 NO_LIMIT = math.inf
+NEVER = (math.inf, 0, 0)  # the last event on a heap
 MOST_REQUESTS = 5_000_000  # that are predicted one by one: some seconds, some hundred megabytes
 
-Wait = float | Sequence[float] | Callable[[int], float]  # seconds: of every request, or of request i
+Wait = float | Callable[[int], float]  # seconds: of every request, or of request i
 Stages = Sequence[tuple[float, int]]  # seconds, and the users at their end; the first stage begins with no user
 
 
@@ -49,10 +47,6 @@ class Service:
     shared: bool = False
     passes: tuple[float, ...] = (1.0,)
 
-    def __post_init__(self) -> None:
-        if not self.slots or not self.passes or min(self.slots) < 1:
-            raise Problem("a server needs a process, and each process needs a slot")
-
     @property
     def queues(self) -> tuple[float, ...]:
         """The slots behind each queue."""
@@ -71,91 +65,72 @@ class Forecast(NamedTuple):
 
 
 def predict(arrivals_s: Sequence[float], service: Service, wait_s: Wait, process_of: Sequence[int] = ()) -> Forecast:
-    """Requests that arrive at given times, whatever the server does: a burst, or a schedule.
+    """Requests that arrive at given times, in this order, whatever the server does: a burst, or a schedule.
 
-    process_of: which process takes request i; (): each process in turn, the even split. Raises ValueError where the
-    requests are not in the order of arrival, or process_of has another length.
+    process_of: which process takes request i; (): each process in turn, the even split.
 
     >>> predict([0.0] * 5, Service((2,)), 1.0).answered_s
     [1.0, 1.0, 2.0, 2.0, 3.0]
     >>> set(predict([0.0] * 6, Service((2,), passes=(1, 0)), 1.0).answered_s)  # the first waits as long as the last
     {3.0}
     """
-    if any(later_s < earlier_s for earlier_s, later_s in itertools.pairwise(arrivals_s)):
-        raise ValueError("requests are not numbered in the order of arrival")
-    if process_of and len(process_of) != len(arrivals_s):
-        raise ValueError("process_of does not name a process for each request")
-    if len(arrivals_s) > MOST_REQUESTS:
-        raise too_many()
     walk = Walk(service, wait_s, process_of, len(arrivals_s))
-    coming = [(arrival_s, i) for i, arrival_s in enumerate(arrivals_s)]
-    coming.reverse()
-    while coming or walk.passing:
-        if coming and (not walk.passing or coming[-1][0] < walk.passing[0][0]):
-            walk.enter(coming.pop()[0])
-        else:
+    for i, arrival_s in enumerate(arrivals_s):
+        while walk.next_s <= arrival_s:
             walk.step()
+        walk.enter(arrival_s, i)
+    while walk.next_s < math.inf:
+        walk.step()
     return walk.forecast
-
-
-NEVER = [(math.inf, 0, 0)]
-
-
-def check_end(requests: float, time_limit_s: float, takes_no_time: bool) -> None:
-    """Raises Problem if nothing ends a closed loop."""
-    if requests == math.inf and (time_limit_s == math.inf or takes_no_time):
-        raise Problem("a closed loop needs a number of requests, or a time limit and a wait")
 
 
 def predict_users(
     users: int | Stages,
     service: Service,
     wait_s: Wait,
-    *,
     requests: float = math.inf,
     time_limit_s: float = math.inf,
     think_s: float = 0.0,
-    connections_of_process: Sequence[int] = (),
     process_of: Sequence[int] = (),
+    keeps: bool = False,
 ) -> Forecast:
-    """Users who send, wait for the answer, think, and send again: a closed loop, or a ramp of stages.
+    """Users that send, wait for the answer, think, and send again: a closed loop, or a ramp of stages.
 
     It ends after so many requests or seconds (a ramp with its last stage); requests under way then are answered.
-    connections_of_process: users keep their connections, and each process holds so many of them. Otherwise request i
-    goes to process_of[i] (and so on from its start), or to each process in turn. Raises Problem if nothing ends it.
+    process_of: which process takes request i (and so on from its start); (): each process in turn. keeps: users keep
+    their connections, so it is which process takes user i. Raises Problem if it does not end.
 
     >>> predict_users(3, Service((2,)), 1.0, requests=5).answered_s
     [1.0, 1.0, 2.0, 2.0, 3.0]
     """
-    time_limit_s = min(time_limit_s, length_s(users))
-    check_end(requests, time_limit_s, wait_s == think_s == 0)
-    home = spread_evenly(connections_of_process)
-    walk = Walk(service, wait_s, home if home else process_of, max(16, most_users(users)))
+    stages = ((0.0, users),) if isinstance(users, int) else users
+    time_limit_s = min(time_limit_s, sum(stage_s for stage_s, _ in stages) or math.inf)
+    changes, active, allowed = [(math.inf, 0), *reversed([*changes_of_users(stages)])], 0, 0
+    walk = Walk(service, wait_s, process_of, len(changes))  # there are no more users than changes
     user_of: list[int] = []  # each request's
-    ready: list[tuple[float, int, int]] = []  # a heap of users who have thought: when, a tie-breaker, who
-    changes, active, allowed = list(changes_of_users(users))[::-1], 0, 0
+    ready = [NEVER]  # a heap of users that have thought: when, a tie-breaker, which one
 
-    def send(now_s: float, user: int) -> bool:
+    def send(user: int) -> bool:
         """Send a user's next request, unless it is too late for one."""
-        if len(user_of) >= requests or now_s >= time_limit_s:
+        number = len(user_of)
+        if number >= requests or now_s >= time_limit_s:
             return False
         user_of.append(user)
-        walk.enter(now_s, user if home else None)
+        walk.enter(now_s, user if keeps else number)
         return True
 
-    while changes or ready or walk.passing:
-        change_s, ready_s = (changes or NEVER)[-1][0], (ready or NEVER)[0][0]
-        if (walk.passing or NEVER)[0][0] <= min(change_s, ready_s):
+    while (now_s := min(walk.next_s, changes[-1][0], ready[0][0])) < math.inf:
+        if now_s == walk.next_s:
             if (done := walk.step()) is not None:
-                heapq.heappush(ready, (walk.forecast.answered_s[done] + think_s, done, user_of[done]))
-        elif change_s <= ready_s:
+                heapq.heappush(ready, (now_s + think_s, done, user_of[done]))
+        elif now_s == changes[-1][0]:
             _, allowed = changes.pop()
-            active += active < allowed and send(change_s, active)
+            active += active < allowed and send(active)
         elif active > allowed:  # a falling ramp sends this user away
             heapq.heappop(ready)
             active -= 1
         else:
-            send(ready_s, heapq.heappop(ready)[2])
+            send(heapq.heappop(ready)[2])
     return walk.forecast
 
 
@@ -174,68 +149,58 @@ class Walk:
         self.wait_s = wait_s
         self.forecast = Forecast([], [], [])
         self.queue_of: list[list[float]] = []  # the heap that each request has joined
-        self.passing: list[tuple[float, int, int]] = []  # a heap: when a pass ends, of which request, its next pass
+        self.passing = [NEVER]  # a heap: when a pass ends, of which request, its next pass
 
-    def enter(self, now_s: float, connection: int | None = None) -> None:
-        """A request arrives; connection: the number of the kept connection that it comes on."""
+    @property
+    def next_s(self) -> float:
+        """When the next pass ends."""
+        return self.passing[0][0]
+
+    def enter(self, now_s: float, place: int) -> None:
+        """A request arrives; place: in the deal, its number or that of the kept connection that it comes on."""
         number = len(self.queue_of)
-        if number >= MOST_REQUESTS:
-            raise too_many()
-        place = number if connection is None else connection
+        check_count(number + 1)
         self.queue_of.append(self.free_s[self.deal[place % len(self.deal)]])
         for column in self.forecast:
             column.append(now_s)
-        self.take_slot(now_s, number, 0)
+        heapq.heappush(self.passing, (now_s, number, 0))
+        self.step()
 
     def step(self) -> int | None:
         """The next pass ends: the request takes its next slot, or is answered; then its number is returned."""
-        now_s, number, turn = heapq.heappop(self.passing)
+        now_s, number, turn = self.passing[0]
         if turn == len(self.passes):
+            heapq.heappop(self.passing)
             self.forecast.answered_s[number] = now_s
             return number
-        self.take_slot(now_s, number, turn)
-        return None
-
-    def take_slot(self, now_s: float, number: int, turn: int) -> None:
         free_s = self.queue_of[number]
-        start_s = now_s if now_s > free_s[0] else free_s[0]
-        end_s = start_s + self.wait_of(number) * self.passes[turn]
+        start_s = max(now_s, free_s[0])
+        wait_s = self.wait_s(number) if callable(self.wait_s) else self.wait_s
+        end_s = start_s + wait_s * self.passes[turn]
         heapq.heapreplace(free_s, end_s)
         if turn == self.handler:
             self.forecast.started_s[number] = start_s
-        heapq.heappush(self.passing, (end_s, number, turn + 1))
-
-    def wait_of(self, number: int) -> float:
-        if isinstance(self.wait_s, (int, float)):
-            return self.wait_s
-        return self.wait_s(number) if callable(self.wait_s) else self.wait_s[number]
+        heapq.heapreplace(self.passing, (end_s, number, turn + 1))
+        return None
 
 
-def too_many() -> Problem:
-    return Problem(f"more than {MOST_REQUESTS} requests are too many to predict one by one")
+def check_count(requests: float) -> None:
+    if requests > MOST_REQUESTS:
+        raise Problem(f"more than {MOST_REQUESTS} requests are too many to predict one by one")
 
 
-def changes_of_users(users: int | Stages) -> Iterator[tuple[float, int]]:
+def changes_of_users(stages: Stages) -> Iterator[tuple[float, int]]:
     """When the number of users changes, and to what: linear from stage to stage and rounded up, as in k6.
 
     >>> list(changes_of_users([(4.0, 2), (0.0, 3), (3.0, 2)]))
     [(0.0, 1), (2.0, 2), (4.0, 3), (7.0, 2)]
     """
     begin_s, before = 0.0, 0
-    for stage_s, target in ((0.0, users),) if isinstance(users, int) else users:
-        step_s = stage_s / max(1, abs(target - before))
-        yield from ((begin_s + step_s * k, before + k + 1) for k in range(target - before))
-        yield from ((begin_s + step_s * (k + 1), before - k - 1) for k in range(before - target))
+    for stage_s, target in stages:
+        steps, falls = abs(target - before), target < before
+        for k in range(steps):
+            yield begin_s + stage_s / steps * (k + falls), before + (-k - 1 if falls else k + 1)
         begin_s, before = begin_s + stage_s, target
-
-
-def length_s(users: int | Stages) -> float:
-    """Of a ramp; a constant number of users has no end."""
-    return math.inf if isinstance(users, int) else sum(stage_s for stage_s, _ in users)
-
-
-def most_users(users: int | Stages) -> int:
-    return users if isinstance(users, int) else max(target for _, target in users)
 
 
 def spread_evenly(counts: Sequence[int]) -> list[int]:
@@ -252,13 +217,11 @@ def spread_evenly(counts: Sequence[int]) -> list[int]:
 
 
 def rounds(requests: int, slots: float) -> int:
-    """ceil(n / S): how many times the slots are filled; one round if there is no limit."""
+    """ceil(n / S): how many times a burst fills the slots; one round if there is no limit.
+
+    Request n (from 0) starts at floor(n / S) x t; the last is answered at ceil(n / S) x t.
+    """
     return max(1, math.ceil(requests / slots)) if requests else 0
-
-
-def burst_s(requests: int, slots: float, wait_s: float) -> float:
-    """A burst: request n (from 0) starts at floor(n / S) x t; the last is answered at ceil(n / S) x t."""
-    return rounds(requests, slots) * wait_s
 
 
 def closed_loop(users: int, slots: float, wait_s: float, think_s: float = 0.0) -> tuple[float, float]:
@@ -304,8 +267,8 @@ def drawn_wait_s(mean_s: float, distribution: str, number: int) -> float:
     >>> round(drawn_wait_s(0.05, "exp", 7), 6), drawn_wait_s(0.05, "constant", 7)
     (0.019566, 0.05)
     """
-    if distribution == "exp" and mean_s:
+    if distribution == "exp":
         return random.Random(number).expovariate(1 / mean_s)
-    if distribution == "lognormal" and mean_s:
+    if distribution == "lognormal":
         return random.Random(number).lognormvariate(math.log(mean_s) - 0.5, 1.0)
     return mean_s

@@ -4,8 +4,6 @@ parse_condition() and failing() are --fail-if: for a CI job, a reason a line. ne
 runs so far, the rate to try next, or the answer. Nothing here sends, reads or waits.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 import re
@@ -109,7 +107,7 @@ class Found(NamedTuple):
     runs: int
 
 
-def next_rate(objective_s: float, tried: Sequence[Tried], most_runs: int = MOST_RUNS) -> float | Found:
+def next_rate(objective_s: float, tried: Sequence[Tried]) -> float | Found:
     """The rate to try after these runs, or the answer.
 
     Moves outward until the objective lies between two runs, and closes in. Chance can let a rate hold and a lower one
@@ -119,7 +117,7 @@ def next_rate(objective_s: float, tried: Sequence[Tried], most_runs: int = MOST_
     low, high = max(held, default=Tried(0.0, 0.0, 0.0)), min(broke, default=Tried(math.inf, math.inf, math.inf))
     rate, near = crossing(low, high, objective_s), high.rate <= low.rate * (1 + CLOSE)
     least, most = sorted((low.rate, high.rate))
-    if len(tried) >= (LEAST_RUNS if near else most_runs):
+    if len(tried) >= (LEAST_RUNS if near else MOST_RUNS):
         return Found(rate, least, most, len(tried))
     if len(tried) in (len(held), len(broke)):  # all held, or none did
         step = 1 + CLOSE * 3.0 ** (len(tried) - 1)

@@ -1,14 +1,12 @@
 """From options to plans, and from a plan to its prediction. A prediction never sees what its run measured."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import re
 import statistics
-import urllib.parse
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from engine import model
 from engine.launch import Launch, launch_app, launch_command, launch_target
@@ -16,7 +14,6 @@ from engine.listeners import listeners, slots_by_command
 from engine.loads import Burst, Closed, Load, Open, Ramp
 from engine.machine import about_machine, allowed_cpus
 from engine.model import Forecast, Wait
-from engine.options import PATH
 from engine.run import Kind, Plan, Prediction
 from engine.stats import figures_of
 from engine.targets import HANDLERS, SEEDED_BOOKS, TARGETS, WORKLOADS, Route, TaskTime
@@ -37,29 +34,33 @@ STEEP_LOAD = 0.9
 
 def load_of(options: argparse.Namespace) -> Load:
     """The load that the options ask for. Raises Problem."""
-    requests = options.requests or (math.inf if options.time_limit else 16)
-    limit_s = options.time_limit or math.inf
+    requests, limit_s = options.requests or math.inf, options.time_limit or math.inf
+    if options.ramp:
+        limit_s = min(limit_s, sum(stage_s for stage_s, _ in options.ramp))
+        return Ramp(requests, limit_s, options.think, options.ramp)
+    if requests == limit_s == math.inf:
+        limit_s = 10.0
     if options.concurrency:
         return Closed(requests, limit_s, options.think, options.concurrency)
-    if options.ramp:
-        return Ramp(requests, limit_s, options.think, options.ramp)
-    if options.arrivals == "poisson":
-        if min(requests, limit_s * options.rate) > 10_000_000:
-            raise Problem("--arrivals poisson: at most 10 million requests")
-        return Open.poisson(options.rate, requests, limit_s, options.seed)
-    if options.rate:
+    if not options.rate:
+        return Burst(options.requests or 16)
+    if options.arrivals != "poisson":
         return Open(requests, limit_s, rate_rps=options.rate)
-    return Burst(requests)
+    return Open.poisson(options.rate, requests, limit_s, options.seed)
 
 
 def plans_of(options: argparse.Namespace) -> list[Plan]:
     """One plan for each target and path. Raises Problem with the name or the number that is wrong."""
     if options.is_paper:
-        return [plan_on_paper(options)]
+        each = options.slots or math.inf
+        return [plan_of(
+            options, "on paper", "/", workers=options.workers, slots_per_worker=each, server_slots=each,
+            slots=each * options.workers, slots_known=True, shared_queue=options.one_queue,
+            passes=(1.0,) + (0.0,) * (options.passes - 1),
+        )]  # fmt: skip
     if options.url:
         host, port, path = split_url(options.url)
-        plan = replace(plan_of(options, options.url, path), host=host, port=port)
-        plans = [with_stated_slots(with_listeners(plan), options.slots)]
+        plans = [with_listeners(plan_of(options, options.url, path, host=host, port=port))]
     elif options.app:
         plans = [plan_app(options, path, launch_app(options, options.method, path)) for path in options.path or ["/"]]
     elif options.run:
@@ -69,23 +70,24 @@ def plans_of(options: argparse.Namespace) -> list[Plan]:
     return [finished(plan, options) for plan in plans]
 
 
-def plan_of(options: argparse.Namespace, name: str, path: str, wait: TaskTime | None = None) -> Plan:
-    """What every plan takes from the options. wait: what a request waits, if that is known and not stated."""
-    wait, load = options.wait or options.task_time or wait, load_of(options)
+def plan_of(options: argparse.Namespace, name: str, path: str, **more: Any) -> Plan:
+    """What every plan takes from the options, and more. A target waits 1 s if nothing else is said."""
+    wait, load = options.wait or options.task_time, load_of(options)
+    if not (options.app or options.run or options.url):
+        wait = wait or TaskTime(1)
+    if wait:
+        more = {"wait_s": float(wait), "distribution": wait.distribution} | more
     return Plan(
         name, path=path, load=load, method=options.method, headers=tuple(options.header), body=options.body,
         keep_alive=options.keep_alive, warm_up=options.warmup or 0,
-        processes=int(min(options.processes, load.most_under_way)), wait_s=None if wait is None else float(wait),
-        distribution=wait.distribution if wait else "constant",
+        processes=int(min(options.processes, load.most_under_way)), **more,
     )  # fmt: skip
 
 
 def plan_app(options: argparse.Namespace, path: str, launch: Launch) -> Plan:
     """The user's own service, started here."""
-    plan = plan_of(options, launch.app or launch.name, path)
-    if options.warmup is None:
-        plan = replace(plan, warm_up=min(32, 4 * launch.workers))
-    return with_stated_slots(with_launch(plan, launch), options.slots)
+    plan = with_launch(plan_of(options, launch.app or launch.name, path), launch)
+    return replace(plan, warm_up=min(32, 4 * plan.workers)) if options.warmup is None else plan
 
 
 def plan_targets(options: argparse.Namespace) -> list[Plan]:
@@ -95,9 +97,8 @@ def plan_targets(options: argparse.Namespace) -> list[Plan]:
         if name not in TARGETS:
             raise Problem(f"unknown target {name!r}; the targets are: all, {', '.join(TARGETS)}")
         routes = {route.path: route for route in TARGETS[name].routes}
-        for path in paths_of(name, options):
-            route = routes.get(re.sub(r"/\d+$", "/1", path.partition("?")[0]))
-            if route:
+        for path in options.path or routes:
+            if route := routes.get(re.sub(r"/\d+$", "/1", path.partition("?")[0])):
                 plans.append(plan_target(name, route, path, options, strict=not every))
             elif not every:
                 raise Problem(f"{name} has no path {path!r}; it has: {', '.join(routes)}")
@@ -106,29 +107,15 @@ def plan_targets(options: argparse.Namespace) -> list[Plan]:
     return plans
 
 
-def paths_of(name: str, options: argparse.Namespace) -> list[str]:
-    """The paths that are asked for, else all that the target has."""
-    if not options.workload:
-        return options.path or [route.path for route in TARGETS[name].routes]
-    if not TARGETS[name].pool:
-        raise Problem(f"{name} has no workloads: they are of the Books API (flask-books, fastapi-books)")
-    return [WORKLOADS[options.workload].kinds[0][2].replace("{id}", "1")]
-
-
-def plan_target(name: str, route: Route, path: str, options: argparse.Namespace, strict: bool = True) -> Plan:
-    launch = launch_target(name, route, options, strict)
-    task_time_s, plan = float(options.task_time or 1), plan_of(options, name, path, TaskTime(1))
-    plan = replace(
-        plan, task_time_s=task_time_s, subtasks=options.subtasks, cpu_time_s=options.cpu_time or 0.0,
-        wait_s=wait_of(route, path, task_time_s, options.subtasks),
+def plan_target(name: str, route: Route, path: str, options: argparse.Namespace, strict: bool) -> Plan:
+    launch, workload = launch_target(name, route, options, strict), WORKLOADS.get(options.workload)
+    task_time_s, subtasks = float(options.task_time or 1), options.subtasks
+    wait_s = workload.wait_s if workload else wait_of(route, path, task_time_s, subtasks)
+    plan = plan_of(
+        options, name, path, task_time_s=task_time_s, subtasks=subtasks, cpu_time_s=options.cpu_time or 0.0,
+        wait_s=wait_s, workload=options.workload, ids=SEEDED_BOOKS if workload else 0,
+        kinds=tuple(Kind(*kind) for kind in workload.kinds) if workload else (),
     )  # fmt: skip
-    if options.workload:
-        workload = WORKLOADS[options.workload]
-        kinds = tuple(Kind(*kind) for kind in workload.kinds)
-        headers = (*plan.headers, "Content-Type: application/json")
-        plan = replace(
-            plan, workload=options.workload, headers=headers, kinds=kinds, ids=SEEDED_BOOKS, wait_s=workload.wait_s
-        )
     return with_launch(plan, launch)
 
 
@@ -138,16 +125,6 @@ def wait_of(route: Route, path: str, task_time_s: float, subtasks: int) -> float
         ms = re.search(r"[?&]ms=(\d+)", path)
         return int(ms[1]) / 1000 if ms else 0.05
     return {"task": task_time_s, "subtask": task_time_s / subtasks, "nothing": 0.0}.get(route.waits)
-
-
-def plan_on_paper(options: argparse.Namespace) -> Plan:
-    """A prediction without a server: --slots of each process, or no limit."""
-    each = options.slots or math.inf
-    return replace(
-        plan_of(options, "on paper", "/", TaskTime(1)), workers=options.workers, slots_per_worker=each,
-        server_slots=each, slots=each * options.workers, slots_known=True, shared_queue=options.one_queue,
-        passes=(1.0,) + (0.0,) * (options.passes - 1),
-    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- what a plan needs to be complete
@@ -179,56 +156,38 @@ def with_listeners(plan: Plan) -> Plan:
     )  # fmt: skip
 
 
-def with_stated_slots(plan: Plan, slots: int | None) -> Plan:
-    """The plan with slots that the user states: one queue for all processes."""
-    if not slots:
-        return plan
-    return replace(plan, workers=1, slots_per_worker=slots, slots=slots, slots_known=True, slots_stated=True)
-
-
 def finished(plan: Plan, options: argparse.Namespace) -> Plan:
-    """The plan with the machine, its lone requests, and a time-out that no queue of its own exceeds."""
+    """The plan with the slots that the user states, the machine, its lone requests (sent one after the other, to learn
+    what a single one costs here), and a time-out that no queue of its own exceeds."""
+    if each := options.slots:  # one queue for all processes
+        plan = replace(plan, workers=1, slots_per_worker=each, slots=each, slots_known=True, slots_stated=True)
+    lone_requests = LEARNING_REQUESTS if plan.wait_s is None and not plan.is_target else 0
+    if plan.launch and plan.wait_s:
+        lone_requests = LONE_REQUESTS if plan.busy_s <= LONG_WAIT_S else 1
     ours = allowed_cpus()
     server, client = set(options.server_cpus or ours), set(options.client_cpus or ours)
     return replace(
         plan, cpus=len(server), client_on_server_cpus=len(server | client) == 1, all_cpus=about_machine().cpus,
-        lone_requests=lone_requests(plan), timeout_s=options.timeout or default_timeout_s(plan),
+        lone_requests=lone_requests, timeout_s=options.timeout or default_timeout_s(plan),
     )  # fmt: skip
-
-
-def lone_requests(plan: Plan) -> int:
-    """How many requests are sent one after the other, to learn what a single one costs here."""
-    if plan.wait_s is None and not plan.is_target:
-        return LEARNING_REQUESTS
-    if not plan.launch or not plan.wait_s:
-        return 0
-    return LONE_REQUESTS if plan.busy_s <= LONG_WAIT_S else 1
 
 
 def default_timeout_s(plan: Plan) -> float:
     """Twice the time in which one worker alone would serve all that can be under way, and 10 s; at least 40 s."""
-    each = plan.launch.slots_per_worker if plan.launch else None
-    waiting = plan.load.most_under_way
-    if each is None or not plan.wait_s or waiting == math.inf:
+    each, waiting = plan.launch and plan.launch.slots_per_worker, plan.load.most_under_way
+    if not each or not plan.wait_s or waiting == math.inf:
         return TIMEOUT_S
     return max(TIMEOUT_S, 10 + 2 * model.rounds(int(waiting), each) * plan.wait_s)
 
 
 def split_url(url: str) -> tuple[str, int, str]:
     """Host, port and path of an http URL. Raises Problem."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        port = 80 if parts.port is None else parts.port
-    except ValueError as error:
-        raise Problem(f"{url!r}: {error}") from None
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if parts.scheme == "https":
-        raise Problem("https:// is not supported: measure the http port behind the TLS, or TLS is what you measure")
-    if parts.scheme != "http" or not parts.hostname or parts.username is not None or not port:
-        raise Problem(f"{url!r} is not of the form http://host:port/path")
-    if not re.fullmatch(PATH, path) or not re.fullmatch(r"[0-9A-Za-z.:_-]+", parts.hostname):
-        raise Problem(f"{url!r}: only printable ASCII, other characters percent-encoded")
-    return parts.hostname, port, path
+    match = re.fullmatch(r"http://(\[[\dA-Fa-f:.]+\]|[\w.-]+)(:\d+)?([/?][!-~]*)?", url.partition("#")[0], re.ASCII)
+    if not match or not 0 < int((match[2] or ":80")[1:]) < 65536:
+        why = "; TLS is not supported, measure the http port behind it" * url.startswith("https:")
+        raise Problem(f"{url!r} is not http://host:port/path in printable ASCII{why}")
+    host, port, path = match.groups("")
+    return host.strip("[]"), int(port[1:] or 80), path if path.startswith("/") else f"/{path}"
 
 
 # ---------------------------------------------------------------- what lone requests show
@@ -247,12 +206,11 @@ def with_lone_requests(plan: Plan, lone_s: Sequence[float]) -> Plan:
 
 
 def with_overhead(plan: Plan, lone_s: Sequence[float]) -> Plan:
-    alone_s, wait_s = min(lone_s, default=0.0), plan.wait_s
-    if not wait_s or plan.distribution != "constant":
-        return plan
-    if not plan.busy_s < alone_s <= plan.busy_s + most_overhead_s(wait_s):
-        return plan
-    return replace(plan, held_s=round((plan.busy_s + alone_s) / 2, 6))
+    alone_s, busy_s = min(lone_s, default=0.0), plan.busy_s
+    known = plan.wait_s and plan.distribution == "constant"
+    if known and busy_s < alone_s <= busy_s + most_overhead_s(plan.wait_s or 0.0):
+        plan = replace(plan, held_s=round((busy_s + alone_s) / 2, 6))
+    return plan
 
 
 # ---------------------------------------------------------------- from a plan to its prediction
@@ -263,10 +221,8 @@ def held_for(plan: Plan, as_lone_requests_show: bool = True) -> float:
 
     That is the second resource in one number: X = S / max(t + s, S s / P) = min(S / (t + s), P / s).
     """
-    share_s = 0.0
-    if plan.cpu_time_s:
-        at_once = min(plan.slots or 1, plan.load.most_under_way)
-        share_s = at_once * plan.cpu_time_s / min(plan.workers, plan.cpus)  # a Python process computes on one CPU
+    at_once = min(plan.slots or 1, plan.load.most_under_way) if plan.cpu_time_s else 0
+    share_s = at_once * plan.cpu_time_s / min(plan.workers, plan.cpus)  # a Python process computes on one CPU
     return max(plan.busy_s, (plan.held_s or 0.0) if as_lone_requests_show else 0.0, share_s)
 
 
@@ -276,14 +232,14 @@ def forecast_of(plan: Plan, process_of: Sequence[int] = (), factor: float = 1.0)
     process_of: which process takes request i, where that is known afterwards; else each process in turn. It may end
     before the requests do, as the last requests may have failed before a process took them. factor: of the waits.
     """
-    wait_s, load, slots = plan.wait_s, plan.load, plan.slots
-    if slots is None or not wait_s:
+    load, slots, held_s = plan.load, plan.slots, held_for(plan) * factor
+    if slots is None or not plan.wait_s:
         return None
-    held_s = held_for(plan) * factor
     if min(load.most_requests, load.time_limit_s / held_s * min(slots, load.most_under_way)) > MOST_PREDICTED:
         return None
-    kept = plan.most_connections if plan.keep_alive else math.inf
-    return load.forecast(plan.service, waits_of(plan, held_s), process_of, kept)
+    if plan.keep_alive:
+        load = load.served(plan.most_connections)
+    return load.forecast(plan.service, waits_of(plan, held_s), process_of)
 
 
 def waits_of(plan: Plan, held_s: float) -> Wait:
@@ -297,15 +253,14 @@ def waits_of(plan: Plan, held_s: float) -> Wait:
 def on_paper(plan: Plan, split: Sequence[int]) -> tuple[Plan, Prediction, Forecast]:
     """Every request of a plan without a server. split: how many requests or users each process gets; the plan and the
     closed form are then those of the fullest process, which decides."""
-    waits = waits_of(plan, plan.busy_s)
-    if not split:
-        forecast = plan.load.forecast(plan.service, waits)
-        return plan, prediction_of(plan, forecast), forecast
-    forecast = plan.load.forecast_split(plan.service, waits, split)
-    fullest = plan.load.of_process(max(split))
-    form = f"the fullest process: {fullest.formula(plan.slots_per_worker or 1, plan.busy_s)}"
-    prediction = replace(prediction_of(plan, forecast), form=form)
-    return replace(plan, load=fullest, slots=plan.slots_per_worker), prediction, forecast
+    deal = model.spread_evenly(split)
+    forecast = plan.load.forecast(plan.service, waits_of(plan, plan.busy_s), deal, keeps=bool(deal))
+    prediction = prediction_of(plan, forecast)
+    if split:
+        plan = replace(plan, load=plan.load.of_process(max(split)), slots=plan.slots_per_worker)
+        form = plan.load.formula(plan.slots or 1, plan.busy_s)
+        prediction = replace(prediction, form=f"the fullest process: {form}")
+    return plan, prediction, forecast
 
 
 def prediction_for(plan: Plan, process_of: Sequence[int] = ()) -> Prediction:
@@ -319,27 +274,21 @@ def prediction_of(plan: Plan, forecast: Forecast | None) -> Prediction:
     """The figures of a forecast, with the closed form beside it. Only where slots and wait are known."""
     slots, load = plan.slots or math.inf, plan.load
     held_s = held_for(plan, as_lone_requests_show=False)
-    busy = min(slots, load.most_under_way)
-    figures = Prediction(makespan_s=load.last_answer_s(slots, held_s))
+    figures: dict[str, Any] = {"makespan_s": load.last_answer_s(slots, held_s)}
     if forecast:
-        figures = Prediction(**figures_of(forecast, load.time_limit_s))
-    return replace(
-        figures, spread_s=load.spread_s(slots, plan.busy_s) if forecast else None,
-        ceiling_rps=busy / held_s if busy < math.inf else None, form=load.formula(slots, held_s),
+        figures = figures_of(forecast, load.time_limit_s) | {"spread_s": load.spread_s(slots, plan.busy_s)}
+    busy = min(slots, load.most_under_way)
+    return Prediction(
+        **figures, ceiling_rps=busy / held_s if busy < math.inf else None, form=load.formula(slots, held_s),
         p99_if_longer_s=p99_if_longer_s(plan, slots),
     )  # fmt: skip
 
 
 def p99_if_longer_s(plan: Plan, slots: float) -> float | None:
     """An open loop close to its limit: the p99 if each request took 2 % longer. Else None."""
-    offered = plan.load.offered_load(slots, held_for(plan))
-    if offered is None or not STEEP_LOAD <= offered <= 1:
-        return None
-    forecast = forecast_of(plan, factor=STEEP)
+    offered = plan.load.offered_load(slots, held_for(plan)) or 0.0
+    forecast = forecast_of(plan, factor=STEEP) if STEEP_LOAD <= offered <= 1 else None
     return figures_of(forecast, plan.load.time_limit_s)["p99_s"] if forecast else None
-
-
-HANDLERS_MAY_BE = ("def", "async", "blocking")  # of an ASGI app that does not say
 
 
 def possibilities(plan: Plan) -> dict[str, float]:
@@ -348,10 +297,7 @@ def possibilities(plan: Plan) -> dict[str, float]:
     if not launch or plan.slots_known or not plan.wait_s or load.last_answer_s(1, plan.wait_s) is None:
         return {}
     found = {}
-    for handler in HANDLERS_MAY_BE:
-        if launch.handlers and handler not in launch.handlers:
-            continue
-        forecast = forecast_of(with_launch(plan, replace(launch, handler=handler)))
-        if forecast and forecast.answered_s:
+    for handler in launch.handlers or ("def", "async", "blocking"):
+        if forecast := forecast_of(with_launch(plan, replace(launch, handler=handler))):
             found[handler] = round(max(forecast.answered_s), 6)
     return found

@@ -151,6 +151,9 @@ def seen_limit_text(of: Limit) -> str:
     at = f" at {of.line}" * bool(of.line)
     if of.resource == LOOP:
         return f"The event loop is blocked{at}" + (f" for {held} in each request." if of.held_s else ".")
+    if of.slots is None:
+        waiting = plural(round(of.waiting or 0), "request")
+        return f"{capital(of.resource)}: {waiting} wait for it{at}, all until the same moment."
     if slots <= 1:
         return f"{capital(of.resource)}{at}: one request at a time" + (f", for {held} of each." if of.held_s else ".")
     setting = f" ({of.setting})" * bool(of.setting)
@@ -169,7 +172,7 @@ def seen_in_short(run: Run) -> str:
     at = f" at {of.line}" * bool(of.line)
     if of.resource == LOOP:
         return f"The event loop is blocked{at}."
-    return f"{of.slots:g} at a time: {of.resource}{at}."
+    return f"{of.slots:g} at a time: {of.resource}{at}." if of.slots else f"Requests wait for {of.resource}{at}."
 
 
 def more(run: Run, of: Limit) -> str:

@@ -1,7 +1,5 @@
 """Several loads on one server: how many requests at a time (--probe), and the highest rate (--find-rate)."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time
@@ -88,7 +86,5 @@ def first_rate(plan: Plan, site: Site, objective_s: float, percentile: int) -> f
 
 def latency_at(run: Run, percentile: int) -> float:
     """The percentile; the longest of all, if there are too few answers for it."""
-    latency = run.measured.latency_s
-    if not latency:
-        return math.inf
-    return {50: latency.median, 95: latency.p95, 99: latency.p99}[percentile] or latency.max
+    found, longest = (objectives.figure_of(run.measured, name) for name in (f"p{percentile}", "max"))
+    return found or longest or math.inf

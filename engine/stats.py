@@ -4,13 +4,12 @@ A percentile is always a measured value, and there is none where the sample is t
 times are seconds.
 """
 
-from __future__ import annotations
-
 import bisect
 import functools
-import itertools
 import math
+import operator
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,10 +99,8 @@ def histogram(latencies_s: Sequence[float]) -> list[tuple[float, int]]:
     >>> histogram([0.0003, 0.0009, 0.0011])
     [(0.0005, 1), (0.001, 1), (0.002, 1)]
     """
-    ordered, n = sorted(latencies_s), len(latencies_s)
-    ends = [0, *(bisect.bisect(ordered, bound_s) for bound_s in BOUNDS_S[:-1]), n]
-    bars = zip(BOUNDS_S, itertools.pairwise(ends), strict=True)
-    return [(bound_s, high - low) for bound_s, (low, high) in bars if low < n and high]
+    bars = Counter(bisect.bisect_left(BOUNDS_S, latency_s, hi=len(BOUNDS_S) - 1) for latency_s in latencies_s)
+    return [(BOUNDS_S[i], bars[i]) for i in range(min(bars), max(bars) + 1)] if bars else []
 
 
 def figures_of(forecast: Forecast, time_limit_s: float = math.inf) -> dict[str, Any]:
@@ -113,14 +110,14 @@ def figures_of(forecast: Forecast, time_limit_s: float = math.inf) -> dict[str, 
     >>> figures_of(Forecast([0.0, 0.0], [0.0, 1.0], [1.0, 2.0]))["throughput_rps"]
     1.0
     """
-    latencies_s = sorted(end - begin for begin, end in zip(forecast.arrived_s, forecast.answered_s, strict=True))
+    arrived_s, _, answered_s = forecast
+    latencies_s = sorted(map(operator.sub, answered_s, arrived_s))
     if not latencies_s:
         return {}
-    makespan_s = max(forecast.answered_s)
+    makespan_s = max(answered_s)
     window_s = min(makespan_s, time_limit_s)
-    in_time = sum(answered_s <= window_s for answered_s in forecast.answered_s)
     return {
-        "throughput_rps": in_time / window_s if window_s else None,
+        "throughput_rps": sum(end_s <= window_s for end_s in answered_s) / window_s if window_s else None,
         "mean_s": statistics.fmean(latencies_s),
         "median_s": statistics.median(latencies_s),
         "p95_s": nearest_rank(latencies_s, 95),

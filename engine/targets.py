@@ -3,8 +3,6 @@
 A new server, app or target is a row here. Nothing here computes; launch.py reads the rows.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Literal, NamedTuple
 
@@ -22,7 +20,7 @@ class Server(NamedTuple):
     slots: a number, else what decides: the setting `threads` or `connections`, or (ASGI) the handler.
     """
 
-    command: tuple[str, ...]  # behind `python -m`; {port} and {app} are filled in; without {app} the app comes last
+    command: list[str]  # behind `python -m`; {port} and {app} are filled in; without {app} the app comes last
     wrapper: str  # the name in engine/inside/wrap/_bench_wrapper.py that this server takes: wsgi, asgi or flask_app
     packages: tuple[str, ...]  # distributions, as pip names them
     slots: float | Literal["threads", "connections", "handler"] = "handler"
@@ -33,40 +31,40 @@ class Server(NamedTuple):
     shared_queue: bool = False  # its processes accept only when idle, so that all requests wait in one queue
 
 
-GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}")
+parts = str.split  # of a command line
+GUNICORN = "gunicorn --bind 127.0.0.1:{port}"
 SERVERS = {
     "flask-dev": Server(
-        ("flask", "--app", "{app}", "run", "--host", "127.0.0.1", "--port", "{port}"), "flask_app", ("flask",),
-        NO_LIMIT, "the development server starts a thread for each request", settings=(),
+        parts("flask --app {app} run --host 127.0.0.1 --port {port}"), "flask_app", ("flask",), NO_LIMIT,
+        "the development server starts a thread for each request", settings=(),
     ),
     "waitress": Server(
-        ("waitress", "--listen", "127.0.0.1:{port}"), "wsgi", ("waitress",), "threads",
+        parts("waitress --listen 127.0.0.1:{port}"), "wsgi", ("waitress",), "threads",
         "one process with {threads} threads", settings=("threads",), threads=4, connections=100,
     ),
     "gunicorn": Server(
-        GUNICORN, "wsgi", ("gunicorn",), 1, "a sync worker holds one request until it is answered", shared_queue=True
+        parts(GUNICORN), "wsgi", ("gunicorn",), 1, "a sync worker holds one request until it is answered",
+        shared_queue=True,
     ),
     "gunicorn-threads": Server(
-        GUNICORN, "wsgi", ("gunicorn",), "threads", "a worker holds one request in each of its {threads} threads",
-        settings=("workers", "threads"), threads=4,
+        parts(GUNICORN), "wsgi", ("gunicorn",), "threads",
+        "a worker holds one request in each of its {threads} threads", settings=("workers", "threads"), threads=4,
     ),
     "gunicorn-gevent": Server(
-        (*GUNICORN, "--worker-class", "gevent"), "wsgi", ("gunicorn", "gevent"), "connections",
+        parts(f"{GUNICORN} --worker-class gevent"), "wsgi", ("gunicorn", "gevent"), "connections",
         "a greenlet for each of {connections} worker connections",
     ),
     "gunicorn-uvicorn": Server(
-        (*GUNICORN, "--worker-class", "uvicorn_worker.UvicornWorker"), "asgi",
+        parts(f"{GUNICORN} --worker-class uvicorn_worker.UvicornWorker"), "asgi",
         ("gunicorn", "uvicorn-worker", "uvicorn"),
     ),
-    "gunicorn-asgi": Server((*GUNICORN, "--worker-class", "asgi"), "asgi", ("gunicorn",)),
-    "uvicorn": Server(("uvicorn", "--host", "127.0.0.1", "--port", "{port}"), "asgi", ("uvicorn",)),
-    "hypercorn": Server(("hypercorn", "--bind", "127.0.0.1:{port}"), "asgi", ("hypercorn",)),
-    "granian": Server(
-        ("granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"), "asgi", ("granian",)
-    ),
+    "gunicorn-asgi": Server(parts(f"{GUNICORN} --worker-class asgi"), "asgi", ("gunicorn",)),
+    "uvicorn": Server(parts("uvicorn --host 127.0.0.1 --port {port}"), "asgi", ("uvicorn",)),
+    "hypercorn": Server(parts("hypercorn --bind 127.0.0.1:{port}"), "asgi", ("hypercorn",)),
+    "granian": Server(parts("granian --interface asgi --host 127.0.0.1 --port {port}"), "asgi", ("granian",)),
 }  # fmt: skip
 
-COMMAND = Server((), "run", ())  # whatever a command of the user's starts: see Launch.run
+COMMAND = Server([], "run", ())  # whatever a command of the user's starts: see Launch.run
 
 GUNICORN_CLASSES = {  # the last part of gunicorn's worker_class, as it is in force -> its row above
     "sync": "gunicorn", "gthread": "gunicorn-threads", "gevent": "gunicorn-gevent", "asgi": "gunicorn-asgi",
@@ -158,12 +156,15 @@ FASTAPI = (
     Route("/async-io", "fastapi_async:app", "async", draws=True),
     Route("/async-io-multi", "fastapi_async:app", "async", "subtask"),
 )
-LIMITS_HANDLERS = (
-    Route("/async", "limits_handlers:app", "async"),
-    Route("/def", "limits_handlers:app", "def"),
-    Route("/executor", "limits_handlers:app", "async in asyncio's threads"),
-    Route("/threadpool", "limits_handlers:app", "async in AnyIO's threads"),
-    Route("/blocking", "limits_handlers:app", "blocking"),
+LIMITS_HANDLERS = tuple(
+    Route(path, "limits_handlers:app", handler)
+    for path, handler in {
+        "/async": "async",
+        "/def": "def",
+        "/executor": "async in asyncio's threads",
+        "/threadpool": "async in AnyIO's threads",
+        "/blocking": "blocking",
+    }.items()
 )
 LIMITS_POOLS = tuple(
     Route(path, "limits_pools:app", "def with a connection") for path in ("/depends", "/untyped", "/with")

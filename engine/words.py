@@ -3,8 +3,6 @@
 Nothing else in the engine turns a number into text, so that 50 ms is "50 ms" everywhere.
 """
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Sequence

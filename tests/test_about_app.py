@@ -1,7 +1,5 @@
 """What an app says of itself: its kind, and how a request to a path is run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The Postgres of the Books API comes and goes, counts, and leaves nothing."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

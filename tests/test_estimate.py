@@ -36,12 +36,12 @@ def seen_of(at_once, sent, answered, jitter=0.0, seed=0, **more):
 
 def burst(service, requests, jitter=0.0, seed=0, deal=(), processes=None):
     sent = [i * 0.00005 for i in range(requests)]
-    answered = predict(sent, service, waits(jitter, seed), deal).answered_s
+    answered = predict(sent, service, waits(jitter, seed).__getitem__, deal).answered_s
     return seen_of(requests, sent, answered, jitter, seed, processes=processes)
 
 
 def users(count, service, requests, jitter, processes):
-    forecast = predict_users(count, service, waits(jitter, 0), requests=requests)
+    forecast = predict_users(count, service, waits(jitter, 0).__getitem__, requests=requests)
     return seen_of(count, forecast.arrived_s, forecast.answered_s, jitter, processes=processes)
 
 

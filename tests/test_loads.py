@@ -1,7 +1,5 @@
 """The four kinds of load: what may leave, when that changes, the forecast, and the closed form with its numbers."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -42,9 +40,8 @@ def test_a_load_knows_its_size(load, most_under_way, most_requests, due):
     ],
 )
 def test_what_may_leave_and_when_that_changes(load, elapsed_s, limits, next_s):
-    for it in (load, Part(load)):
-        assert it.limits(elapsed_s) == limits
-        assert it.next_change_s(elapsed_s) == pytest.approx(next_s)
+    part = Part(load)
+    assert part.limits(elapsed_s) == limits and part.next_change_s(elapsed_s) == pytest.approx(next_s)
 
 
 @given(st.integers(1, 5), st.floats(0, 6), st.integers(0, 40))
@@ -56,7 +53,7 @@ def test_the_parts_of_a_load_are_the_load(processes, elapsed_s, n):
         for whole, *dealt in zip(load.limits(elapsed_s), *(part.limits(elapsed_s) for part in parts), strict=True):
             assert (sum(dealt) == whole and max(dealt) - min(dealt) <= 1) or whole == math.inf
         if load.is_scheduled:  # no process sleeps beyond the next request that is due
-            assert min(part.next_change_s(elapsed_s) for part in parts) == load.next_change_s(elapsed_s)
+            assert min(part.next_change_s(elapsed_s) for part in parts) == Part(load).next_change_s(elapsed_s)
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,8 +88,8 @@ def test_a_forecast_follows_the_deal_the_split_and_the_connections_that_are_serv
     assert Burst(4).forecast(two, 1.0, [0, 0, 0, 1]).answered_s == [1, 2, 3, 1]
     assert Burst(4).forecast(two, 1.0, [0, 0]).answered_s == [1, 2, 3, 1]  # the others: to each in turn
     for load in (Burst(4), Closed(4, concurrency=4)):
-        assert max(load.forecast_split(two, 1.0, [3, 1]).answered_s) == 3
-    served = Closed(4, concurrency=4).forecast(Service((4,)), 1.0, most_connections=2)
+        assert max(load.forecast(two, 1.0, [0, 0, 1, 0], keeps=True).answered_s) == 3
+    served = Closed(4, concurrency=4).served(2).forecast(Service((4,)), 1.0)
     assert served.answered_s == [1, 1, 2, 2]
 
 

@@ -1,7 +1,5 @@
 """The limit of open files, and what the system tells."""
 
-from __future__ import annotations
-
 import math
 import os
 import resource

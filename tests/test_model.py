@@ -1,7 +1,5 @@
 """The model against worked numbers, published figures, and a simulation of another construction."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 
@@ -41,7 +39,7 @@ def test_a_burst_takes_the_rounded_up_number_of_rounds(requests, workers, slots_
     forecast = predict([0.0] * requests, Service((slots_each,) * workers, shared), wait_s)
     assert len(forecast.answered_s) == requests
     assert figures_of(forecast)["makespan_s"] == last_s
-    assert model.burst_s(requests, workers * slots_each, wait_s) == last_s
+    assert model.rounds(requests, workers * slots_each) * wait_s == last_s
 
 
 def test_post_a_and_its_split_of_41_44_11_4():
@@ -76,7 +74,9 @@ def test_users_in_step_wait_for_a_whole_number_of_rounds(users, mean_ms, shares)
 def test_post_c_and_its_process_that_held_half_of_the_users():
     """Flask's fan-out: 4 x 4 threads, 500 users, a p95 of some 3 s instead of c t / S = 1.56 s. FastAPI: 60 slots."""
     held = [252, 83, 83, 82]
-    forecast = predict_users(500, Service((4,) * 4), 0.05, time_limit_s=60, connections_of_process=held)
+    forecast = predict_users(
+        500, Service((4,) * 4), 0.05, time_limit_s=60, process_of=model.spread_evenly(held), keeps=True
+    )
     figures = figures_of(forecast, 60)
     assert figures["p95_s"] == pytest.approx(3.15, rel=0.01) == model.closed_loop(252, 4, 0.05)[1]
     assert figures["throughput_rps"] == pytest.approx(320, rel=0.01)
@@ -167,7 +167,8 @@ def test_an_open_loop_is_what_an_independent_simulation_gives(arrivals_s, sizes,
     process_of = [dice.randrange(len(sizes)) for _ in arrivals_s]
     service = Service(tuple(sizes), shared, passes)
     simulated = simulate(service, waits_s.__getitem__, arrivals_s, lambda i: 0 if shared else process_of[i])
-    assert [*predict(arrivals_s, service, 0.3125 if one_wait else waits_s, process_of)] == simulated
+    wait_s = 0.3125 if one_wait else waits_s.__getitem__
+    assert [*predict(arrivals_s, service, wait_s, process_of)] == simulated
 
 
 @settings(max_examples=150, deadline=None)
@@ -175,16 +176,7 @@ def test_an_open_loop_is_what_an_independent_simulation_gives(arrivals_s, sizes,
 def test_a_closed_loop_is_an_open_loop_that_its_own_answers_make(users, requests, sizes, passes, think_s, dice):
     waits_s = [dice.uniform(0.01, 1) for _ in range(requests)]
     service, first = Service(tuple(sizes), passes=passes), min(users, requests)
-    forecast = predict_users(users, service, waits_s, requests=requests, think_s=think_s)
+    forecast = predict_users(users, service, waits_s.__getitem__, requests=requests, think_s=think_s)
     again_s = sorted(answered_s + think_s for answered_s in forecast.answered_s)
     assert forecast.arrived_s == [0.0] * first + again_s[: requests - first]
-    assert forecast == predict(forecast.arrived_s, service, waits_s)
-
-
-def test_what_makes_no_sense_is_refused():
-    for arrivals_s, process_of in (([1.0, 0.0], []), ([0.0, 0.0], [0])):
-        with pytest.raises(ValueError):
-            predict(arrivals_s, Service((1, 1)), 1.0, process_of)
-    for sizes in ((), (0,), (4, 0.5)):
-        with pytest.raises(Problem):
-            Service(sizes)
+    assert forecast == predict(forecast.arrived_s, service, waits_s.__getitem__)

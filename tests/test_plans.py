@@ -1,7 +1,5 @@
 """From a command line to its plan, and from the plan to its prediction."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 
@@ -29,6 +27,7 @@ def plan_of(line: str) -> Plan:
     [
         ("", Burst(16)),
         ("-c 5", Closed(time_limit_s=10.0, concurrency=5)),
+        ("--rate 5", Open(time_limit_s=10.0, rate_rps=5.0)),
         ("-c 5 -n 7 -t 3 --think 0.5", Closed(7, 3.0, 0.5, 5)),
         ("--ramp 2s:3,3s:5", Ramp(time_limit_s=5.0, stages=((2.0, 3), (3.0, 5)))),
         ("--ramp 2s:3 -t 1 -n 9", Ramp(9, 1.0, stages=((2.0, 3),))),

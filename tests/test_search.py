@@ -1,7 +1,5 @@
 """Several loads on one server that is simulated: the bursts of a probe, the rates of a search."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import math

@@ -1,7 +1,5 @@
 """How many slots for an objective, against queueing theory."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -24,6 +22,17 @@ def test_a_size_holds_its_objective_and_one_slot_fewer_does_not(asked, need):
     assert found.fits.latency_s[99] <= asked.objective_s and not found.below.holds
 
 
+@pytest.mark.parametrize(
+    ("rate_rps", "slots", "exact_s"),
+    [(9.0, 1, (0.4013, 1.5129, 2.2898)), (8.0, 1, (0.2276, 0.7620, 1.1356)), (128.0, 16, (0.1, 0.1314, 0.1543)),
+     (144.0, 16, (0.1055, 0.1778, 0.2264)), (900.0, 100, (0.1, 0.1088, 0.1170))],
+)  # fmt: skip
+def test_latencies_are_those_of_the_exact_distribution(rate_rps, slots, exact_s):
+    """Of requests of 0.1 s; exact by Franx, "A simple solution for the M/D/c waiting time distribution", 2001."""
+    found = Asked(rate_rps, 0.1, 1.0).at(slots)
+    assert [found.latency_s[percentile] for percentile in (50, 95, 99)] == pytest.approx(exact_s, rel=0.006)
+
+
 def test_more_traffic_and_longer_requests_break_a_size():
     found = size(ASKED)
     assert not found.more_traffic.holds and found.slots_for_more == size(replace(ASKED, rate_rps=307.2)).fits.slots
@@ -34,7 +43,7 @@ def test_more_traffic_and_longer_requests_break_a_size():
 @pytest.mark.parametrize(
     "asked",
     [replace(ASKED, objective_s=0.04), Asked(2000, 0.05, 0.1, cpu_s=0.001), Asked(980, 0.05, 0.1, cpu_s=0.001),
-     replace(ASKED, rate_rps=0), replace(ASKED, wait_s=0), Asked(1e6, 5, 6)],
+     Asked(1e6, 5, 6)],
 )  # fmt: skip
 def test_what_is_impossible_is_a_problem(asked):
     with pytest.raises(Problem):

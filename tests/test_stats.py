@@ -1,7 +1,5 @@
 """Statistics against the standard library and binomial sums; the figures of a forecast."""
 
-from __future__ import annotations
-
 import math
 import statistics
 

@@ -1,7 +1,5 @@
 """The tables of what can be started hold together."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -41,7 +41,9 @@ def about(name, method, path):
     if not name.endswith(")") and inspect.isroutine(app) and needed_arguments(app) == 0:
         app, name = app(), f"{name}()"
     inner, inner_server, ask = unwrap(app)
-    server = (callable(app) and server_of(app)) or inner_server
+    server = inner_server
+    if callable(app):  # WSGI or ASGI, by what it takes when it is called: 2 arguments, or 3 and awaited
+        server = "uvicorn" if runs(app)[0] else {2: "gunicorn", 3: "uvicorn"}.get(needed_arguments(app), server)
     if server == inner_server:  # else an adapter between WSGI and ASGI is around it, with threads of its own
         with contextlib.suppress(Exception):  # no such path, or another version of the framework: not known
             said = ask(inner, method, path.partition("?")[0])
@@ -63,11 +65,6 @@ def unwrap(app):
                 return app, *found
         app = next((getattr(app, name) for name in WRAPPED if hasattr(app, name)), None)
     return None, None, None
-
-
-def server_of(app):
-    """For WSGI or ASGI, by what it takes when it is called: 2 arguments, or 3 and awaited."""
-    return "uvicorn" if runs(app)[0] else {2: "gunicorn", 3: "uvicorn"}.get(needed_arguments(app))
 
 
 def one_line(error):
@@ -133,14 +130,9 @@ def runs(call):
     faces = [call, inspect.unwrap(call)]
     if not inspect.isclass(faces[1]):
         faces += [inspect.unwrap(face.__call__) for face in faces]
-
-    def is_one_of(*kinds):
-        return any(kind(face) for kind in kinds for face in faces)
-
-    return (
-        is_one_of(inspect.iscoroutinefunction, inspect.isasyncgenfunction),
-        is_one_of(inspect.isgeneratorfunction, inspect.isasyncgenfunction),
-    )
+    kinds = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
+    awaits, yields, does_both = (any(map(kind, faces)) for kind in kinds)
+    return awaits or does_both, yields or does_both
 
 
 def about_flask(app, method, path):

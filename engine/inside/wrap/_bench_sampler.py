@@ -220,20 +220,16 @@ class Place:
         task, call = self.task, self.call
         if task and task._fut_waiter is None:  # it could go on
             return resources.Resource("the event loop", loops, 1, 1)
+        if call and self.waits_for_itself():
+            return resources.Resource("an answer of this very server", None)
+        for future, executor in list(call.queued.items()) if call else ():
+            if self.waits_for(future):
+                return resources.executor(executor)
         frames = [*reversed(self.below), *([self.app] if self.app else [])]
         found = resources.resource_of(frames, not task) if frames else None
-        if found or not call:
-            return found
-        if self.waits_for_itself():
-            return resources.Resource("an answer of this very server", None)
-        executor = next((executor for future, executor in list(call.queued.items()) if self.waits_for(future)), None)
-        if executor:
-            return resources.executor(executor)
-        return (
-            resources.Resource("a future that several requests wait for", task._fut_waiter, is_shared=True)
-            if task
-            else None
-        )
+        if task and call and not found:
+            return resources.Resource("a future of several requests", task._fut_waiter, is_shared=True)
+        return found
 
     def waits_for(self, future):
         """Whether it waits for an executor's future: a thread in one of that one's methods, a task by asyncio's future
