@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ LOOP = "the event loop"  # as the sampler calls what a task waits for that could
 ITSELF = "an answer of this very server"
 MOSTLY, HALF = 0.8, 0.5  # of the samples
 FEW = 0.02  # of the requests
+UNSEEN = 0.25  # of a request: a mean misses some that are just on their way
 
 
 def requests_in(spots: Iterable[Spot], *states: State) -> float:
@@ -44,7 +46,9 @@ def limit_of(where: Where, blocks: Sequence[Spot], answered_s: Sequence[float], 
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
     # Answers say nothing of when a slot of a burst is given back, if that is after the answer.
     ends_late = is_burst and requests_in(where.places, State.ANSWERED) > FEW * where.requests
-    found = limit_at(spot, max(1.0, round(fewest)), spot.resource or "", [] if ends_late else answered_s, is_burst)
+    found = limit_at(
+        spot, max(1.0, round(2 * fewest) / 2), spot.resource or "", [] if ends_late else answered_s, is_burst
+    )
     return replace(found, next_slots=min((slots for slots in past.values() if slots > fewest), default=None))
 
 
@@ -56,10 +60,15 @@ def waiting_places(where: Where) -> list[Spot]:
 
 
 def holders(spots: Sequence[Spot], waiting: Spot) -> float:
-    """How many requests have what those at a place wait for: its size, else all that are seen to go on."""
+    """How many requests have what those at a place wait for: its size, in requests; else those that are seen to go on,
+    inside of the same function of the app as the waiting ones if there are such."""
+    go_on = [one for one in spots if one.state in (State.WORKING, State.BLOCKING, State.ANSWERED) and not one.resource]
     if waiting.size is not None:
-        return waiting.size
-    return requests_in([spot for spot in spots if not spot.resource], State.WORKING, State.BLOCKING, State.ANSWERED)
+        parts = max([waiting.parts, *(one.parts for one in go_on if one.requests >= HALF)])
+        return waiting.size / parts
+    named = ([one for one in go_on if function in one.through] for function in reversed(waiting.through))
+    seen = requests_in(next(filter(None, named), go_on), *State)
+    return max(1.0, math.ceil(seen - UNSEEN))
 
 
 def blocking_place(spots: Sequence[Spot]) -> Spot | None:

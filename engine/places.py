@@ -72,6 +72,8 @@ class Spot:
     share: float = 1.0  # of the samples that have this place
     cpu_s: float = 0.0  # computed there; Linux
     processes: int = 1
+    through: tuple[str, ...] = ()  # functions of the app on the way there, outermost first
+    parts: float = 1.0  # tasks or threads of a request, the mean
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,8 @@ def working_text(spot: Spot) -> str:
         return ""
     if spot.state is State.BLOCKING:
         return f"in {spot.below[-1].split(' ')[0]}"
+    if re.search(r"threading.py:\d+ (Event|Condition).wait$", spot.below[-1]):
+        return "for an Event, until a time-out at most"
     waits = WAITS.search(spot.below[-1].rpartition(".")[2])
     packages = [re.split(r"[/:]", frame)[0] for frame in reversed(spot.below)] if waits else []
     return next((CLIENTS[one] for one in packages if one in CLIENTS), "")

@@ -18,7 +18,7 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
-from engine.limit import LOOP, circle_of, limit_of, requests_in, total
+from engine.limit import HALF, LOOP, circle_of, limit_of, requests_in, total
 from engine.places import Spot, State, Where
 
 Line = Mapping[str, Any]  # as a sampler wrote it: a sample, or a last word
@@ -30,6 +30,7 @@ UNSETTLED = 0.2  # of a sample's requests: so many on their way, and it is left 
 FEW = 0.05  # requests: what is seen as rarely is no place
 BELOW = 5  # innermost frames that are kept
 SILENCE_S = 0.5
+OF_ALL_PROCESSES = ("SQLite's write lock", "a lock on a file")
 MOST_OF = 0.6
 
 
@@ -53,12 +54,13 @@ def where_of(
     if queued > max(0.5, 0.02 * requests):
         spots.append(Spot(queued, State.QUEUED))
     spots.sort(key=lambda spot: -spot.requests)
-    half = half_full(samples, under_way)
+    half = half_full(samples, under_way, min(ended_s))
+    blocking = [one for one in places_of(half, lines, folder) if one.state is State.BLOCKING and one.share >= HALF]
+    spots += [one for one in blocking if (one.line, one.state) not in {(spot.line, spot.state) for spot in spots}]
     blocked = max(map(blocked_share, by_process(half).values()))
     found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked)
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=total(circle.values()))
-    blocking = [one for one in places_of(half, lines, folder) if one.state is State.BLOCKING]
     return replace(found, limit=limit_of(found, blocking, sorted(ended_s), is_burst))
 
 
@@ -99,10 +101,12 @@ def fullest(samples: Sequence[Line], under_way: UnderWay) -> list[Line]:
     return [one for one in found if in_sample(one) >= FULL * min(inside[one["pid"]], under_way(one["at"]))]
 
 
-def half_full(samples: Sequence[Line], under_way: UnderWay) -> list[Line]:
-    """The samples of a load that is at least half full: of more than its first moments."""
+def half_full(samples: Sequence[Line], under_way: UnderWay, first_s: float) -> list[Line]:
+    """The samples of a load that is at least half full, from the first answer on where there are some."""
     most = max(under_way(one["at"]) for one in samples)
-    return [one for one in samples if under_way(one["at"]) >= most / 2 and in_sample(one)] or list(samples)
+    found = [one for one in samples if under_way(one["at"]) >= most / 2 and in_sample(one)] or list(samples)
+    later = [one for one in found if one["at"] >= first_s]
+    return later if len(later) >= LEAST * len(by_process(later)) > 0 else found
 
 
 def persistent(samples: Sequence[Line]) -> tuple[str, ...]:
@@ -160,10 +164,12 @@ def places_of(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> li
 
 def together(same: Sequence[Spot]) -> Spot:
     """One place in several processes."""
-    return replace(
-        same[0], requests=sum(one.requests for one in same), cpu_s=sum(one.cpu_s for one in same), processes=len(same),
-        size=total(one.size for one in same), used=total(one.used for one in same),
+    found = replace(
+        same[0], requests=sum(one.requests for one in same), cpu_s=sum(one.cpu_s for one in same), processes=len(same)
     )  # fmt: skip
+    if found.resource in OF_ALL_PROCESSES:
+        return found
+    return replace(found, size=total(one.size for one in same), used=total(one.used for one in same))
 
 
 def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> list[Spot]:
@@ -213,6 +219,8 @@ def spot_of(rows: Sequence[Row], state: State, folder: str) -> Spot:
         tuple(f"{named(file, folder)}:{line} {function}" for file, line, function in frames[-BELOW:]),
         rows[0]["phase"], f"{named(handler[0], folder)}:{handler[1]}" if handler else None,
         name, setting or None, size, median(used) if used else None,
+        through=tuple(f"{named(file, folder)} {function}" for file, _, function in rows[0]["through"]),
+        parts=sum(row["parts"] for row in rows) / (sum(row["n"] for row in rows) or 1),
     )  # fmt: skip
 
 

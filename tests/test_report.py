@@ -148,7 +148,7 @@ TEXTS = {
     "4 slots of 1 s|35.2/s|9 s": report.first_rate_text(PLAN, 35.2, 0.1, 99, 9.0),
     "120 ms|35.2/s|too slow": report.tried_line(Tried(35.2, 0.12, 35.0), 0.1, 99),
     "p99|100 ms|38/s|37.5/s|38.6/s|837 requests/s": report.found_rate(Found(38.0, 37.5, 38.6, 6), RUN, 0.1, 99),
-    " 14 | 15 | 16 |92.2 ms|--threads 4|total_tokens = 5|16 in all": report.size_text(size(Asked(256, 0.05, 0.1)), 4),
+    " 14 | 15 | 16 |93 ms|--threads 4|total_tokens = 5|16 in all": report.size_text(size(Asked(256, 0.05, 0.1)), 4),
     "2.5 s|4 3 s 4 s": report.on_paper_text(PLAN, sample_prediction(), PLAN.load.forecast(PLAN.service, 1.0)),
     "fastapi-uvicorn|40 for /io|no limit for /async-io|--host 127.0.0.1": report.targets_list(
         argparse.Namespace(**dict.fromkeys(NAMES), server_args="", subtasks=2)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib.util
 import json
 import shlex
 from pathlib import Path
@@ -62,7 +61,7 @@ def wrong(service: Path, run: dict) -> list[str]:
         lines = lines_of(service, word)
         if lines and not lines & {place["line"] for place in where["places"] if place["state"] == state}:
             found.append(f"{state}: not at {lines}")
-    if truth["slots"] and limit and limit["slots"] != truth["slots"]:
+    if truth["slots"] and limit and abs(limit["slots"] - truth["slots"]) > 0.5:
         found.append(f"slots: {limit['slots']} of {truth['slots']}")
     if limit and truth["waits_on"] is None and not blocks:
         found.append(f"limit: {limit['resource']}, but there is none")
@@ -71,8 +70,5 @@ def wrong(service: Path, run: dict) -> list[str]:
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
 def test_the_line_and_the_number_are_true(service, tmp_path, monkeypatch):
-    missing = [name for name in truth_of(service).get("needs", ()) if not importlib.util.find_spec(name)]
-    if missing:
-        pytest.skip(f"needs {missing}")
     monkeypatch.chdir(service.parent)
     assert wrong(service, seen(service, tmp_path)) == []

@@ -16,7 +16,16 @@ READY = [LOOP, 1, 1, 1, ""]
 
 
 def row(n, app=APP, resource=None, **changes):
-    fields = {"below": [LIBRARY], "handler": None, "phase": None, "answered": False, "on_loop": False, "cpu_s": 0.0}
+    fields = {
+        "below": [LIBRARY],
+        "handler": None,
+        "phase": None,
+        "through": [],
+        "parts": n,
+        "answered": False,
+        "on_loop": False,
+        "cpu_s": 0.0,
+    }
     return {"n": n, "app": app, "resource": resource} | fields | changes
 
 

@@ -10,6 +10,7 @@ import ast
 import dis
 import functools
 import linecache
+import re
 import sys
 from collections import namedtuple
 
@@ -141,7 +142,9 @@ def shared(found):
 def executor(found):
     size, name = attribute(found, "_max_workers"), type(found).__name__
     running = less(length(found, "_threads"), attribute(found, "_idle_semaphore", "_value"))
-    return Resource(f"a thread of a {name}", found, size, running, "max_workers")
+    return Resource(
+        f"a {'process' if 'Process' in name else 'thread'} of a {name}", found, size, running, "max_workers"
+    )
 
 
 KNOWN = {  # (end of the file's path, function) -> what tells the resource of `self`, of a frame so much further out
@@ -209,7 +212,7 @@ def resource_of(frames, is_thread):
     lock, has no frame of its own there.
     """
     tells, at, known, known_at, owner_at = rows_of(tuple([frame.f_code for frame in frames]))
-    found = lock_in_c(frames[0]) if is_thread and not tells else None
+    found = wait_in_c(frames[0]) if is_thread and not tells else None
     if known and (tells or found or (known_at == 0 and not is_thread)):
         return told_once(known, frames[owner_at].f_locals.get("self"))
     if not tells:
@@ -233,32 +236,75 @@ def told_once(tells, owner):
 
 # ---------------------------------------------------------------- a lock is taken in C: which, the instructions say
 
-PASSED_OVER = ("CACHE", "PUSH_NULL", "PRECALL", "RESUME", "NOP", "EXTENDED_ARG", "COPY", "KW_NAMES", "LOAD_SPECIAL",
+PASSED_OVER = ("CACHE", "PUSH_NULL", "PRECALL", "NOP", "EXTENDED_ARG", "COPY", "KW_NAMES", "LOAD_SPECIAL",
                "SWAP", "ROT_TWO", "GEN_START")  # fmt: skip
 
 
 @functools.lru_cache(2000)
 def instructions_to(code, last):
-    """The instructions of a code object before and at the offset `last`, newest last."""
-    found = [one for one in dis.get_instructions(code) if one.offset <= last and one.opname not in PASSED_OVER]
-    return found[-12:]
+    """The instructions of a statement up to the offset `last`, in order."""
+    found = []
+    for one in dis.get_instructions(code):
+        if one.offset > last:
+            break
+        if one.opname.startswith(ENDS):
+            found.clear()
+        elif one.opname not in PASSED_OVER or one.offset == last:  # PRECALL calls by itself, once Python 3.11 is warm
+            found.append(one)
+    return found
 
 
-def lock_in_c(frame):
-    """The lock or semaphore that the instruction of a frame takes, by `with` or acquire(); None: no such thing."""
+ENDS = ("STORE_", "POP_", "RETURN_", "JUMP_", "FOR_ITER", "RESUME")  # where nothing of a statement is on the stack
+
+
+def wait_in_c(frame):
+    """What the instruction of a frame waits for in C: a lock or semaphore, an item of a queue, SQLite's write lock.
+
+    None: no such thing.
+    """
     *before, now = instructions_to(frame.f_code, frame.f_lasti) or [None]
     if now is None:
         return None
-    enters = now.opname in ("BEFORE_WITH", "SETUP_WITH")
-    calls = [one.argval for one in before[-4:] if one.opname in ("LOAD_ATTR", "LOAD_METHOD")]
-    if not enters and not ("CALL" in now.opname and "acquire" in calls):
-        return None
-    for value, name in reversed(values_of(before, frame)):
+    called = [one.argval for one in before if one.opname in ("LOAD_ATTR", "LOAD_METHOD")]
+    is_call = "CALL" in now.opname
+    if now.opname in ("BEFORE_WITH", "SETUP_WITH") or (is_call and "acquire" in called):
+        return lock_among(values_of(before, frame)) or (Resource("a lock", None, 1, 1) if is_call else None)
+    if is_call and "get" in called:
+        found = [value for value, _ in values_of(before, frame) if type(value).__module__ in QUEUES]
+        return shared(found[-1]) if found else None
+    if is_call and {"flock", "lockf"} & set(called):
+        return Resource("a lock on a file", None, 1, 1)
+    if is_call and {"execute", "executemany"} & set(called):
+        return sqlite_lock(values_of(before, frame))
+    return None
+
+
+QUEUES = ("_queue", "gevent._gevent_cqueue", "gevent.queue")
+TAKES_LOCK, WRITES = (
+    re.compile(r"\s*begin\s+(immediate|exclusive)", re.I),
+    re.compile(r"\s*(insert|update|delete|replace)", re.I),
+)
+
+
+def lock_among(values):
+    for value, name in reversed(values):
         if isinstance(value, LOCKS):
             return Resource(f"a lock ({name})", value, 1, 1)
         if type(value).__module__.startswith("gevent") and hasattr(value, "acquire"):
             return lock_or_semaphore(value)
-    return Resource("a lock", None, 1, 1) if not enters else None
+    return None
+
+
+def sqlite_lock(values):
+    """The one writer of a database; of a statement that writes only if several requests stand in such statements."""
+    is_sqlite = any(type(value).__module__ == "sqlite3" for value, _ in values)
+    text = next((value for value, _ in values if type(value) is str), "") if is_sqlite else ""
+    if TAKES_LOCK.match(text):
+        return Resource("SQLite's write lock", sys.modules["sqlite3"], 1, 1)
+    return Resource("SQLite's write lock", sys.modules["sqlite3"], 1, 1, "", True) if WRITES.match(text) else None
+
+
+METHODS = ("acquire", "get", "execute", "executemany")
 
 
 def values_of(instructions, frame):
@@ -273,13 +319,13 @@ def values_of(instructions, frame):
             stack += [(here.get(each), each) for each in names]
         elif name == "LOAD_CONST":
             stack.append((argument, repr(argument)))
-        elif name in ("LOAD_ATTR", "LOAD_METHOD") and stack and argument != "acquire":
+        elif name in ("LOAD_ATTR", "LOAD_METHOD") and stack and argument not in METHODS:
             value, text = stack.pop()
             stack.append((attribute(value, argument), f"{text}.{argument}"))
         elif name.startswith("BINARY_SUBSCR") and len(stack) > 1:
             (key, key_text), (value, text) = stack.pop(), stack.pop()
-            is_plain = type(value) is dict and type(key) in (str, int)
-            stack.append((value.get(key) if is_plain else None, f"{text}[{key_text}]"))
+            is_plain = isinstance(value, dict) and type(key) in (str, int)
+            stack.append((dict.get(value, key) if is_plain else None, f"{text}[{key_text}]"))
     return stack
 
 

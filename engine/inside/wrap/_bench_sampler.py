@@ -9,6 +9,8 @@ of JSON in the file BENCH_SAMPLES, as engine/where.py reads it:
 row is a place, with all that stand there:
 
     n          how many requests; one that works in several tasks or threads counts in parts. 0: of no request
+    parts      how many tasks or threads
+    through    the frames of the app's code on the way there, outermost first
     app        file, line and function of the app's innermost frame; null: no code of the app is there
     below      the frames inside of that, outermost first; where there is no code of the app, the innermost of all
     handler    file, line and name of the function that handles the request, where the app's framework tells it (ASGI)
@@ -39,7 +41,7 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
 import _bench_resources as resources
-from _bench_frames import above_loop, chain_of, innermost_of_app, is_app_file, phase_of, stack_of
+from _bench_frames import above_loop, chain_of, innermost_of_app, is_app, is_app_file, phase_of, stack_of
 
 
 def original(module, name):
@@ -112,31 +114,38 @@ def works_for(call):
 
 def watch():
     """Have executors, connections and semaphores tell what cannot be seen of them later."""
-    ThreadPoolExecutor.submit = watched_submit(ThreadPoolExecutor.submit)
+    ThreadPoolExecutor.submit = watched_submit(ThreadPoolExecutor.submit, works_for_call)
     socket.socket.connect = watched_connect(socket.socket.connect)
     for kind in (threading.Semaphore, asyncio.Semaphore):
         kind.__init__ = watched_init(kind.__init__)
 
 
-def watched_submit(submit):
-    """Which request waits for a thread of an executor, and which thread works for it."""
+def watch_processes(module):
+    """The same of executors of processes, where an app imports them."""
+    module.ProcessPoolExecutor.submit = watched_submit(module.ProcessPoolExecutor.submit, lambda _, function: function)
+
+
+def works_for_call(call, function):
+    """The function, with its thread known to work for the request."""
+
+    def run(*args, **kwargs):
+        with works_for(call):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def watched_submit(submit, wrap):
+    """Which request waits for a thread or process of an executor; what is sent there is wrapped."""
 
     @functools.wraps(submit)
     def watched(self, function, /, *args, **kwargs):
         call = current_call()
         if not call:
             return submit(self, function, *args, **kwargs)
-
-        def run():
-            with call.lock:  # until the future is in the queue
-                call.queued.pop(future, None)
-            with works_for(call):
-                return function(*args, **kwargs)
-
-        with call.lock:
-            future = submit(self, run)
-            call.queued[future] = self
-        future.add_done_callback(lambda _: call.queued.pop(future, None))  # it may be cancelled before it runs
+        future = submit(self, wrap(call, function), *args, **kwargs)
+        call.queued[future] = self
+        future.add_done_callback(lambda _: call.queued.pop(future, None))
         return future
 
     return watched
@@ -194,8 +203,7 @@ WAITS_FOR_OWN = (  # an innermost frame in which a task waits for other tasks of
 
 def waits_for_own(task, frames, tasks):
     """Whether a task does nothing but wait for others of these."""
-    waiter = getattr(task, "_fut_waiter", None)
-    if waiter in tasks or getattr(waiter, "_children", None):
+    if any(one in tasks for one in futures_behind(task._fut_waiter)):
         return True
     if len(tasks) < 2:
         return False
@@ -213,7 +221,12 @@ class Place:
     def stands_at(self, frames):
         innermost = innermost_of_app(tuple([frame.f_code for frame in frames]))
         self.app = None if innermost is None else frames[innermost]
+        self.frames = frames
         self.below = frames if innermost is None else frames[innermost + 1 :]
+
+    @property
+    def app_frames(self):
+        return [frame for frame in self.frames if is_app(frame.f_code)]
 
     def resource(self):
         """What it waits for that other requests hold; None: no such thing is known."""
@@ -223,7 +236,7 @@ class Place:
         if call and self.waits_for_itself():
             return resources.Resource("an answer of this very server", None)
         for future, executor in list(call.queued.items()) if call else ():
-            if self.waits_for(future):
+            if not future.running() and self.waits_for(future):
                 return resources.executor(executor)
         frames = [*reversed(self.below), *([self.app] if self.app else [])]
         found = resources.resource_of(frames, not task) if frames else None
@@ -236,16 +249,28 @@ class Place:
         that is chained to it."""
         if not self.task:
             return waits_for_thread(self)
-        waiter = self.task._fut_waiter
-        awaited = [waiter, *getattr(waiter, "_children", ())]
-        cells = [cell for done in future._done_callbacks for cell in getattr(done, "__closure__", None) or ()]
-        return any(cell.cell_contents is one for cell in cells for one in awaited)
+        cells = [
+            cell.cell_contents for done in future._done_callbacks for cell in getattr(done, "__closure__", None) or ()
+        ]
+        return any(cell is one for cell in cells for one in futures_behind(self.task._fut_waiter))
 
     def waits_for_itself(self):
         """Whether it is in the code of an HTTP client that has a connection to this very server."""
         opened = self.call.to_itself and self.call.to_itself()
         is_client = any(frame.f_code.co_filename.endswith(CLIENTS) for frame in self.below)
         return opened is not None and opened.fileno() >= 0 and is_client
+
+
+def futures_behind(waiter):
+    """What a task awaits, with those that asyncio.gather() and shield() have put in between."""
+    found = [waiter, *getattr(waiter, "_children", ())]
+    for done, *_ in getattr(waiter, "_callbacks", None) or ():
+        found += enclosed_by(done)
+    return found
+
+
+def enclosed_by(function):
+    return [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
 
 
 CLIENTS = ("http/client.py", "httpcore/_sync/connection.py", "httpcore/_async/connection.py", "aiohttp/client.py")
@@ -310,10 +335,19 @@ def places_of_loop(loop, thread, frame, by_thread):
 
 
 def deepest_tasks(call, tasks):
-    """The tasks of a request that do not wait for its others."""
+    """The tasks of a request that do not wait for its others, nor for its client."""
     chains = {task: chain_of(task.get_coro()) for task in tasks}
     own = [task for task in tasks if not waits_for_own(task, chains[task], tasks)] or tasks
-    return [Place(call, chains[task], task=task) for task in own]
+    busy = [task for task in own if not any(frame.f_code.co_name in WAITS_FOR_CLIENT for frame in chains[task])] or own
+    found = [Place(call, chains[task], task=task) for task in busy]
+    outer = next((chain for chain in chains.values() if any(is_app(frame.f_code) for frame in chain)), [])
+    for place in found:
+        if not place.app and outer:  # of a library: the app's code waits for it in another task
+            place.stands_at([*outer, *place.below])
+    return found
+
+
+WAITS_FOR_CLIENT = ("listen_for_disconnect", "receive_or_disconnect")
 
 
 # ---------------------------------------------------------------- a sample
@@ -369,6 +403,7 @@ def sample():
         key = key_of(one, resource)
         row = rows[key] = rows.get(key) or row_at(one, resource)
         row["n"] += 1 / parts[one.call] if one.call else 0.0
+        row["parts"] += 1
         if one.thread and not resource:
             computing.append((row, one.thread))
     for row, thread in computing:  # last, as other threads go on while a file is read
@@ -397,13 +432,14 @@ def key_of(place, resource):
 
 
 def row_at(place, resource):
-    handler = None if place.app else handler_of(place.call)
+    call, app, below = place.call, place.app, place.below
+    handler = None if app else handler_of(call)
     return {
-        "n": 0.0, "app": place.app and frame_as_list(place.app),
-        "phase": None if place.app else phase_of(tuple([frame.f_code for frame in place.below])),
-        "below": list(map(frame_as_list, place.below[-SHOWN:])),
+        "n": 0.0, "parts": 0, "app": app and frame_as_list(app), "below": list(map(frame_as_list, below[-SHOWN:])),
+        "through": list(map(frame_as_list, place.app_frames)),
+        "phase": None if app else phase_of(tuple([frame.f_code for frame in below])),
         "handler": handler and [handler.co_filename, handler.co_firstlineno, handler.co_name],
-        "resource": resource and resource_as_list(resource), "answered": bool(place.call and place.call.is_answered),
+        "resource": resource and resource_as_list(resource), "answered": bool(call and call.is_answered),
         "on_loop": place.on_loop, "cpu_s": 0.0,
     }  # fmt: skip
 

@@ -19,7 +19,7 @@ _bench_load_app.py says what else BENCH_APP may be. BENCH_WRAP=bare logs no requ
 import asyncio
 import contextlib
 import os
-import threading
+import sys
 import time
 from inspect import iscoroutinefunction
 
@@ -55,7 +55,7 @@ class Call:
         self.text, self.request = quoted(method, f"{path}?{query}" if query else path, request)
         self.scope, self.status, self.is_told = scope, "-", not IS_LIVE
         self.wall_s, self.start_s, self.end_s = time.time(), time.perf_counter(), None
-        self.is_answered, self.to_itself, self.queued, self.lock = False, None, {}, threading.Lock()  # for the sampler
+        self.is_answered, self.to_itself, self.queued = False, None, {}  # for the sampler
         sampler.begins(self)
         self.hold = ()  # of a thread: whether for the handler itself, how long, the wall_s and start_s of its start
 
@@ -206,6 +206,8 @@ def wrapped(kind):
     except BaseException as error:  # sys.exit() too; some servers would start such a worker again for ever
         write_line(f"failed {' '.join(f'{type(error).__name__}: {error}'.split())[:500]}")
         raise
+    if "concurrent.futures.process" in sys.modules and kind != "bare":
+        sampler.watch_processes(sys.modules["concurrent.futures.process"])
     if kind == "asgi":
         stamp_in_thread()
         return asgi(app)

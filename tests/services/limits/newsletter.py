@@ -1,18 +1,26 @@
-"""Signing up answers at once; the mail is sent afterwards. FastAPI."""
+"""Subscriptions to a seed merchant's newsletter."""
+
+TRUTH = {
+    "options": "--server uvicorn -c 60 -t 3",
+    "path": "/subscribe?address=ada@example.org",
+    "slots": 40,
+    "waits_on": "AnyIO's threads",
+}
 
 import time
 
 from fastapi import BackgroundTasks, FastAPI
 
-TRUTH = {"options": "-c 60 -t 4", "path": "/signup", "slots": 40, "waits_on": "AnyIO's threads"}
 app = FastAPI()
+addresses: list[str] = []
 
 
-def send_mail(address):
+def send_welcome(address: str):
     time.sleep(0.4)  # after
+    addresses.append(address)
 
 
-@app.get("/signup")
-def signup(background: BackgroundTasks):
-    background.add_task(send_mail, "someone@example.org")
-    return "thanks"
+@app.get("/subscribe")
+def subscribe(address: str, background: BackgroundTasks):
+    background.add_task(send_welcome, address)
+    return {"subscribed": address, "number": len(addresses)}

@@ -1,24 +1,28 @@
-"""Recipes from a slow model that takes four requests at a time. FastAPI."""
+"""Recipes with the nutrition of their ingredients."""
 
-import asyncio
+TRUTH = {
+    "options": "--server gunicorn-threads --threads 10 -n 20",
+    "path": "/recipes/pancakes",
+    "slots": 2,
+    "waits_on": "threads of an executor (each request needs three of the six)",
+}
 
-from fastapi import Depends, FastAPI
+import time
+from concurrent.futures import ThreadPoolExecutor
 
-TRUTH = {"options": "-n 40", "path": "/recipes/soup", "slots": 4, "waits_on": "a semaphore"}
-app = FastAPI()
-model = asyncio.Semaphore(4)
+from flask import Flask, jsonify
 
-
-async def model_slot():
-    async with model:  # waits
-        yield
-
-
-async def generate(dish: str):
-    await asyncio.sleep(0.1)  # works
-    return f"Boil {dish}."
+app = Flask(__name__)
+pool = ThreadPoolExecutor(6)
+RECIPES = {"pancakes": ["flour", "milk", "eggs"], "toast": ["bread"]}
 
 
-@app.get("/recipes/{dish}", dependencies=[Depends(model_slot)])
-async def recipe(dish: str):
-    return await generate(dish)
+def nutrition(ingredient):
+    time.sleep(0.15)  # works
+    return {"name": ingredient, "kcal": 50 * len(ingredient)}
+
+
+@app.get("/recipes/<name>")
+def recipe(name):
+    found = list(pool.map(nutrition, RECIPES[name]))  # waits works
+    return jsonify(name=name, ingredients=found, kcal=sum(each["kcal"] for each in found))

@@ -1,24 +1,33 @@
-"""Thumbnails by blocking code in AnyIO's threads, with a limiter of its own. Starlette."""
+"""Small pictures of the paintings of a gallery."""
 
+TRUTH = {
+    "options": "--server uvicorn -n 24",
+    "path": "/thumbnails/9",
+    "slots": 3,
+    "waits_on": "a thread of an executor",
+}
+
+import asyncio
+import functools
 import time
+from concurrent.futures import ThreadPoolExecutor
 
-import anyio
-from anyio import to_thread
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from fastapi import FastAPI, Response
 
-TRUTH = {"options": "-n 30", "path": "/thumbnail", "slots": 5, "waits_on": "a capacity limiter"}
-limiter = anyio.CapacityLimiter(5)
+app = FastAPI()
+painters = ThreadPoolExecutor(max_workers=3)
 
 
-def shrink():
-    time.sleep(0.1)  # works
+def shrink(number: int, width: int) -> bytes:
+    time.sleep(0.15)  # works
+    return bytes(width) + bytes([number])
 
 
-async def thumbnail(request):
-    await to_thread.run_sync(shrink, limiter=limiter)  # waits
-    return PlainTextResponse("small")
+async def in_painters(function, *args, **kwargs):
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(painters, functools.partial(function, *args, **kwargs))  # waits works
 
 
-app = Starlette(routes=[Route("/thumbnail", thumbnail)])
+@app.get("/thumbnails/{number}")
+async def thumbnail(number: int):
+    return Response(await in_painters(shrink, number, width=64), media_type="image/png")
