@@ -30,7 +30,9 @@ import contextvars
 import functools
 import gc
 import json
+import math
 import os
+import random
 import select  # noqa: F401
 import socket
 import sys
@@ -54,9 +56,11 @@ sleep, start_thread = original("time", "sleep"), original("_thread", "start_new_
 get_ident, poll = original("_thread", "get_ident"), original("select", "poll")
 
 PATH, PORT = os.environ.get("BENCH_SAMPLES", ""), os.environ.get("BENCH_PORT")
-PAUSE_S = 0.02  # between two samples, at least
-SHARE = 0.02  # of a CPU, that samples may cost
+PAUSE_S, LATER_S = 0.02, 0.1  # between two samples, at least; after the first FIRST of them
+FIRST = 20
+SHARE = 0.006  # of a CPU, that samples may cost: with what a switch of threads costs, less than 2 % of the throughput
 CREDIT_S = 0.005  # CPU seconds that they may cost beyond that, so that short runs are seen, too
+MOST = 120  # requests of an event loop that are followed in a sample, drawn at random; they stand for all
 SHOWN = 8  # frames of a place
 
 request_call = contextvars.ContextVar("request_call", default=None)
@@ -216,6 +220,7 @@ class Place:
 
     def __init__(self, call, frames, thread=None, on_loop=False, task=None):
         self.call, self.thread, self.on_loop, self.task = call, thread, on_loop, task
+        self.weight = 1.0  # requests that it stands for
         self.stands_at(frames)
 
     def stands_at(self, frames):
@@ -320,7 +325,10 @@ def places_of_loop(loop, thread, frame, by_thread):
     for task in tasks_of(loop):
         if call := call_of(task):
             tasks_of_call[call].append(task)
-    for call, tasks in tasks_of_call.items():
+    all_calls = list(tasks_of_call)
+    followed = all_calls if len(all_calls) <= MOST else random.sample(all_calls, MOST)
+    for call in followed:
+        tasks = tasks_of_call[call]
         if running in tasks:
             found.append(Place(call, stack_of(frame), thread, on_loop=True))
         elif call not in by_thread:
@@ -328,6 +336,8 @@ def places_of_loop(loop, thread, frame, by_thread):
         for place in by_thread.get(call, ()):  # a thread without code of the app: the task has sent it there
             if not place.app:
                 place.stands_at([*chain_of(tasks[-1].get_coro()), *place.below])
+    for place in found:
+        place.weight = len(all_calls) / len(followed)
     holds_loop = Place(None, above_loop(stack_of(frame)), thread, on_loop=True)
     if holds_loop.app and not any(one.on_loop for one in found):
         found.append(holds_loop)
@@ -402,7 +412,7 @@ def sample():
     for one, resource in zip(found, waited_for(found), strict=True):
         key = key_of(one, resource)
         row = rows[key] = rows.get(key) or row_at(one, resource)
-        row["n"] += 1 / parts[one.call] if one.call else 0.0
+        row["n"] += one.weight / parts[one.call] if one.call else 0.0
         row["parts"] += 1
         if one.thread and not resource:
             computing.append((row, one.thread))
@@ -465,9 +475,9 @@ def run():
 
 def sample_while_open(pipe, file):
     """Sample, and say last where things were made. Whatever goes wrong here must not harm the server."""
-    ended, begin_s, spent_s, error, least_s = poll(), time.perf_counter(), 0.0, "", 1.0
+    ended, begin_s, spent_s, error = poll(), time.perf_counter(), 0.0, ""
     ended.register(pipe)
-    pause_s = 0.0
+    pause_s, before_s, taken = 0.0, math.inf, 0
     while not ended.poll(1000 * pause_s):
         at_s, cpu_s = time.perf_counter(), time.thread_time()
         inside = sum(not call.is_answered for call in list(under_way.values()))
@@ -475,13 +485,13 @@ def sample_while_open(pipe, file):
             rows = sample()
         except Exception as problem:  # something changed while it was read
             rows, error = None, f"{type(problem).__name__}: {problem}"
-        cost_s = time.thread_time() - cpu_s
-        least_s = min(least_s, max(cost_s, 0.0002))
-        spent_s += min(cost_s, 5 * least_s)  # now and then Python collects all its garbage just here
+        cost_s, taken = time.thread_time() - cpu_s, taken + 1
         if rows is not None:
             write(file, at=at_s, cost=cost_s, inside=inside, rows=rows)
+        spent_s += min(cost_s, 3 * before_s)  # now and then Python collects all its garbage just here
+        before_s = cost_s
         too_early_s = (spent_s - CREDIT_S) / SHARE - (time.perf_counter() - begin_s)
-        pause_s = max(PAUSE_S, 10 * min(cost_s, 5 * least_s), too_early_s)
+        pause_s = max(PAUSE_S if taken < FIRST else LATER_S, 10 * cost_s, too_early_s)
     try:
         write(file, made=made(), error=error)
     except Exception as problem:
