@@ -35,37 +35,33 @@ code: 0 fine, 1 some requests failed (compare: worse), 2 wrong usage or a missin
 package, 3 a server did not start, 130 or 143 interrupted.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import importlib
 import json
-import platform
 import random
 import shlex
 import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from engine import options, plans
 from engine.database import BooksDatabase, database_for
 from engine.execute import Place, execute
-from engine.files import LOGS, run_folder, say, tell, write_json, writing
+from engine.files import LOGS, heading, run_folder, say, tell, write_json, writing
 from engine.launch import Launch, check_packages, versions_of
-from engine.machine import about_machine, allowed_cpus, check_file_limit, pin
+from engine.machine import allowed_cpus, check_file_limit, pin
 from engine.run import Plan, to_json
 from engine.signals import Interrupted, signals
 from engine.words import Problem, plural, section
 from suites import ab, books, client, comparison, io, limits, locust, own, why
-from suites.common import CAN_PIN, Cell, Json, Suite, SweepDocument, Variant
+from suites.common import CAN_PIN, Cell, Json, Suite, SweepDocument, Values, Variant
 
 SUITES = {
     "io": io.SUITE, "ab": ab.SUITE, "why": why.SUITE, "books": books.SUITE, "client": client.SUITE,
@@ -100,7 +96,7 @@ def planned(arguments: str) -> tuple[Plan, argparse.Namespace]:
     return plans.plans_of(found)[0], found
 
 
-def plan_for(variant: Variant, values: dict[str, str], concurrency: int) -> tuple[Plan, argparse.Namespace]:
+def plan_for(variant: Variant, values: Values, concurrency: int) -> tuple[Plan, argparse.Namespace]:
     # In the arguments of your own variants nothing is filled in.
     plan, found = planned(variant.arguments.format(c=concurrency, **values) if values else variant.arguments)
     if plan.launch:
@@ -109,8 +105,9 @@ def plan_for(variant: Variant, values: dict[str, str], concurrency: int) -> tupl
     return plan, found
 
 
-def launches_of(every: Iterable[Plan]) -> list[Launch]:
-    return [plan.launch for plan in every if plan.launch]
+def launches_of(suite: Suite, values: Values) -> list[Launch]:
+    every = (plan_for(variant, values, 1)[0].launch for variant in suite.variants if not variant.program)
+    return [launch for launch in every if launch]
 
 
 def new_document(asked_for: argparse.Namespace, name: str, command: str = "", asked: Any = None) -> SweepDocument:
@@ -119,22 +116,22 @@ def new_document(asked_for: argparse.Namespace, name: str, command: str = "", as
     values = (suite.quick if quick else suite.full) | ({"t": f"{scale:g}"} if scale else {})
     programs = suite.programs()
     there = [variant for variant in suite.variants if not variant.program or variant.program in programs]
-    every = {one: plan_for(one, values, one.concurrency[-1])[0] for one in there if not one.program}
-    launches = launches_of(every.values())
+    launches = launches_of(suite, values)
     check_packages(launches)
     return SweepDocument(
-        name,
-        datetime.now().isoformat(" ", "seconds"),
-        command,
-        asdict(about_machine()),
-        {"Python": platform.python_version(), **versions_of(launches), **programs},
-        asked_for.seed,
-        quick,
-        values,
-        order_of(there, asked_for.repeats or (1 if quick else suite.repeats), asked_for.seed),
-        {one.name: plans.prediction_for(plan).makespan_s for one, plan in every.items() if not one.env},
-        [],
-        asked,
+        **heading(command, versions_of(launches) | programs),
+        suite=name,
+        seed=asked_for.seed,
+        quick=quick,
+        values=values,
+        order=order_of(there, asked_for.repeats or (1 if quick else suite.repeats), asked_for.seed),
+        predictions={
+            one.name: plans.prediction_for(plan_for(one, values, one.concurrency[-1])[0]).makespan_s
+            for one in there
+            if not one.program and not one.env
+        },
+        runs=[],
+        asked=asked,
     )
 
 
@@ -165,7 +162,7 @@ def read(path: Path) -> SweepDocument:
 # ---------------------------------------------------------------- run
 
 
-def run_target(variant: Variant, values: dict[str, str], c: int, folder: Path, database: BooksDatabase | None) -> Json:
+def run_target(variant: Variant, values: Values, c: int, folder: Path, database: BooksDatabase | None) -> Json:
     """One run as bench.py does it: its record without raw columns, but with what the pictures need."""
     plan, found = plan_for(variant, values, c)
     check_file_limit(plan.load.most_under_way, plan.load.is_scheduled)
@@ -187,13 +184,10 @@ def run_target(variant: Variant, values: dict[str, str], c: int, folder: Path, d
 def sweep(document: SweepDocument, path: Path) -> None:
     """Do what remains of the document's order. After each run the file is complete; logs stay if requests failed."""
     suite, values = suite_of(document), document.values
-    plans_in_all = [plan_for(variant, values, 1)[0] for variant in suite.variants if not variant.program]
     # One Postgres for the whole sweep where the suite needs one; its rows are put back before each run.
-    cpus = {1} if CAN_PIN else set[int]()
-    with database_for(launches_of(plans_in_all), None, path.parent, cpus) as database:
+    with database_for(launches_of(suite, values), None, path.parent, {1} if CAN_PIN else set()) as database:
         for name, c, repeat in document.order[len(document.runs) :]:
-            at_c = f", c = {c}" if c else ""
-            say(f"[{len(document.runs) + 1}/{len(document.order)}] {name}{at_c}, repeat {repeat}")
+            say(f"[{len(document.runs) + 1}/{len(document.order)}] {name}{f', c = {c}' if c else ''}, repeat {repeat}")
             time.sleep(COOL_DOWN_S)
             variant, folder = variants_of(document)[name], run_folder(path.parent, name)
             if variant.program and suite.run_program:
@@ -240,6 +234,8 @@ def render(document: SweepDocument) -> str:
 
 
 STYLE = {
+    # C0 to C3 by Okabe and Ito, for the colour-blind, too; C4 is pale
+    "axes.prop_cycle": "cycler('color', ['0072B2', 'E69F00', '009E73', 'D55E00', 'c6dcec'])",
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "sweep.py",  # the same data make the same file
     "font.size": 9,
@@ -255,13 +251,12 @@ STYLE = {
 def draw_pictures(document: SweepDocument, path: Path, folder: Path) -> None:
     """Each picture of a sweep as SVG and as PNG, 7 inches wide: 700 pixels at blog size, 1400 in the PNG."""
     try:  # found at run time only: everything but the pictures works without it
-        matplotlib: Any = importlib.import_module("matplotlib")
-        figure: Any = importlib.import_module("matplotlib.figure")
+        pyplot: Any = importlib.import_module("matplotlib.pyplot")
     except ImportError:
         raise Problem(f"pictures need matplotlib: {sys.executable} -m pip install matplotlib") from None
     for name, height_in, draw_picture in suite_of(document).pictures:
-        with matplotlib.rc_context(STYLE):
-            drawing = figure.Figure(figsize=(7, height_in), layout="constrained")
+        with pyplot.rc_context(STYLE):
+            drawing = pyplot.Figure(figsize=(7, height_in), layout="constrained")
             draw_picture(document, drawing)
             for kind in ("svg", "png"):
                 file = folder / f"{path.stem}-{name}.{kind}"
@@ -275,7 +270,7 @@ def draw_pictures(document: SweepDocument, path: Path, folder: Path) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Raises Problem."""
-    parser = options.Parser(prog="sweep.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.Parser("sweep.py", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("what", nargs="?", help="a suite, a file of variants (.toml), report, or compare")
     add("files", type=Path, nargs="*", help="of report and compare")
@@ -316,18 +311,16 @@ def begin(asked_for: argparse.Namespace, command: str) -> tuple[SweepDocument, P
 
 def run_suite(asked_for: argparse.Namespace, command: str) -> int:
     document, path = begin(asked_for, command)
-    resume = f"go on with: python sweep.py {shlex.quote(asked_for.what)} --resume {shlex.quote(str(path))}"
     say(f"seed {document.seed}; each finished run is in {path}")
     for name, predicted_s in document.predictions.items():
         if predicted_s:
             say(f"predicted  {name}: {predicted_s:.3g} s")
     try:
         sweep(document, path)
-    except (Interrupted, KeyboardInterrupt):
-        say(f"sweep.py: interrupted; nothing is left running; {resume}")
-        raise
-    except Problem as problem:
-        raise Problem(f"{problem}; {resume}", problem.exit_code) from None
+    finally:
+        if len(document.runs) < len(document.order):
+            again = f"python sweep.py {shlex.quote(asked_for.what)} --resume {shlex.quote(str(path))}"
+            say(f"sweep.py: ended early; nothing is left running; go on with: {again}")
     tell(render(document))
     try:
         draw_pictures(document, path, path.parent)
@@ -354,11 +347,11 @@ def compare(asked_for: argparse.Namespace) -> int:
         raise Problem("compare takes two files")
     with readable(asked_for.files[0]):
         a, b = (json.loads(file.read_text()) for file in asked_for.files)
-        lines = comparison.lines_of(a, b)
-        tell(comparison.comparison_report(a, b, lines))
-    worse = comparison.worse(lines) if asked_for.fail_if_worse else []
-    for line in worse:
-        say(f"sweep.py: worse: {line}")
+        text, rows = comparison.comparison_report(a, b)
+    tell(text)
+    worse = [row for row in rows if row[-1] == "worse" and asked_for.fail_if_worse]
+    for name, figure, *_, ratio, _ in worse:
+        say(f"sweep.py: worse: {name}: {figure} is {ratio} times what it was")
     return 1 if worse else 0
 
 
@@ -367,8 +360,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with signals.handled():
         try:
             asked_for = parse(argv)
-            if asked_for.what in ("report", "compare"):
-                return (report if asked_for.what == "report" else compare)(asked_for)
+            if asked_for.what == "report":
+                return report(asked_for)
+            if asked_for.what == "compare":
+                return compare(asked_for)
             if asked_for.what:
                 return run_suite(asked_for, shlex.join(["sweep.py", *argv]))
             titles = [section(name, f"{suite.title} ({suite.takes})") for name, suite in SUITES.items()]

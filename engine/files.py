@@ -4,10 +4,7 @@ A document is replaced as a whole after each run, so that no end of the program 
 get the document once, when everything has ended. Problems are found before the first request where that is possible.
 """
 
-from __future__ import annotations
-
 import contextlib
-import itertools
 import json
 import os
 import platform
@@ -39,17 +36,16 @@ def shown(path: Path) -> str:
 def run_folder(logs: Path, name: str) -> Path:
     """Create logs/<time>-<name>/, never one that is there already. Raises Problem where it cannot be written."""
     stem = f"{datetime.now():%Y%m%d-%H%M%S}-" + re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:80]
-    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
-        folder = logs.absolute() / f"{stem}{suffix}"
+    number = 1
+    while True:
+        folder = logs.absolute() / (f"{stem}-{number}" if number > 1 else stem)
         try:
             folder.mkdir(parents=True)
             return folder
-        except FileExistsError:
-            if not logs.is_dir():
-                raise Problem(f"--logs {logs} is not a folder") from None
         except OSError as error:
-            raise Problem(f"cannot write logs to {logs}: {error.strerror}") from None
-    raise AssertionError("unreachable")
+            if not (isinstance(error, FileExistsError) and logs.is_dir()):
+                raise Problem(f"cannot write logs to {logs}: {error.strerror}") from None
+            number += 1
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -65,6 +61,16 @@ def write_json(path: Path, document: Any) -> None:
             part.unlink(missing_ok=True)
 
 
+def heading(command: str, versions: dict[str, str]) -> dict[str, Any]:
+    """What every document begins with."""
+    return {
+        "when": datetime.now().isoformat(" ", "seconds"),
+        "command": command,
+        "machine": asdict(about_machine()),
+        "versions": {"Python": platform.python_version()} | versions,
+    }
+
+
 class Document:
     """What --json writes: machine, versions, and every run. complete is false until all that was asked for has run."""
 
@@ -72,36 +78,26 @@ class Document:
         """Raises Problem if the path cannot be written, before anything is run."""
         self.runs: list[Run] = []
         self.is_complete = False
-        self.head: dict[str, Any] = {
-            "when": datetime.now().isoformat(" ", "seconds"),
-            "command": shlex.join(command),
-            "machine": asdict(about_machine()),
-            "versions": {"Python": platform.python_version()} | versions,
-        }
+        self.head = heading(shlex.join(command), versions)
         self.path = path
         self.stream = sys.stdout if path in STDOUT else None
-        is_special = path and (path.startswith("/dev/") or (Path(path).exists() and not Path(path).is_file()))
-        if path and is_special and not self.stream:
+        is_pipe = path and (path.startswith("/dev/") or (Path(path).exists() and not Path(path).is_file()))
+        if path and is_pipe and not self.stream:
             with writing(path):
                 self.stream = os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "w")
                 os.set_blocking(self.stream.fileno(), True)
         self.write()
 
-    def as_json(self, runs: Sequence[Run] | None = None) -> dict[str, Any]:
-        shown_runs = self.runs if runs is None else runs
-        return self.head | {"complete": self.is_complete, "runs": [to_json(run) for run in shown_runs]}
+    def as_json(self, runs: Sequence[Run]) -> dict[str, Any]:
+        return self.head | {"complete": self.is_complete, "runs": [to_json(run) for run in runs]}
 
     def write(self, is_last: bool = False) -> None:
         """Raises Problem; the file that was there before is then still there."""
-        if not self.path or (self.stream and not is_last):
-            return
-        if not self.stream:
-            write_json(Path(self.path), self.as_json())
-            return
-        with writing(self.path, self.stream):
-            json.dump(self.as_json(), self.stream)
-            self.stream.write("\n")
-            self.stream.flush()
+        if self.path and not self.stream:
+            write_json(Path(self.path), self.as_json(self.runs))
+        elif self.path and is_last:
+            with writing(self.path, self.stream):
+                print(json.dumps(self.as_json(self.runs)), file=self.stream, flush=True)
 
 
 @contextlib.contextmanager

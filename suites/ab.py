@@ -4,25 +4,7 @@ What the post saw: Flask's p50 is 136 ms and its p99 27.8 s at 500 connections. 
 server holds 128 connections, and TCP asks again after 1, 3, 7 s.
 """
 
-from __future__ import annotations
-
-from suites.common import (
-    BLUE,
-    ORANGE,
-    RED,
-    RPS,
-    Drawing,
-    Ratio,
-    Suite,
-    SweepDocument,
-    Variant,
-    label_log,
-    legend,
-    mark,
-    name_rows,
-    short,
-    table,
-)
+from suites.common import RPS, Drawing, Suite, SweepDocument, Variant, draw_rows, short, table
 
 # ---------------------------------------------------------------- published, and run again
 
@@ -51,44 +33,37 @@ PUBLISHED = {  # requests/s; p50 / p99 / max in ms
     (FASTEST, 500): (8665.48, "53 / 116 / 127"),
     (FASTEST, 1000): (7891.28, "116 / 230 / 243"),
 }
+LOOKS = {"median": (-0.2, "oC0"), "p99": (0.0, "sC1"), "max": (0.2, "^C3")}  # in the picture
 OVERFLOWS, RETRIES = "measured.kernel.ListenOverflows", "measured.kernel.TCPSynRetrans"
 
 
 # ---------------------------------------------------------------- tables
 
 
-def server_ratio(document: SweepDocument, name: str, c: int) -> tuple[float | None, Ratio]:
-    """Of requests/s to those of the base: published and measured."""
-    stated, base = PUBLISHED.get((name, c)), PUBLISHED[BASE[c], c]
-    return stated and stated[0] / base[0], document.figure(name, RPS, c) / document.figure(BASE[c], RPS, c)
-
-
-def latencies_ms(document: SweepDocument, name: str, c: int) -> list[str]:
-    """p50, p99 and max, medians of the repeats."""
-    return [document.figure(name, f"measured.latency_s.{key}", c).in_ms().typical for key in ("median", "p99", "max")]
-
-
-def server_row(document: SweepDocument, name: str, c: int) -> list[object]:
-    stated, measured = server_ratio(document, name, c)
-    return [
-        name,
-        stated or "",
-        1 if name == BASE[c] else measured,
-        document.figure(name, RPS, c),
-        PUBLISHED[name, c][1] if stated else "",
-        " / ".join(latencies_ms(document, name, c)),
-        document.figure(name, OVERFLOWS, c),
-        document.figure(name, RETRIES, c),
-    ]
+def published_ratio(name: str, c: int) -> float | None:
+    """Of requests/s to those of the base."""
+    return PUBLISHED[name, c][0] / PUBLISHED[BASE[c], c][0] if (name, c) in PUBLISHED else None
 
 
 def tables(document: SweepDocument) -> str:
-    header = ["server", "published ratio", "measured ratio", "requests/s", "published p50 / p99 / max ms",
-              "measured p50 / p99 / max ms", "listen overflows", "SYN again"]  # fmt: skip
-    parts = list[str]()
+    header = ("server | published ratio | measured ratio | requests/s | published p50 / p99 / max ms"
+              " | measured p50 / p99 / max ms | listen overflows | SYN again")  # fmt: skip
+    parts = []
     for c, base in BASE.items():
-        parts.append(f"c = {c}; ratios of requests/s to {base}")
-        parts.append(table(header, [server_row(document, name, c) for name in HELLO_TARGETS]))
+        rows = [
+            [
+                name,
+                published_ratio(name, c) or "",
+                1 if name == base else document.ratio(name, base, RPS, c),
+                document.figure(name, RPS, c),
+                PUBLISHED.get((name, c), ("", ""))[1],
+                " / ".join(document.latency_ms(name, key, c).typical for key in LOOKS),
+                document.figure(name, OVERFLOWS, c),
+                document.figure(name, RETRIES, c),
+            ]
+            for name in HELLO_TARGETS
+        ]
+        parts += [f"c = {c}; ratios of requests/s to {base}", table(header, rows)]
     parts.append("A tail of seconds beside a median of milliseconds, where the listen queue overflowed, is TCP: it asks"
                  " again after about 1, 3 and 7 s. It is not the framework that computes.")  # fmt: skip
     return "\n\n".join(parts)
@@ -96,14 +71,14 @@ def tables(document: SweepDocument) -> str:
 
 def headline(document: SweepDocument) -> list[str]:
     """The published ratio beside the measured one, and what the slow server's tail is."""
-    stated, measured = server_ratio(document, FASTEST, 500)
+    measured = document.ratio(FASTEST, DEVELOPMENT, RPS, 500).typical
     text = [
         "FastAPI (gunicorn, 4 uvicorn workers) against Flask's development server at c = 500: published"
-        f" {short(stated or 0)} times the requests/s, measured {measured.typical}."
+        f" {short(published_ratio(FASTEST, 500) or 0)} times the requests/s, measured {measured}."
     ]
-    p50, p99, _ = latencies_ms(document, DEVELOPMENT, 500)
     overflows, again = (document.figure(DEVELOPMENT, path, 500) for path in (OVERFLOWS, RETRIES))
     if any(overflows.values()):
+        p50, p99 = (document.latency_ms(DEVELOPMENT, key, 500).typical for key in ("median", "p99"))
         text.append(
             f"Flask's p50 is {p50} ms and its p99 {p99} ms. That tail is not Flask: the listen queue overflowed"
             f" {overflows.typical} times, and TCP asked again {again.typical} times."
@@ -111,36 +86,29 @@ def headline(document: SweepDocument) -> list[str]:
     return text
 
 
-# ---------------------------------------------------------------- pictures
-
-
-LOOKS = {"median": ("o", BLUE), "p99": ("s", ORANGE), "max": ("^", RED)}
+# ---------------------------------------------------------------- picture
 
 
 def draw_latency(document: SweepDocument, drawing: Drawing) -> None:
     """Median, p99 and max at c = 500, on a log axis: the tail is another story than the middle."""
-    panel, names = drawing.subplots(), list(HELLO_TARGETS)[::-1]
-    for y, name in enumerate(names):
-        for up, (key, (marker, colour)) in zip((0.2, 0, -0.2), LOOKS.items(), strict=True):
-            figure = document.figure(name, f"measured.latency_s.{key}", 500).in_ms()
-            mark(panel, figure, y + up, fmt=marker, color=colour, label=key)
-    name_rows(panel, [name.replace(", ", ",\n", 1) for name in names])
-    label_log(panel.xaxis)
-    panel.set_xlabel("latency at c = 500, ms (log scale); line: least to most of the repeats")
-    legend(panel)
+    rows = {
+        name: [(key, document.latency_ms(name, key, 500), down, fmt) for key, (down, fmt) in LOOKS.items()]
+        for name in HELLO_TARGETS
+    }
+    draw_rows(drawing, "latency at c = 500, ms (log scale); line: least to most of the repeats", rows)
 
 
 SUITE = Suite(
-    title="one line of JSON, ApacheBench's way: a new connection for each request",
-    takes="63 runs, about 8 min; --quick 21 runs, 3 min",
-    source=f"Published: {POST}, 5000 requests. Ratios are of requests/s, to the server that was published at that c.",
+    "one line of JSON, ApacheBench's way: a new connection for each request",
+    "63 runs, about 8 min; --quick 21 runs, 3 min",
+    f"Published: {POST}, 5000 requests. Ratios are of requests/s, to the server that was published at that c.",
+    tables,
+    headline,
     variants=tuple(
         Variant(name, f"--target {target} -n {{n}} -c {{c}} --warmup 200 --timeout 100", "hello", tuple(BASE))
         for name, target in HELLO_TARGETS.items()
     ),
     full={"n": "5000"},
     quick={"n": "1000"},
-    tables=tables,
-    headline=headline,
     pictures=(("latency", 4.4, draw_latency),),
 )

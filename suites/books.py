@@ -4,30 +4,23 @@ The post compares FastAPI with 4 x 15 database connections to Flask with 4 x 4: 
 the same slots the ratio is gone.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.loads import Ramp
 from engine.targets import SEEDED_BOOKS
 from suites.common import (
-    BLUE,
-    PALE,
     PINNED,
-    RED,
+    PREDICTED,
     RPS,
     Drawing,
-    Ratio,
+    Repeats,
     Suite,
     SweepDocument,
     Variant,
-    legend,
+    draw_rows,
     look_up,
-    mark,
-    name_rows,
-    short,
     table,
 )
 
@@ -90,29 +83,13 @@ def ramp_rps(stages: Sequence[tuple[float, int]], slots: float, wait_s: float) -
 
 
 def slots_of(document: SweepDocument, name: str) -> tuple[int, float, float]:
-    """Slots, wait in seconds, and the answers/s that these allow over the whole ramp."""
+    """Slots, what they allow when all are full, and what they allow over the whole ramp, in answers/s."""
     plan = next(iter(document.runs_of(name).values()))["plan"]
     slots, wait_s = plan["slots"], plan["wait_s"]
-    return slots, wait_s, ramp_rps(plan["load"]["stages"], slots, wait_s)
+    return slots, slots / wait_s, ramp_rps(plan["load"]["stages"], slots, wait_s)
 
 
 # ---------------------------------------------------------------- tables
-
-
-def workload_row(document: SweepDocument, row: Row) -> list[object]:
-    measured = (document.figure(row.name, f"measured.latency_s.{key}").in_ms() for key in ("median", "p95"))
-    return [row.name, *row.published, document.figure(row.name, RPS), *measured]
-
-
-def slots_row(document: SweepDocument, row: Row) -> list[object]:
-    slots, wait_s, predicted_rps = slots_of(document, row.name)
-    last = document.figure(row.name, "measured.levels.3.throughput_rps")
-    return [row.name, row.fan_out, slots, predicted_rps, document.figure(row.name, RPS), slots / wait_s, last]
-
-
-def fan_out_ratio(document: SweepDocument, a: str, b: str) -> tuple[float, Ratio]:
-    """Of the slots, and of the measured requests/s."""
-    return slots_of(document, a)[0] / slots_of(document, b)[0], document.figure(a, RPS) / document.figure(b, RPS)
 
 
 def counted(document: SweepDocument) -> str:
@@ -131,63 +108,68 @@ def counted(document: SweepDocument) -> str:
 
 
 def tables(document: SweepDocument) -> str:
-    done = [row for row in FAN_OUT if document.runs_of(row.name)]
-    known = [pair for pair in FAN_OUT_RATIOS if {*pair} <= {row.name for row in done}]
+    figure = document.figure
     pinned = "The app on CPU 0; Postgres and the client on CPU 1: the same budget for both."
     where = pinned if document.machine["cpus"] > 1 else "Nothing was pinned to a CPU."
+    workloads, fan_outs, ratios = list[Any](), list[Any](), list[Any]()
+    for row in POSTED:
+        latencies = (document.latency_ms(row.name, key) for key in ("median", "p95"))
+        workloads.append([row.name, *row.published, figure(row.name, RPS), *latencies])
+    slots = {row.name: slots_of(document, row.name) for row in FAN_OUT if document.runs_of(row.name)}
+    for row in FAN_OUT:
+        if row.name in slots:
+            of_slots, most_rps, ramp = slots[row.name]
+            last = figure(row.name, "measured.levels.3.throughput_rps")
+            fan_outs.append([row.name, row.fan_out, of_slots, ramp, figure(row.name, RPS), most_rps, last])
+    for (a, b), says in FAN_OUT_RATIOS.items():
+        if {a, b} <= slots.keys():
+            ratios.append([f"{a} : {b}", says, slots[a][0] / slots[b][0], document.ratio(a, b, RPS)])
     return "\n\n".join([
         f"{where} Requests/s are of whole ramps, answers (2xx) only; kept connections, after a warm-up.",
-        table(["workload", "published requests/s", "p50 ms", "p95 ms", "measured requests/s", "p50 ms", "p95 ms"],
-              [workload_row(document, row) for row in POSTED]),
+        table("workload | published requests/s | p50 ms | p95 ms | measured requests/s | p50 ms | p95 ms", workloads),
         "What the ratio of the fan-out is: a request waits 50 ms in Postgres, so throughput is slots / 50 ms. *Ramp*:"
         " predicted as min(users, slots) / t at each moment. *Last stage*: at 500 users, where all slots are full."
         " With a *: as published.",
-        table(["fan-out", "setting", "slots", "ramp, predicted", "measured", "S / t", "last stage, measured"],
-              [slots_row(document, row) for row in done]),
-        table(["ratio of requests/s", "", "of the slots", "measured"],
-              [[f"{a} : {b}", FAN_OUT_RATIOS[a, b], *fan_out_ratio(document, a, b)] for a, b in known]),
+        table("fan-out | setting | slots | ramp, predicted | measured | S / t | last stage, measured", fan_outs),
+        table("ratio of requests/s |  | of the slots | measured", ratios),
         counted(document),
     ])  # fmt: skip
 
 
 def headline(document: SweepDocument) -> list[str]:
     """What the ratio of the fan-out is: published, of the slots, measured; and with equal slots."""
-    if not all(document.runs_of(row.name) for row in FAN_OUT):
-        return []
-    (of_slots, measured), (_, of_16), (_, of_60), _ = (fan_out_ratio(document, *pair) for pair in FAN_OUT_RATIOS)
+    measured, of_16, of_60, _ = (document.ratio(a, b, RPS).typical for a, b in FAN_OUT_RATIOS)
     return [
         "The fan-out, FastAPI against Flask: published 3.74 times the requests/s; their slots, 60 to 16, are"
-        f" {short(of_slots)} to 1; measured {measured.typical}.",
-        f"With equal slots it is {of_16.typical} (16 each) and {of_60.typical} (60 each).",
+        f" {60 / 16} to 1; measured {measured}.",
+        f"With equal slots it is {of_16} (16 each) and {of_60} (60 each).",
     ]
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- picture
 
 
 def slots_picture(document: SweepDocument, drawing: Drawing) -> None:
-    """The fan-out with other slots: measured as bars, what the slots allow over the whole ramp as a line."""
-    panel = drawing.subplots()
-    rows = [row for row in FAN_OUT[::-1] if document.runs_of(row.name)]
-    for y, row in enumerate(rows):
-        rps, (*_, predicted_rps) = document.figure(row.name, RPS), slots_of(document, row.name)
-        is_flask = row.target == FLASK_BOOKS
-        panel.barh(y, statistics.median(rps.values()), color=PALE if is_flask else BLUE, label=row.target)
-        mark(panel, rps, y, color="black")
-        panel.plot([predicted_rps] * 2, [y - 0.42, y + 0.42], color=RED, linewidth=2, label="predicted from the slots")
-    name_rows(panel, [row.fan_out for row in rows])
-    panel.set_xlabel("answers/s over the whole ramp; * as published")
-    legend(panel)
+    """The fan-out with other slots: measured, and what the slots allow over the whole ramp."""
+    rows = {}
+    for row in FAN_OUT:
+        if document.runs_of(row.name):
+            due = Repeats({0: slots_of(document, row.name)[2]})
+            rows[row.fan_out] = [
+                ("predicted from the slots", due, 0.0, PREDICTED),
+                (row.target, document.figure(row.name, RPS), 0.0, "oC1" if row.target == FLASK_BOOKS else "oC0"),
+            ]
+    draw_rows(drawing, "answers/s over the whole ramp; * as published", rows, is_log=False)
 
 
 SUITE = Suite(
-    title="a Books API on Postgres, with k6's ramps of virtual users",
-    takes="30 runs, about 45 min; with --scale 0.1 6 min; --quick 10 runs, 40 s",
-    source=f"Published: {POST}; its Flask figure of `mixed` counts each redirected POST twice.",
+    "a Books API on Postgres, with k6's ramps of virtual users",
+    "30 runs, about 45 min; with --scale 0.1 6 min; --quick 10 runs, 40 s",
+    f"Published: {POST}; its Flask figure of `mixed` counts each redirected POST twice.",
+    tables,
+    headline,
     variants=VARIANTS,
     full={"t": "1"},
     quick={"t": "0.02"},
-    tables=tables,
-    headline=headline,
     pictures=(("slots", 3.2, slots_picture),),
 )

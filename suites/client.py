@@ -4,11 +4,8 @@ The load generators load nginx with one process, or a stub in Python where there
 installed are left out. The access log is measured on apps that do next to nothing.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.metadata
-import importlib.util
 import json
 import os
 import re
@@ -33,7 +30,8 @@ class Tool(NamedTuple):
     """A load generator: its command line, what it takes to keep connections or not, and its output, a regex each."""
 
     command: str
-    kinds: dict[str, str]
+    kept: str
+    new: str
     rps: str = r"\d+ never printed"
     requests: str = ""
     failed: str = ""
@@ -41,15 +39,15 @@ class Tool(NamedTuple):
 
 OURS, AB, BENCH = "bench.py", "ab", Path(__file__).resolve().parent.parent / "bench.py"
 TOOLS = {
-    AB: Tool("ab -q -t {t} -n 1000000 -c {c} {kind} {url}", {"kept": "-k", "new": ""},
+    AB: Tool("ab -q -t {t} -n 1000000 -c {c} {kind} {url}", "-k", "",
              r"Requests per second: +([\d.]+)", r"Complete requests: +(\d+)",
              r"(?:Failed requests|Non-2xx responses): +(\d+)"),
-    OURS: Tool("{python} {bench} --url {url} -t {t} -c {c} {kind} --json run.json", {"kept": "-k", "new": ""}),
-    "wrk": Tool("wrk -t1 -d {t}s -c {c} {kind} {url}", {"kept": "", "new": "-H 'Connection: close'"},
+    OURS: Tool("{python} {bench} --url {url} -t {t} -c {c} {kind} --json run.json", "-k", ""),
+    "wrk": Tool("wrk -t1 -d {t}s -c {c} {kind} {url}", "", "-H 'Connection: close'",
                 r"Requests/sec: +([\d.]+)", r"(\d+) requests in",
                 r"(?:Non-2xx or 3xx responses: |connect |read |write |timeout )(\d+)"),
     "locust": Tool("{python} -m locust --headless --only-summary -u {c} -r {c} -t {t}s --host {url} --tags {kind}",
-                   {"kept": "kept", "new": "new"},
+                   "kept", "new",
                    r"Aggregated.*?\|.*?\| +([\d.]+)", r"Aggregated +(\d+)", r"Aggregated +\d+ +(\d+)\("),
 }  # fmt: skip
 VERSION_FLAGS = {"nginx": "-v", AB: "-V", "wrk": "-v"}
@@ -67,7 +65,7 @@ LOGGED = tuple(
 def versions() -> dict[str, str]:
     """Of the programs that are installed; Locust is the one of this very Python."""
     found = {OURS: "of this folder"}
-    if importlib.util.find_spec("locust"):
+    with suppress(importlib.metadata.PackageNotFoundError):
         found["locust"] = importlib.metadata.version("locust")
     for name, flag in VERSION_FLAGS.items():
         if shutil.which(name):
@@ -148,11 +146,9 @@ def run_tool(document: SweepDocument, variant: Variant, concurrency: int, folder
     tool = TOOLS[variant.program]
     (folder / "locustfile.py").write_text(LOCUSTFILE)
     with stub_in(folder) as url:
-        command = tool.command.format(
-            c=concurrency, t=document.values["t"], kind=tool.kinds[variant.group], url=url,
-            python=shlex.quote(sys.executable), bench=shlex.quote(str(BENCH)),
-        )  # fmt: skip
-        cpu_s, output = run_child(shlex.split(command), folder)
+        words = shlex.split(tool.command.replace("{kind}", getattr(tool, variant.group)))
+        values = {"c": concurrency, "t": document.values["t"], "url": url, "python": sys.executable, "bench": BENCH}
+        cpu_s, output = run_child([word.format(**values) for word in words], folder)
     if variant.program == OURS:  # it says itself what it used while it sent
         with suppress(OSError, LookupError):
             return {"measured": json.loads((folder / "run.json").read_text())["runs"][0]["measured"]}
@@ -165,73 +161,71 @@ def parse_output(tool: Tool, output: str) -> tuple[float, int, int]:
     rps, requests = re.search(tool.rps, output), re.search(tool.requests, output)
     if not rps or not requests or requests[1] == "0":
         raise Problem(f"cannot read the output of `{tool.command}`, which ends with: {output.strip()[-200:]}", 1)
-    failed = sum(int(count) for found in re.finditer(tool.failed, output) for count in found.groups() if count)
-    return float(rps[1]), int(requests[1]), failed
+    return float(rps[1]), int(requests[1]), sum(map(int, re.findall(tool.failed, output)))
 
 
 # ---------------------------------------------------------------- tables
 
 
-def cost(document: SweepDocument, variant: str, c: int = 0, whose: str = "client_cpu_s") -> tuple[Repeats, Repeats]:
-    """Requests/s, and microseconds of CPU time per request."""
+def cpu_us(document: SweepDocument, variant: str, c: int = 0, whose: str = "client_cpu_s") -> Repeats:
+    """Microseconds of CPU time per request."""
     cpu_s, requests = (document.figure(variant, f"measured.{name}", c) for name in (whose, "sent"))
-    return document.figure(variant, RPS, c), Repeats((cpu_s / requests).in_ms().in_ms())
-
-
-def tool_row(document: SweepDocument, tool: str, kind: str, c: int) -> list[object]:
-    (rps, cpu_us), (base_rps, _) = (cost(document, f"{name}, {kind}", c) for name in (tool, AB))
-    failed = document.figure(f"{tool}, {kind}", "measured.failed", c)
-    return [c, tool, rps, 1 if tool == AB else rps / base_rps, cpu_us, sum(failed.values())]
-
-
-def log_row(document: SweepDocument, name: str) -> list[object]:
-    """Without the access log and with it."""
-    (rps, cpu_us), (logged_rps, logged_us) = (
-        cost(document, f"{name}, {log}", 0, "server_cpu_s") for log in LOG_OPTIONS
-    )
-    return [name, rps, cpu_us, logged_rps, logged_us, logged_rps / rps]
+    return (cpu_s / requests).in_ms().in_ms()
 
 
 def tables(document: SweepDocument) -> str:
     server = "nginx" if "nginx" in document.versions else "a stub in Python, which is slower than most clients"
     where = "the server on CPU 0, the client on CPU 1" if document.machine["cpus"] > 1 else "nothing pinned to a CPU"
-    parts = [f"Against {server}, one process, 19 bytes of JSON; {where}."]
+    parts, figure = [f"Against {server}, one process, 19 bytes of JSON; {where}."], document.figure
     for kind, title in CONNECTIONS.items():
         rows = [
-            tool_row(document, tool, kind, c)
+            [
+                c,
+                tool,
+                figure(name, RPS, c),
+                1 if tool == AB else document.ratio(name, f"{AB}, {kind}", RPS, c),
+                cpu_us(document, name, c),
+                sum(figure(name, "measured.failed", c).values()),
+            ]
             for c in (50, 500)
             for tool in TOOLS
-            if document.runs_of(f"{tool}, {kind}", c)
+            if document.runs_of(name := f"{tool}, {kind}", c)
         ]
-        parts += [f"{title}:", table(["c", "client", "requests/s", "ratio to ab", "CPU us a request", "failed"], rows)]
-    header = ["server", "requests/s, no log", "CPU us a request", "requests/s, log", "CPU us a request", "ratio"]
+        parts += [f"{title}:", table("c | client | requests/s | ratio to ab | CPU us a request | failed", rows)]
     parts.append("What the access log costs the smallest apps there are, at c = 50 with a new connection for each"
                  " request. A request that waits or computes loses a smaller share; the hello targets run without"
                  " it.")  # fmt: skip
-    return "\n\n".join([*parts, table(header, [log_row(document, name) for name in HELLO])])
+    costs = []
+    for app in HELLO:
+        names = [f"{app}, {log}" for log in LOG_OPTIONS]
+        figures = [of for one in names for of in (figure(one, RPS), cpu_us(document, one, whose="server_cpu_s"))]
+        costs.append([app, *figures, document.ratio(names[1], names[0], RPS)])
+    header = "server | requests/s, no log | CPU us a request | requests/s, log | CPU us a request | ratio"
+    return "\n\n".join([*parts, table(header, costs)])
 
 
 def headline(document: SweepDocument) -> list[str]:
     """bench.py's client beside ab: throughput and CPU time per request."""
     text = []
     for kind, title in CONNECTIONS.items():
-        (rps, cpu_us), (base_rps, base_us) = (cost(document, f"{name}, {kind}", 50) for name in (OURS, AB))
+        ours, ab = (f"{tool}, {kind}" for tool in (OURS, AB))
         text.append(
-            f"{title}, 50 at a time: one bench.py client sends {(rps / base_rps).typical} times as many requests/s as"
-            f" ab. A request costs it {cpu_us.typical} us of CPU, and ab {base_us.typical} us."
+            f"{title}, 50 at a time: one bench.py client sends {document.ratio(ours, ab, RPS, 50).typical} times as"
+            f" many requests/s as ab. A request costs it {cpu_us(document, ours, 50).typical} us of CPU, and ab"
+            f" {cpu_us(document, ab, 50).typical} us."
         )
     return text
 
 
 SUITE = Suite(
-    title="what measuring costs, in load generators and in the access log",
-    takes="100 runs with all programs, about 8 min; --quick 20 runs, 1 min",
-    source="CPU per request: of the whole process, its start included; of bench.py while it sends, as its JSON says.",
+    "what measuring costs, in load generators and in the access log",
+    "100 runs with all programs, about 8 min; --quick 20 runs, 1 min",
+    "CPU per request: of the whole process, its start included; of bench.py while it sends, as its JSON says.",
+    tables,
+    headline,
     variants=CLIENTS + LOGGED,
     full={"t": "3"},
     quick={"t": "1"},
-    tables=tables,
-    headline=headline,
     repeats=5,
     programs=versions,
     run_program=run_tool,

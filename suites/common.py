@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from engine.machine import allowed_cpus
 
 Json = dict[str, Any]
+Values = dict[str, str]  # what {n}, {t} and others in the arguments of variants stand for
 Drawing = Any  # matplotlib.figure.Figure, of a package that need not be there; so are its panels and axes
 Cell = tuple[str, int, int]  # variant, concurrency, repeat: one run
 
@@ -43,19 +44,6 @@ def look_up(run: Any, path: str) -> Any:
     return run
 
 
-def shares_taken(run: Json) -> list[int]:
-    """How many requests each worker took, the largest share first."""
-    return sorted((look_up(run, "inside.requests_of_workers") or {}).values(), reverse=True)
-
-
-def plus(shares: Iterable[int]) -> str:
-    """
-    >>> plus([50, 48, 2])
-    '50 + 48 + 2'
-    """
-    return " + ".join(map(str, shares))
-
-
 def short(value: float) -> str:
     """Three significant digits, no exponent.
 
@@ -74,6 +62,8 @@ class Repeats(dict[int, float]):
     ('2.03 (2.02-2.04)', '2.00', '0', '-')
     """
 
+    note = ""
+
     @property
     def typical(self) -> str:
         """The median alone."""
@@ -82,43 +72,48 @@ class Repeats(dict[int, float]):
 
     def __str__(self) -> str:
         low, high = min(self.values(), default=0), max(self.values(), default=0)
-        return self.typical if low == high else f"{self.typical} ({short(low)}-{short(high)})"
+        return self.typical + self.note if low == high else f"{self.typical} ({short(low)}-{short(high)}){self.note}"
 
-    def __truediv__(self, other: Repeats) -> Ratio:
+    def __truediv__(self, other: Repeats) -> Repeats:
         """The ratio within each repeat that has both."""
-        ratio = Ratio({repeat: value / other[repeat] for repeat, value in self.items() if other.get(repeat)})
-        if len(ratio) > 1:
-            ratio.overlaps = min(self.values()) <= max(other.values()) and min(other.values()) <= max(self.values())
+        return Repeats({repeat: value / other[repeat] for repeat, value in self.items() if other.get(repeat)})
+
+    def against(self, other: Repeats) -> Repeats:
+        """The ratio; where the spreads of the two overlap, it cannot be told from 1, and says so.
+
+        >>> str(Repeats({1: 2.0, 2: 2.2}).against(Repeats({1: 1.0, 2: 1.0})))
+        '2.10 (2.00-2.20)'
+        >>> str(Repeats({1: 2.0, 2: 1.0}).against(Repeats({1: 1.0, 2: 1.5})))
+        '1.33 (0.667-2.00), too noisy to tell'
+        >>> str(Repeats({1: 1.0, 2: 1.01}).against(Repeats({1: 1.01, 2: 1.0})))
+        '1.00 (0.990-1.01), the same'
+        """
+        ratio = self / other
+        if len(ratio) > 1 and min(self.values()) <= max(other.values()) and min(other.values()) <= max(self.values()):
+            is_same = all(abs(value - 1) <= FITS_WITHIN for value in ratio.values())
+            ratio.note = ", the same" if is_same else ", too noisy to tell"
         return ratio
 
     def in_ms(self) -> Repeats:
         return Repeats({repeat: value * 1000 for repeat, value in self.items()})
 
 
-class Ratio(Repeats):
-    """A ratio of two figures, and whether their spreads overlap: then it cannot be told from 1.
-
-    >>> str(Repeats({1: 2.0, 2: 2.2}) / Repeats({1: 1.0, 2: 1.0}))
-    '2.10 (2.00-2.20)'
-    >>> str(Repeats({1: 2.0, 2: 1.0}) / Repeats({1: 1.0, 2: 1.5}))
-    '1.33 (0.667-2.00), too noisy to tell'
-    >>> str(Repeats({1: 1.0, 2: 1.01}) / Repeats({1: 1.01, 2: 1.0}))
-    '1.00 (0.990-1.01), the same'
+def tally(good: Iterable[Any]) -> str:
     """
+    >>> tally([True, 0, True])
+    '2 of 3'
+    """
+    went_well = [bool(one) for one in good]
+    return f"{sum(went_well)} of {len(went_well)}"
 
-    overlaps = False
 
-    def __str__(self) -> str:
-        is_same = all(abs(ratio - 1) <= FITS_WITHIN for ratio in self.values())
-        return super().__str__() + self.overlaps * (", the same" if is_same else ", too noisy to tell")
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Markdown. Figures stand to the right; None is a dash."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+def table(header: str, rows: Iterable[Sequence[object]]) -> str:
+    """Markdown, of "a | b | c" and rows of three. Figures stand to the right; None is a dash."""
+    lines = [f"| {header} |", "| --- |" + " ---: |" * header.count("|")]
     for row in rows:
-        lines.append(["-" if one is None else short(one) if isinstance(one, float) else str(one) for one in row])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        cells = ("-" if one is None else short(one) if isinstance(one, float) else str(one) for one in row)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- the document of a sweep
@@ -135,7 +130,7 @@ class SweepDocument:
     versions: dict[str, str]
     seed: int
     quick: bool
-    values: dict[str, str]  # what {n}, {t} and others in the variants stand for
+    values: Values
     order: list[Cell]
     predictions: dict[str, float | None]  # made before anything is run: seconds of each variant; None: not known
     runs: list[Json]  # in the order in which they ended: variant, concurrency, repeat, and run (as bench.py has it)
@@ -149,6 +144,12 @@ class SweepDocument:
     def figure(self, variant: str, path: str, concurrency: int = 0) -> Repeats:
         found = ((repeat, look_up(run, path)) for repeat, run in self.runs_of(variant, concurrency).items())
         return Repeats((repeat, value) for repeat, value in found if value is not None)
+
+    def latency_ms(self, variant: str, key: str, concurrency: int = 0) -> Repeats:
+        return self.figure(variant, f"measured.latency_s.{key}", concurrency).in_ms()
+
+    def ratio(self, a: str, b: str, path: str, concurrency: int = 0) -> Repeats:
+        return self.figure(a, path, concurrency).against(self.figure(b, path, concurrency))
 
     def median_run(self, variant: str) -> Json | None:
         """The run whose time is the median of the repeats (of an even number, the lower)."""
@@ -166,14 +167,9 @@ class Variant(NamedTuple):
     arguments: str  # of bench.py; {n} {c} {t} and other values are filled in
     group: str = ""  # variants of one group are compared, so they run next to each other
     concurrency: tuple[int, ...] = (0,)  # 0: as the arguments say
-    env: tuple[
-        tuple[str, str], ...
-    ] = ()  # what the app reads and bench.py has no option for: then nothing is predicted
+    env: tuple[tuple[str, str], ...] = ()  # for the app, past bench.py's options: then nothing is predicted
     may_fail: bool = False  # failed requests are foretold
     program: str = ""  # what runs instead of bench.py
-
-
-Picture = tuple[str, float, Callable[[SweepDocument, Drawing], None]]  # name, height in inches, and how to draw it
 
 
 class Suite(NamedTuple):
@@ -182,14 +178,12 @@ class Suite(NamedTuple):
     title: str
     takes: str  # how many runs, and how long
     source: str
-    variants: tuple[Variant, ...]
-    full: dict[str, str]  # what {n}, {t} and others stand for
-    quick: dict[str, str]
     tables: Callable[[SweepDocument], str]
-    headline: Callable[[SweepDocument], list[str]] = (
-        lambda _: []
-    )  # the findings: a sentence or two, with figures of tables
-    pictures: tuple[Picture, ...] = ()
+    headline: Callable[[SweepDocument], list[str]]  # the findings: a sentence or two, with figures of the tables
+    variants: tuple[Variant, ...]
+    full: Values
+    quick: Values
+    pictures: tuple[tuple[str, float, Callable[[SweepDocument, Drawing], None]], ...] = ()  # name, height in inches
     repeats: int = 3
     programs: Callable[[], dict[str, str]] = dict  # the versions of those that are installed
     run_program: Callable[[SweepDocument, Variant, int, Path], Json] | None = None  # at a concurrency, in a folder
@@ -201,8 +195,10 @@ PINNED = "--server-cpus 0 --client-cpus 1" if CAN_PIN else ""
 
 # ---------------------------------------------------------------- pictures
 
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe and Ito: for the colour-blind, too
-PALE = "#c6dcec"
+# Colours are C0 to C4: blue, orange, green, red, and a pale blue (sweep.py has them).
+
+Mark = tuple[str, Repeats, float, str]  # label, figure, how far below the middle of its row, and matplotlib's format
+PREDICTED = "k|"
 
 
 def label_log(axis: Any) -> None:
@@ -213,22 +209,27 @@ def label_log(axis: Any) -> None:
     axis.set_ticks([], minor=True)
 
 
-def mark(panel: Any, figure: Repeats, y: float, **look: Any) -> None:
-    """The median as a mark at that height, on a line from the least to the most."""
-    if figure:
-        values = figure.values()
-        middle = statistics.median(values)
-        panel.errorbar(middle, y, xerr=[[middle - min(values)], [max(values) - middle]], **look)
-
-
-def name_rows(panel: Any, names: Sequence[str]) -> None:
-    """A name at the left of each row, from below."""
-    panel.set_yticks(range(len(names)), names)
-    panel.grid(axis="y", visible=False)
+def draw_rows(drawing: Drawing, xlabel: str, rows: dict[str, list[Mark]], is_log: bool = True) -> None:
+    """From above a row for each name. A mark is the median of a figure, on a line from the least to the most."""
+    panel = drawing.subplots()
+    for y, marks in enumerate(rows.values()):
+        for label, figure, down, fmt in marks:
+            if figure:
+                values, look = figure.values(), {"markersize": 14, "ecolor": "C4", "elinewidth": 9}
+                middle = statistics.median(values)
+                spread = [[middle - min(values)], [max(values) - middle]]
+                panel.errorbar(middle, y + down, None, spread, fmt, label=label, **look if fmt == PREDICTED else {})
+    panel.set_yticks(range(len(rows)), [name.replace(", ", ",\n", 1) for name in rows])
+    panel.invert_yaxis()
+    panel.set_xlabel(xlabel)
+    if is_log:
+        label_log(panel.xaxis)
+    else:
+        panel.set_xlim(left=0)
+    legend(panel)
 
 
 def legend(panel: Any) -> None:
     """Each label once."""
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    if handles:
-        panel.figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
+    panel.figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)

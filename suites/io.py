@@ -5,21 +5,14 @@ threads for 100 requests, but the kernel deals a burst out unevenly. A worker ha
 requests some wait for a second round.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
 from engine.targets import ANYIO_THREADS
 from suites.common import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    RED,
     RPS,
     Drawing,
     Json,
-    Ratio,
     Repeats,
     Suite,
     SweepDocument,
@@ -27,10 +20,10 @@ from suites.common import (
     fits,
     label_log,
     legend,
-    plus,
-    shares_taken,
+    look_up,
     short,
     table,
+    tally,
 )
 
 # ---------------------------------------------------------------- published, and run again
@@ -58,57 +51,67 @@ IO_RATIOS = {  # of requests/s; what the post says of it
 # ---------------------------------------------------------------- tables
 
 
-def rates(document: SweepDocument, variant: str) -> tuple[Repeats, Repeats, Repeats]:
+def shares_taken(run: Json) -> list[int]:
+    """How many requests each worker took, the largest share first."""
+    return sorted((look_up(run, "inside.requests_of_workers") or {}).values(), reverse=True)
+
+
+def plus(shares: list[int]) -> str:
+    """
+    >>> plus([50, 48, 2])
+    '50 + 48 + 2'
+    """
+    return " + ".join(map(str, shares))
+
+
+def rates(document: SweepDocument, variant: str) -> list[Repeats]:
     """Requests/s: predicted with an even split, predicted given the shares of the workers, measured."""
     answers = document.figure(variant, "measured.sent")
-    even, by_split = (
-        Repeats(answers / document.figure(variant, f"{name}.makespan_s")) for name in ("prediction", "split_prediction")
-    )
-    return even, by_split, document.figure(variant, RPS)
+    forecasts = "prediction.makespan_s", "split_prediction.makespan_s"
+    return [*(answers / document.figure(variant, path) for path in forecasts), document.figure(variant, RPS)]
 
 
-def endpoint_row(document: SweepDocument, variant: str) -> list[object]:
-    good = [
+def ratios(document: SweepDocument, a: str, b: str) -> list[Repeats]:
+    """As rates()."""
+    return [x / y for x, y in zip(rates(document, a), rates(document, b), strict=True)]
+
+
+def fitting_runs(document: SweepDocument, variant: str) -> str:
+    return tally(
         not run["measured"]["failed"] and fits(run["measured"]["measured_s"], run["split_prediction"]["makespan_s"])
         for run in document.runs_of(variant).values()
-    ]
-    return [variant, PUBLISHED_RPS[variant], *rates(document, variant), f"{sum(good)} of {len(good)}"]
-
-
-def ratios(document: SweepDocument, a: str, b: str) -> tuple[Repeats, Repeats, Ratio]:
-    """As rates()."""
-    even, by_split, measured = (x / y for x, y in zip(rates(document, a), rates(document, b), strict=True))
-    return Repeats(even), Repeats(by_split), measured
+    )
 
 
 def tables(document: SweepDocument) -> str:
-    deals = [shares_taken(run) for run in document.runs_of("FastAPI /io").values()]
+    deals = [plus(shares_taken(run)) for run in document.runs_of("FastAPI /io").values()]
     return "\n\n".join([
         "Requests/s of 100 at once, until the last answer. *Even*: predicted if each worker takes the same share."
         " *Split*: predicted from the shares that the workers took. *Fits*: runs within 5 % + 100 ms of that.",
-        table(["endpoint", "published", "even", "split", "measured", "fits"],
-              [endpoint_row(document, variant) for variant in PUBLISHED_RPS]),
-        table(["ratio of requests/s", "published", "even", "split", "measured"],
-              [[f"{a} : {b}", f"{short(PUBLISHED_RPS[a] / PUBLISHED_RPS[b])} ({says})", *ratios(document, a, b)]
-               for (a, b), says in IO_RATIOS.items()]),
+        table("endpoint | published | even | split | measured | fits",
+              ([name, published, *rates(document, name), fitting_runs(document, name)]
+               for name, published in PUBLISHED_RPS.items())),
+        table("ratio of requests/s | published | even | split | measured",
+              ([f"{a} : {b}", f"{short(PUBLISHED_RPS[a] / PUBLISHED_RPS[b])} ({says})", *ratios(document, a, b)[:2],
+                document.ratio(a, b, RPS)] for (a, b), says in IO_RATIOS.items())),
         f"FastAPI `/io` has {4 * ANYIO_THREADS} threads in its 4 workers, enough for 100 requests. But the kernel deals"
         f" the burst out unevenly, and in a worker with more than {ANYIO_THREADS} requests some wait for a second"
-        f" round. The workers took, in each repeat: {'; '.join(map(plus, deals))}.",
+        f" round. The workers took, in each repeat: {'; '.join(deals)}.",
     ])  # fmt: skip
 
 
 def headline(document: SweepDocument) -> list[str]:
     """FastAPI's `async def` against its `def`: as published, as measured, and the split that makes the ratio."""
-    even, by_split, measured = ratios(document, *ASYNC_TO_DEF)
-    a, b = (PUBLISHED_RPS[variant] for variant in ASYNC_TO_DEF)
+    a, b = ASYNC_TO_DEF
+    even, by_split, measured = ratios(document, a, b)
     text = [
-        f"FastAPI's `async def` against its `def`: published {short(a / b)} times the requests/s, measured"
-        f" {measured.typical}."
+        f"FastAPI's `async def` against its `def`: published {short(PUBLISHED_RPS[a] / PUBLISHED_RPS[b])} times the"
+        f" requests/s, measured {measured.typical}."
     ]
-    run = document.median_run("FastAPI /io")
-    if run and max(shares_taken(run)) > ANYIO_THREADS:
+    run = document.median_run(b)
+    if run and max(shares := shares_taken(run)) > ANYIO_THREADS:
         text.append(
-            f"The cause is not `async`. The kernel gave the 4 workers {plus(shares_taken(run))} requests. A worker has"
+            f"The cause is not `async`. The kernel gave the 4 workers {plus(shares)} requests. A worker has"
             f" {ANYIO_THREADS} threads, so the requests beyond them waited for a second round: that makes"
             f" {by_split.typical}. With an even split the ratio would be {even.typical}."
         )
@@ -127,65 +130,64 @@ def burst_answers(shares: list[int], slots: float, wait_s: float) -> list[float]
     return sorted((n // slots + 1) * wait_s for share in shares for n in range(share))
 
 
-BURST_LOOKS = ("o", BLUE), ("x", RED), ("s", GREEN), ("^", ORANGE)
-
-
 def draw_burst(panel: Any, run: Json, name: str, place: int) -> None:
     """A burst: predicted as a thin line, measured on it; of several in one panel each has its place."""
     plan, shares, answered_s = run["plan"], shares_taken(run), run["answered_s"]
-    numbers, (marker, colour) = range(1, len(answered_s) + 1), BURST_LOOKS[place % 4]
-    panel.plot(numbers[place::3], answered_s[place::3], marker, color=colour, fillstyle="none", label=name)
-    if not plan["slots_known"] or not plan["wait_s"]:
-        return
-    each, slots = (plan[key] or math.inf for key in ("slots_per_worker", "slots"))
-    even, dealt = burst_answers([len(answered_s)], slots, plan["wait_s"]), burst_answers(shares, each, plan["wait_s"])
-    panel.step(numbers, even, "k", where="mid", linewidth=0.8, zorder=3, label="predicted, even split")
-    if dealt and dealt[-1] > 1.5 * even[-1]:
-        panel.step(numbers[: len(dealt)], dealt, "k:", where="mid", zorder=3, label="predicted, actual split")
-        panel.annotate(f"{name}: the workers took {plus(shares)},\nand more than {each} in one need another round",
-                       (dealt.count(dealt[0]), dealt[-1]), (0.98, 0.72), textcoords="axes fraction", ha="right",
-                       arrowprops={"arrowstyle": "->"})  # fmt: skip
+    numbers = range(1, len(answered_s) + 1)
+    panel.plot(numbers[place::3], answered_s[place::3], "oxs^"[place % 4], fillstyle="none", label=name)
+    if plan["slots_known"] and plan["wait_s"]:
+        each, slots = (plan[key] or math.inf for key in ("slots_per_worker", "slots"))
+        even = burst_answers([len(answered_s)], slots, plan["wait_s"])
+        dealt = burst_answers(shares, each, plan["wait_s"])
+        panel.step(numbers, even, "k", where="mid", linewidth=0.8, zorder=3, label="predicted, even split")
+        if dealt and dealt[-1] > 1.5 * even[-1]:
+            label = f"predicted, as the workers took {plus(shares)}"
+            panel.step(numbers[: len(dealt)], dealt, "k:", where="mid", zorder=3, label=label)
+
+
+def draw_bursts(document: SweepDocument, drawing: Drawing, panels: dict[str, dict[str, str]]) -> None:
+    """A panel for each title, with some variants by their labels: the response time of request n of a burst."""
+    places = drawing.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for panel, (title, variants) in zip(places, panels.items(), strict=True):
+        for place, (label, variant) in enumerate(variants.items()):
+            run = document.median_run(variant)
+            if run and "answered_s" in run:
+                draw_burst(panel, run, label, place)
+        panel.set(title=title, xlabel="request n of the burst, in the order of answers")
+    label_log(places[0].yaxis)
+    places[0].set_ylabel("response time, s (log scale)")
+    legend(places[-1])
 
 
 def staircase(document: SweepDocument, drawing: Drawing) -> None:
-    """Response time of request n of a burst: predicted as a thin line, measured on it."""
-    panels = drawing.subplots(1, 2, sharey=True)
-    for panel, framework in zip(panels, FRAMEWORKS, strict=True):
-        for place, path in enumerate(PATHS):
-            if run := document.median_run(f"{framework} {path}"):
-                draw_burst(panel, run, path, place)
-        panel.set_title(f"{framework}, 4 workers")
-        panel.set_xlabel("request n of the burst, in the order of answers")
-    label_log(panels[0].yaxis)
-    panels[0].set_ylabel("response time, s (log scale)")
-    legend(panels[1])
+    panels = {f"{name}, 4 workers": {path: f"{name} {path}" for path in PATHS} for name in FRAMEWORKS}
+    draw_bursts(document, drawing, panels)
 
 
 def split(document: SweepDocument, drawing: Drawing) -> None:
     """Why FastAPI /io needs a second round: how many requests each worker took, and the line of 40 threads."""
-    panel, limit, runs = drawing.subplots(), ANYIO_THREADS, document.runs_of("FastAPI /io")
-    for group, run in enumerate(runs.values()):
+    panel, limit, ticks = drawing.subplots(), ANYIO_THREADS, {}
+    for repeat, run in document.runs_of("FastAPI /io").items():
         shares = shares_taken(run)
-        places = range(5 * group, 5 * group + len(shares))
-        served, waiting = ([min(share, limit) for share in shares], [max(0, share - limit) for share in shares])
-        panel.bar(places, served, color=BLUE, label="first round")
-        bars = panel.bar(places, waiting, bottom=served, color=ORANGE, hatch="//", label="has to wait for a thread")
-        panel.bar_label(bars, shares)
+        places = range(5 * repeat, 5 * repeat + len(shares))
+        bars = panel.bar(places, shares, color="C1", hatch="//", label="has to wait for a thread")
+        panel.bar_label(bars)
+        panel.bar(places, [min(share, limit) for share in shares], color="C0", label="first round")
+        ticks[5 * repeat + 1.5] = f"repeat {repeat}\n{run['measured']['measured_s']:.2f} s"
     panel.axhline(limit, color="black", linestyle="--", label=f"{limit} threads")
-    names = [f"repeat {repeat}\n{run['measured']['measured_s']:.2f} s" for repeat, run in runs.items()]
-    panel.set_xticks([5 * group + 1.5 for group in range(len(names))], names)
+    panel.set_xticks([*ticks], ticks.values())
     panel.set(xlabel="each bar a worker; below: time until the last of the 100 answers", ylabel="requests of a worker")
     legend(panel)
 
 
 SUITE = Suite(
-    title="six endpoints with 4 workers each, a burst of 100 requests",
-    takes="18 runs, about 4 min; --quick 6 runs, 50 s",
-    source=f"Published: {POST}, with a task of 1 s.",
+    "six endpoints with 4 workers each, a burst of 100 requests",
+    "18 runs, about 4 min; --quick 6 runs, 50 s",
+    f"Published: {POST}, with a task of 1 s.",
+    tables,
+    headline,
     variants=VARIANTS,
     full={"n": "100", "t": "1"},
     quick={"n": "100", "t": "0.2"},
-    tables=tables,
-    headline=headline,
     pictures=(("staircase", 4.0, staircase), ("split", 3.4, split)),
 )

@@ -8,12 +8,10 @@ D  figures that cannot be: the table of one handler under the name of another
 Each is predicted from slots before it is run. Then the slots are read once more, from the answers alone.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from engine.targets import ANYIO_THREADS
-from suites.common import TIME_S, Json, Suite, SweepDocument, Variant, fits, look_up, table
+from suites.common import TIME_S, Json, Suite, SweepDocument, Variant, fits, look_up, table, tally
 
 # ---------------------------------------------------------------- cases
 
@@ -22,7 +20,6 @@ class Case(NamedTuple):
     """One run. limit: what makes the published figure. due_t: when the last answer is due, in waits {t}, where settings
     in env leave nothing to predict for bench.py."""
 
-    part: str
     name: str
     arguments: str
     limit: str
@@ -31,13 +28,10 @@ class Case(NamedTuple):
     due_t: float = 0.0
     stalls: bool = False
 
-    def due_s(self, document: SweepDocument) -> float | None:
-        return self.due_t * float(document.values["t"]) or document.predictions.get(self.name)
-
-    def as_predicted(self, document: SweepDocument, run: Json) -> Any:
+    def as_predicted(self, run: Json, due_s: float | None, timeout_s: float) -> Any:
         """A stall lasts the pool's time-out, and then only that fails requests. All else takes as long as predicted,
         or is explained by the split or by CPU time; where nothing is predicted it ends before that time-out."""
-        measured, due_s, timeout_s = run["measured"], self.due_s(document), float(document.values["p"])
+        measured = run["measured"]
         took_s, failed = measured["measured_s"], measured["failed"]
         if self.stalls:
             return took_s >= timeout_s and 0 < failed == measured["errors"].get("HTTP 500")
@@ -48,11 +42,6 @@ class Case(NamedTuple):
 ANYIO, BLOCKED, NONE = f"AnyIO's {ANYIO_THREADS} threads", "a blocked event loop", "none: it awaits"
 
 
-def handler(part: str, name: str, path: str, limit: str, published: str = "-", load: str = "-n 100 --task-time {t}",
-            **more: Any) -> Case:  # fmt: skip
-    return Case(part, name, f"--target limits-handlers --path {path} {load} --warmup 8", limit, published, **more)
-
-
 def pools(threads: int, connections: int, n: int, path: str = "/depends", cure: str = "") -> Case:
     """A burst on so many threads, and a connection pool of so many.
 
@@ -60,60 +49,63 @@ def pools(threads: int, connections: int, n: int, path: str = "/depends", cure: 
     a thread no connection. After a cure there is no stall.
     """
     env = ("THREADS", str(threads)), ("POOL_SIZE", str(connections)), ("MAX_OVERFLOW", "0"), ("POOL_TIMEOUT", "{p}")
-    return Case("B", f"B {threads} + {connections}, n = {n}{cure}",
+    return Case(f"B {threads} + {connections}, n = {n}{cure}",
                 f"--target limits-pools --path {path} -n {n} --task-time 0.1 --warmup 4",
                 f"{threads} threads and {connections} connections", env=env,
                 stalls=not cure and n >= threads + connections)  # fmt: skip
 
 
-def workers(name: str, path: str, count: int, threads: int, limit: str, published: str) -> Case:
-    return Case("C", name, f"--target fastapi-gunicorn --path {path} --workers {count} -n 400 -c 100 --task-time {{s}}"
-                f" --warmup 16 --server-args='--threads {threads}'", limit, published)  # fmt: skip
-
-
-AT_ONCE_10 = "-n 10 --task-time {d}"
-A_DEF = handler("A", "A /def", "/def", ANYIO, "78.6 s; its slots give 75 s")
-A_EXECUTOR = handler("A", "A /executor", "/executor", "asyncio's own threads, min(32, CPUs + 4)")
+HANDLERS = "--target limits-handlers --warmup 8 -n 100 --task-time {t} --path"
+SHORT_HANDLERS = "--target limits-handlers --warmup 8 --task-time {d}"
+WORKERS = "--target fastapi-gunicorn --warmup 16 -n 400 -c 100 --task-time {s}"
+A_DEF = Case("A /def", f"{HANDLERS} /def", ANYIO, "78.6 s; its slots give 75 s")
+A_EXECUTOR = Case("A /executor", f"{HANDLERS} /executor", "asyncio's own threads, min(32, CPUs + 4)")
 B_54, B_55 = pools(40, 15, 54), pools(40, 15, 55)
-C_1 = workers("C /io, 1 worker x 1 thread", "/io", 1, 1, ANYIO, "200 answered; its slots give 200")
-C_4 = workers("C /io, 1 worker x 4 threads", "/io", 1, 4, ANYIO, "200 answered; its slots give 200")
-D_10 = handler("D", "D /blocking, 10 users", "/blocking", BLOCKED, load=AT_ONCE_10)
-CASES = (
-    handler("A", "A /async", "/async", NONE, "63.5 s; its slots give 60 s"),
-    A_DEF,
-    handler("A", "A /threadpool", "/threadpool", ANYIO),
-    A_EXECUTOR,
-    handler("A", "A /executor, 12 threads", "/executor", "asyncio's own threads, as on the 8 CPUs there",
-            "256.2 s; its slots give 252 s", env=(("EXECUTOR_THREADS", "12"),), due_t=9),
-    B_54, B_55, pools(15, 15, 29), pools(15, 15, 30), pools(10, 20, 29), pools(10, 20, 30),
-    pools(40, 15, 100, "/untyped", ", no response model"),
-    pools(40, 15, 100, "/with", ", session inside the handler"),
-    C_1,
-    C_4,
-    workers("C /io, 4 workers x 1 thread", "/io", 4, 1, ANYIO, "500 answered; its slots give 500"),
-    workers("C /io, 4 workers x 4 threads", "/io", 4, 4, ANYIO, "-"),
-    workers("C /async-io, 1 worker x 1 thread", "/async-io", 1, 1, NONE, "500 answered; its slots give 500"),
-    handler("D", "D /def, 10 users", "/def", ANYIO, "10 t", AT_ONCE_10),
-    D_10,
-    handler("D", "D /blocking, 100 users", "/blocking", BLOCKED, load="-n 100 --task-time {d}"),
-)  # fmt: skip
-PARTS = {
-    "A": "**A. Four handlers, one number each.** Published: \"FastAPI: Performance results differ between"
+C_1 = Case("C /io, 1 worker x 1 thread", f"{WORKERS} --path /io --workers 1 --server-args='--threads 1'", ANYIO,
+           "200 answered; its slots give 200")  # fmt: skip
+C_4 = Case("C /io, 1 worker x 4 threads", f"{WORKERS} --path /io --workers 1 --server-args='--threads 4'", ANYIO,
+           "200 answered; its slots give 200")  # fmt: skip
+D_10 = Case("D /blocking, 10 users", f"{SHORT_HANDLERS} --path /blocking -n 10", BLOCKED)
+PARTS = {  # what was published, and what is run again
+    "**A. Four handlers, one number each.** Published: \"FastAPI: Performance results differ between"
     " run_in_threadpool() and run_in_executor()\" (Stack Overflow 77935269), ab -n 1000 -c 50, each waits 3 s. Run"
-    " again: 100 at once, each waits {t} s.",
-    "B": "**B. Two pools, one stall.** Published: fastapi/full-stack-fastapi-template #104 (100 at once: 47 answered,"
+    " again: 100 at once, each waits {t} s.": (
+        Case("A /async", f"{HANDLERS} /async", NONE, "63.5 s; its slots give 60 s"),
+        A_DEF,
+        Case("A /threadpool", f"{HANDLERS} /threadpool", ANYIO),
+        A_EXECUTOR,
+        Case("A /executor, 12 threads", f"{HANDLERS} /executor", "asyncio's own threads, as on the 8 CPUs there",
+             "256.2 s; its slots give 252 s", env=(("EXECUTOR_THREADS", "12"),), due_t=9),
+    ),
+    "**B. Two pools, one stall.** Published: fastapi/full-stack-fastapi-template #104 (100 at once: 47 answered,"
     " 53 failed), uhh-lt/dats #217 (above 50 at once \"everything grinds to a halt for 30 seconds, then a few requests"
     " error out\"), fastapi/fastapi #3205 and #5122. A `def` handler with a response model, whose session is a"
     " dependency with `yield`; threads + connections as given, the defaults being 40 + 15; the pool's time-out is {p} s"
     " here, 30 s by default. Predicted: all is well up to threads + connections - 1 requests at once; from there on"
-    " nothing is answered until the time-out, and some requests fail.",
-    "C": "**C. `--threads` that does nothing.** Published: ajndkr/fastapi-concurrency-tests (2023), wrk -c 100 -d 60s,"
+    " nothing is answered until the time-out, and some requests fail.": (
+        B_54, B_55, pools(15, 15, 29), pools(15, 15, 30), pools(10, 20, 29), pools(10, 20, 30),
+        pools(40, 15, 100, "/untyped", ", no response model"),
+        pools(40, 15, 100, "/with", ", session inside the handler"),
+    ),
+    "**C. `--threads` that does nothing.** Published: ajndkr/fastapi-concurrency-tests (2023), wrk -c 100 -d 60s,"
     " each waits 10 s: requests answered; gunicorn with uvicorn's worker. Run again: 400 requests of 100 users, each"
-    " waits {s} s.",
-    "D": "**D. Figures that cannot be.** Published: amirberenji1995/technical-blog, async-or-sync.md: a `def` handler"
+    " waits {s} s.": (
+        C_1,
+        C_4,
+        Case("C /io, 4 workers x 1 thread", f"{WORKERS} --path /io --workers 4 --server-args='--threads 1'", ANYIO,
+             "500 answered; its slots give 500"),
+        Case("C /io, 4 workers x 4 threads", f"{WORKERS} --path /io --workers 4 --server-args='--threads 4'", ANYIO),
+        Case("C /async-io, 1 worker x 1 thread", f"{WORKERS} --path /async-io --workers 1 --server-args='--threads 1'",
+             NONE, "500 answered; its slots give 500"),
+    ),
+    "**D. Figures that cannot be.** Published: amirberenji1995/technical-blog, async-or-sync.md: a `def` handler"
     " that sleeps for t = 1 s, 10 and 100 users, 10 t and 100 t, in a test of 30 s. That is one slot, so the handler of"
     " the last two rows; and no client sees 100 s within 30. Run again, all at once: t = {d} s. (For 100 users on"
-    " `/def` see A.)",
+    " `/def` see A.)": (
+        Case("D /def, 10 users", f"{SHORT_HANDLERS} --path /def -n 10", ANYIO, "10 t"),
+        D_10,
+        Case("D /blocking, 100 users", f"{SHORT_HANDLERS} --path /blocking -n 100", BLOCKED),
+    ),
 }  # fmt: skip
 
 # ---------------------------------------------------------------- tables
@@ -131,32 +123,31 @@ def seen(estimate: Json) -> str:
 
 
 def row(document: SweepDocument, case: Case) -> list[object]:
-    runs = list(document.runs_of(case.name).values())
-    good = [case.as_predicted(document, run) for run in runs]
+    wait_s, timeout_s = (float(document.values[name]) for name in ("t", "p"))
+    due_s = case.due_t * wait_s or document.predictions.get(case.name)
+    runs = document.runs_of(case.name).values()
     estimates = [look_up(run, "verdict.estimate") for run in runs]
-    words = dict.fromkeys(seen(estimate) for estimate in estimates if estimate)
     return [
         case.name,
         case.published,
-        "a stall" if case.stalls else case.due_s(document),
+        "a stall" if case.stalls else due_s,
         document.figure(case.name, TIME_S),
         document.figure(case.name, "measured.failed"),
-        f"{sum(good)} of {len(good)}",
-        "; ".join(words),
+        tally(case.as_predicted(run, due_s, timeout_s) for run in runs),
+        "; ".join(dict.fromkeys(seen(estimate) for estimate in estimates if estimate)),
         case.limit,
     ]
 
 
 def tables(document: SweepDocument) -> str:
-    header = ["run", "published", "predicted, s", "last answer, s", "failed", "as predicted",
-              "seen in the answers alone", "it is"]  # fmt: skip
+    header = ("run | published | predicted, s | last answer, s | failed | as predicted | seen in the answers alone"
+              " | it is")  # fmt: skip
     parts = [
         "*As predicted*: within 5 % + 100 ms, or explained by the split (the share that each worker took) or by CPU"
         " time; of a stall, that it lasts the pool's time-out and only that fails requests."
     ]
-    for part, text in PARTS.items():
-        rows = [row(document, case) for case in CASES if case.part == part]
-        parts += [text.format(**document.values), table(header, rows)]
+    for text, cases in PARTS.items():
+        parts += [text.format(**document.values), table(header, (row(document, case) for case in cases))]
     return "\n\n".join(parts)
 
 
@@ -175,12 +166,16 @@ def headline(document: SweepDocument) -> list[str]:
 
 
 SUITE = Suite(
-    title="limits of default settings: published figures, and the setting that each of them is",
-    takes="63 runs, about 3 min; --quick 21 runs, 1 min",
-    source="Each was predicted from slots before it was run.",
-    variants=tuple(Variant(case.name, case.arguments, case.part, env=case.env, may_fail=case.stalls) for case in CASES),
+    "limits of default settings: published figures, and the setting that each of them is",
+    "63 runs, about 3 min; --quick 21 runs, 1 min",
+    "Each was predicted from slots before it was run.",
+    tables,
+    headline,
+    variants=tuple(
+        Variant(case.name, case.arguments, part, env=case.env, may_fail=case.stalls)
+        for part, cases in PARTS.items()
+        for case in cases
+    ),
     full={"t": "0.3", "s": "0.5", "d": "0.1", "p": "2"},
     quick={"t": "0.1", "s": "0.2", "d": "0.05", "p": "1"},
-    tables=tables,
-    headline=headline,
 )

@@ -5,8 +5,6 @@ _failures.csv, and the _run.json of suites/locustfile.py: the stages, the answer
 lost. Past one machine the idea stays the same, see more-machines.md.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path
@@ -39,16 +37,19 @@ def answers_between(per_second: list[tuple[int, int]], begin_s: float, end_s: fl
 def stage_rows(noted: Json, slots: int | None, wait_s: float) -> list[list[object]]:
     """Answers/s of each stage and of the whole ramp: predicted as min(users, slots) / t at each moment, measured, and
     the one in parts of the other."""
-    at_s, before, parts = noted["begun"], 0, list[tuple[str, float, list[tuple[float, int]]]]()
-    for number, (stage_s, users) in enumerate(noted["stages"], 1):
-        parts.append((f"{number}: {before} to {users} users", at_s, [(0.0, before), (stage_s, users)]))
-        at_s, before = at_s + stage_s, users
-    rows: list[list[object]] = []
-    for name, since_s, stages in [*parts, ("all", noted["begun"], noted["stages"])]:
+    at_s, before, rows = noted["begun"], 0, list[list[object]]()
+
+    def add(name: str, since_s: float, stages: list[tuple[float, int]]) -> float:
         until_s = since_s + sum(stage_s for stage_s, _ in stages)
         measured = answers_between(noted["per_second"], since_s, until_s) / (until_s - since_s)
         predicted = ramp_rps(stages, slots, wait_s) if slots else None
         rows.append([name, predicted, measured, predicted and per_cent(measured / predicted)])
+        return until_s
+
+    for number, (stage_s, users) in enumerate(noted["stages"], 1):
+        at_s = add(f"{number}: {before} to {users} users", at_s, [(0.0, before), (stage_s, users)])
+        before = users
+    add("all", noted["begun"], noted["stages"])
     return rows
 
 
@@ -76,21 +77,22 @@ def locust_report(path: Path, slots: int | None, wait_s: float | None) -> str:
     t = wait_s or noted["wait_s"]
     known = slots if t else None
     workload = f"workload {noted['workload']}, {plural(len(noted['workers']), 'worker')}"
-    parts = [f"## {name}, measured by Locust: {workload}", *degraded(noted)]
-    parts.append(f"{noted['requests']} requests, {noted['failures']} failed. Locust counts failures in its"
-                 " percentiles, and keeps times from 0.1 s on with two digits (147 ms is 150), none raw.")  # fmt: skip
-    if known:
-        parts.append(f"S / t = {known} / {duration(t)} = {short(known / t)} requests/s at most; at each moment"
-                     " min(users, S) / t.")  # fmt: skip
-    else:
-        parts.append(
-            "Nothing is predicted: --slots says how many slots all processes have, --wait what a request waits."
-        )
-    parts.append(table(["stage", "predicted, requests/s", "measured", "of predicted"], stage_rows(noted, known, t)))
     percentiles = f"measured p50 {stats[-1]['50%']} ms, p99 {stats[-1]['99%']} ms"
+    allowed = "Nothing is predicted: --slots says how many slots all processes have, --wait what a request waits."
     if known:
         due = figures_of(predict_users(noted["stages"], Service((known,)), t))
         percentiles += f"; predicted for one queue p50 {duration(due['median_s'])}, p99 {duration(due['p99_s'])}"
-    parts.append(f"All stages: {percentiles}.")
-    parts += [f"Failed, {one['Occurrences']} times: {one['Method']} {one['Name']}: {one['Error']}" for one in failures]
-    return "\n\n".join(parts)
+        most = short(known / t)
+        allowed = f"S / t = {known} / {duration(t)} = {most} requests/s at most; at each moment min(users, S) / t."
+    return "\n\n".join(
+        [
+            f"## {name}, measured by Locust: {workload}",
+            *degraded(noted),
+            f"{noted['requests']} requests, {noted['failures']} failed. Locust counts failures in its percentiles, and"
+            " keeps times from 0.1 s on with two digits (147 ms is 150), none raw.",
+            allowed,
+            table("stage | predicted, requests/s | measured | of predicted", stage_rows(noted, known, t)),
+            f"All stages: {percentiles}.",
+            *(f"Failed, {one['Occurrences']} times: {one['Method']} {one['Name']}: {one['Error']}" for one in failures),
+        ]
+    )

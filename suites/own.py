@@ -12,8 +12,6 @@ Apps are looked for in the file's folder. Everything else is as with any other s
 resume, table, ratios, picture. Needs Python 3.11, which reads TOML.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import shlex
@@ -25,21 +23,8 @@ from typing import Any
 from engine import options
 from engine.plans import plans_of
 from engine.words import Problem
-from suites.common import (
-    P99_S,
-    RPS,
-    TIME_S,
-    Drawing,
-    Json,
-    Repeats,
-    Suite,
-    SweepDocument,
-    Variant,
-    legend,
-    look_up,
-    table,
-)
-from suites.io import draw_burst
+from suites.common import P99_S, RPS, TIME_S, Drawing, Json, Suite, SweepDocument, Variant, look_up, table
+from suites.io import draw_bursts
 
 KEYS = {"name", "arguments", "compared_with"}
 NOT_HERE = ("json", "list", "serve", "find_rate", "probe", "fail_if", "is_paper")  # sweep.py writes and prints
@@ -73,9 +58,7 @@ def read_variants(path: Path) -> Json:
 
 def check_variant(variant: Json, names: Sequence[str]) -> None:
     """Raises Problem or ValueError."""
-    if not {"name", "arguments"} <= variant.keys() <= KEYS or not all(
-        isinstance(text, str) for text in variant.values()
-    ):
+    if not {"name", "arguments"} <= variant.keys() <= KEYS or {*map(type, variant.values())} != {str}:
         raise Problem(f"a variant has {', '.join(sorted(KEYS))}, each text in quotes; only the second may be missing")
     if names.count(variant["name"]) > 1:
         raise Problem("there are two of that name")
@@ -91,63 +74,50 @@ def check_variant(variant: Json, names: Sequence[str]) -> None:
 # ---------------------------------------------------------------- tables
 
 
-def row(document: SweepDocument, name: str) -> list[object]:
-    reasons = Counter(look_up(run, "verdict.explained_by") or "-" for run in document.runs_of(name).values())
-    paths = "prediction.makespan_s", "split_prediction.makespan_s", TIME_S, RPS
-    return [
-        name,
-        *(document.figure(name, path) for path in paths),
-        *(document.figure(name, f"measured.latency_s.{key}").in_ms() for key in ("median", "p99", "max")),
-        sum(document.figure(name, "measured.failed").values()),
-        ", ".join(f"{reason} {count}" for reason, count in reasons.items()),
-    ]
-
-
-def ratio_row(document: SweepDocument, a: str, b: str, path: str, due: str) -> list[object]:
-    """Predicted and measured."""
-    predicted, measured = (document.figure(a, of) / document.figure(b, of) for of in (f"prediction.{due}", path))
-    return [f"{a} : {b}, {due}", Repeats(predicted), measured]
-
-
 def tables(document: SweepDocument) -> str:
-    variants = document.asked["variants"]
-    header = ["variant", "predicted, s", "given the split", "last answer, s", "requests/s", "p50, ms", "p99, ms",
-              "max, ms", "failed", "explained by"]  # fmt: skip
-    pairs = [(one["name"], one["compared_with"]) for one in variants if "compared_with" in one]
-    figures = ((RPS, "throughput_rps"), (P99_S, "p99_s"))
+    figure, variants = document.figure, document.asked["variants"]
+    rows = []
+    ratios = []
+    for one in variants:
+        name = one["name"]
+        reasons = Counter(look_up(run, "verdict.explained_by") or "-" for run in document.runs_of(name).values())
+        rows.append(
+            [
+                name,
+                *(figure(name, path) for path in ("prediction.makespan_s", "split_prediction.makespan_s", TIME_S, RPS)),
+                *(document.latency_ms(name, key) for key in ("median", "p99", "max")),
+                sum(figure(name, "measured.failed").values()),
+                ", ".join(f"{reason} {count}" for reason, count in reasons.items()),
+            ]
+        )
+        if other := one.get("compared_with"):
+            for path, due in ((RPS, "throughput_rps"), (P99_S, "p99_s")):
+                predicted = figure(name, f"prediction.{due}") / figure(other, f"prediction.{due}")
+                ratios.append([f"{name} : {other}, {due}", predicted, document.ratio(name, other, path)])
     return "\n\n".join([
         "*Predicted*: when the last answer is due, where slots and wait are known; *given the split*: the same, given"
         " which worker took which request. *p99*: - of fewer than 100 answers.",
-        table(header, [row(document, one["name"]) for one in variants]),
-        table(["ratio", "predicted", "measured"],
-              [ratio_row(document, *pair, *figure) for pair in pairs for figure in figures]),
+        table("variant | predicted, s | given the split | last answer, s | requests/s | p50, ms | p99, ms | max, ms"
+              " | failed | explained by", rows),
+        table("ratio | predicted | measured", ratios),
         "\n".join(f"- `{one['name']}`: `bench.py {one['arguments']}`" for one in variants),
     ])  # fmt: skip
 
 
-# ---------------------------------------------------------------- pictures
-
-
 def own_staircase(document: SweepDocument, drawing: Drawing) -> None:
-    """When request n of a burst was answered, predicted as a thin line."""
-    panel = drawing.subplots()
-    for place, variant in enumerate(document.asked["variants"]):
-        run = document.median_run(variant["name"])
-        if run and "answered_s" in run:
-            draw_burst(panel, run, variant["name"], place)
-    panel.set(xlabel="request n of the burst, in the order of answers", ylabel="response time, s")
-    legend(panel)
+    draw_bursts(document, drawing, {"": {one["name"]: one["name"] for one in document.asked["variants"]}})
 
 
 def suite(asked: Json) -> Suite:
     return Suite(
-        title=asked["title"],
-        takes="",
-        source="",
+        asked["title"],
+        "",
+        "",
+        tables,
+        lambda _: [],
         variants=tuple(Variant(one["name"], one["arguments"]) for one in asked["variants"]),
         full={},
         quick={},
-        tables=tables,
         pictures=(("staircase", 3.6, own_staircase),),
         repeats=asked["repeats"],
     )

@@ -5,8 +5,6 @@ threaded workers accept whatever arrives: each has a queue of its own, and a req
 other workers idle. --worker-connections equal to --threads gives the one queue back. Part of suite why.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import random
@@ -16,22 +14,17 @@ from typing import Any, NamedTuple
 from engine.model import Service, poisson_schedule, predict
 from engine.stats import figures_of
 from suites.common import (
-    BLUE,
-    GREEN,
-    ORANGE,
     P99_S,
-    PALE,
+    PREDICTED,
     Drawing,
     Json,
     Repeats,
     SweepDocument,
     Variant,
-    label_log,
-    legend,
+    draw_rows,
     look_up,
-    mark,
-    name_rows,
     table,
+    tally,
 )
 
 # ---------------------------------------------------------------- arrangements
@@ -41,7 +34,7 @@ DEALS = 200  # simulated ways to deal the requests out at random
 LOAD = f"--path /io --rate {RATE:g} --arrivals poisson --seed {SEED} -n {{m}} --task-time {HELD_S} --warmup 32"
 GUNICORN_THREADS = "--target flask-gunicorn-threads"
 TOLERANCE_OF_P99, TOLERANCE_OF_SPLIT = 0.15, 0.25  # of a figure that few requests decide
-P50_S, GIVEN_S = "measured.latency_s.median", "split_prediction.p99_s"
+GIVEN_S = "split_prediction.p99_s"
 
 
 class Arrangement(NamedTuple):
@@ -103,38 +96,34 @@ def as_predicted(run: Json, due_s: Repeats) -> Any:
     return bool(given_s) and p99_s >= low_s and abs(p99_s / given_s - 1) <= TOLERANCE_OF_SPLIT
 
 
-def row(document: SweepDocument, one: Arrangement) -> list[object]:
-    due = predicted(one.queues, int(document.values["m"]))
-    good = [as_predicted(run, due) for run in document.runs_of(one.name).values()]
-    return [
-        one.name,
-        len(one.queues),
-        document.figure(one.name, P50_S).in_ms(),
-        due.in_ms(),
-        document.figure(one.name, GIVEN_S).in_ms() if len(one.queues) > 1 else "",
-        document.figure(one.name, P99_S).in_ms(),
-        f"{sum(good)} of {len(good)}",
-    ]
-
-
 def tables(document: SweepDocument) -> str:
+    requests, rows = int(document.values["m"]), list[Any]()
+    for name, queues, _ in ARRANGEMENTS:
+        due = predicted(queues, requests)
+        rows.append(
+            [
+                name,
+                len(queues),
+                document.latency_ms(name, "median"),
+                due.in_ms(),
+                document.figure(name, GIVEN_S).in_ms() if len(queues) > 1 else "",
+                document.latency_ms(name, "p99"),
+                tally(as_predicted(run, due) for run in document.runs_of(name).values()),
+            ]
+        )
     return (
         f"**One queue or four.** {SLOTS} slots of {HELD_S * 1000:g} ms, {RATE:g} requests/s that arrive at random"
-        f" (Poisson, seed {SEED}), {RATE * HELD_S / SLOTS:.0%} of what they can serve; {document.values['m']} requests,"
-        " a new connection each. *Predicted*: of one queue by following each request of that very schedule; of several"
-        f" the median of {DEALS} deals at random, in brackets 90 % of them. *Given the split*: once more, given which"
+        f" (Poisson, seed {SEED}), {RATE * HELD_S / SLOTS:.0%} of what they can serve; {requests} requests, a new"
+        " connection each. *Predicted*: of one queue by following each request of that very schedule; of several the"
+        f" median of {DEALS} deals at random, in brackets 90 % of them. *Given the split*: once more, given which"
         f" worker took which request. One queue's p99 is as predicted within {TOLERANCE_OF_P99:.0%}. The p99 of several"
         f" is as predicted if it is no better than at random, and within {TOLERANCE_OF_SPLIT:.0%} given the split."
-        f" The p99 of four queues is {document.figure(FOUR.name, P99_S) / document.figure(ONE.name, P99_S)} times the"
-        " p99 of one.\n\n"
-    ) + table(
-        ["gunicorn", "queues", "p50 ms", "predicted p99 ms", "given the split", "measured p99 ms", "as predicted"],
-        [row(document, one) for one in ARRANGEMENTS],
-    )
+        f" The p99 of four queues is {document.ratio(FOUR.name, ONE.name, P99_S)} times the p99 of one.\n\n"
+    ) + table("gunicorn | queues | p50 ms | predicted p99 ms | given the split | measured p99 ms | as predicted", rows)
 
 
 def headline(document: SweepDocument) -> list[str]:
-    one, four, as_one = (document.figure(of.name, P99_S).in_ms() for of in (ONE, FOUR, FOUR_AS_ONE))
+    one, four, as_one = (document.latency_ms(of.name, "p99") for of in (ONE, FOUR, FOUR_AS_ONE))
     return [
         f"The same {SLOTS} slots at the same load: p99 is {one.typical} ms with one queue (1 x 16 threads), {four} ms"
         f" with gunicorn's 4 x 4 threads, {(four / one).typical} times as long, and {as_one.typical} ms once"
@@ -145,24 +134,18 @@ def headline(document: SweepDocument) -> list[str]:
 
 # ---------------------------------------------------------------- picture
 
-MARKS = {
-    "p50, measured": (P50_S, 0.2, GREEN),
-    "p99, measured": (P99_S, -0.1, BLUE),
-    "p99, given which worker took which request": (GIVEN_S, -0.35, ORANGE),
-}
-
 
 def draw_queues(document: SweepDocument, drawing: Drawing) -> None:
     """Median and p99 of each arrangement, and under the p99 what was predicted."""
-    panel, rows = drawing.subplots(), ARRANGEMENTS[::-1]
-    for y, one in enumerate(rows):
-        due = predicted(one.queues, int(document.values["m"])).in_ms()
-        mark(panel, due, y - 0.1, fmt="k|", markersize=14, ecolor=PALE, elinewidth=9, label="p99, predicted")
-        for label, (path, up, colour) in MARKS.items():
-            if path != GIVEN_S or len(one.queues) > 1:
-                mark(panel, document.figure(one.name, path).in_ms(), y + up, fmt="o", color=colour, label=label)
-    name_rows(panel, [one.name.replace(", ", ",\n") for one in rows])
-    label_log(panel.xaxis)
-    panel.set_xlabel(f"latency, ms (log scale); {SLOTS} slots in all, Poisson arrivals at"
-                     f" {RATE * HELD_S / SLOTS:.0%} of what they can serve")  # fmt: skip
-    legend(panel)
+    rows = {}
+    for name, queues, _ in ARRANGEMENTS:
+        due, given = predicted(queues, int(document.values["m"])), document.figure(name, GIVEN_S)
+        rows[name] = [
+            ("p99, predicted", due.in_ms(), 0.1, PREDICTED),
+            ("p50, measured", document.latency_ms(name, "median"), -0.2, "oC2"),
+            ("p99, measured", document.latency_ms(name, "p99"), 0.1, "oC0"),
+        ]
+        if len(queues) > 1:
+            rows[name].append(("p99, given which worker took which request", given.in_ms(), 0.35, "oC1"))
+    share = f"{RATE * HELD_S / SLOTS:.0%} of what they can serve"
+    draw_rows(drawing, f"latency, ms (log scale); {SLOTS} slots in all, Poisson arrivals at {share}", rows)

@@ -10,7 +10,7 @@ import pytest
 from sweeps import EXAMPLES, finished, rows_of, write
 
 import sweep
-from suites.comparison import Line
+from suites.comparison import b_to_a
 
 (OURS,) = EXAMPLES[0].parent.glob("*-flask-gunicorn-io/run.json")  # of bench.py
 
@@ -24,7 +24,7 @@ from suites.comparison import Line
     ],
 )
 def test_a_difference_is_told_only_where_the_spreads_do_not_overlap(a, b, more_is_better, verdict):
-    assert Line("x", "p99", a, b, more_is_better).verdict == verdict
+    assert b_to_a(a, b, more_is_better)[1] == verdict
 
 
 @pytest.mark.parametrize(("factor", "code"), [(2.0, 1), (1.0, 0), (0.5, 0)])

@@ -18,7 +18,7 @@ from engine.server import environment_for
 from engine.words import Problem
 from suites import ab, client, io, limits, queues, why
 from suites.common import Repeats
-from suites.experiments import FIRST_S, P99_S, TIME_S, Expects
+from suites.why import FIRST_S, P99_S, TIME_S, Expects
 
 # ---------------------------------------------------------------- why: experiments
 

@@ -145,7 +145,7 @@ def test_pictures_have_their_text_as_text_and_are_the_same_each_time(name, tmp_p
 
 def test_without_matplotlib_everything_but_the_pictures_works(tmp_path, monkeypatch, capsys):
     file = write(tmp_path / "a.json", finished("io"))
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     assert sweep.main(["report", file]) == 0
     assert sweep.main(["report", file, "--pictures", str(tmp_path)]) == 2
     assert "-m pip install matplotlib" in capsys.readouterr().err
