@@ -243,7 +243,8 @@ def serve(asked: argparse.Namespace) -> int:
             each = slots_text(launch.slots_per_worker)
             workers = plural(launch.workers, "worker")
             tell(f"http://127.0.0.1:{server.port}{plan.path}  {workers}, slots of each: {each}; Ctrl-C stops it")
-            tell("Enter shows where the requests stand, while another program sends them.")
+            if sys.stdin and sys.stdin.isatty():
+                tell("Enter shows where the requests stand, while another program sends them.")
             with (server.access_log or server.server_log).open() as log:
                 while not server.ended:
                     print(log.read(), end="", flush=True)

@@ -185,6 +185,25 @@ def test_a_server_in_the_foreground_says_where_it_is_shows_its_log_and_goes(tmp_
     wait_until(lambda: not any(map(alive, workers)))
 
 
+def test_enter_shows_where_the_requests_of_another_program_stand(tmp_path):
+    words = (*BENCH, *GUNICORN, "--serve", "--task-time", "1", "--logs", str(tmp_path))
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(re.match(r"http://127\.0\.0\.1:(\d+)/io ", process.stdout.readline())[1])
+        clients = [threading.Thread(target=ask, args=(port, "/io")) for _ in range(8)]
+        for client in clients:
+            client.start()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        while "flask_sync.py:" not in (line := process.stdout.readline()):
+            assert line
+        for client in clients:
+            client.join()
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_server_that_ends_by_itself_is_said_to(folder):
     (folder / "main.py").write_text(f"{MAIN}\nimport os, threading\nthreading.Timer(1, lambda: os._exit(4)).start()")
     done = command(*BENCH, *WAITRESS, "--serve", "--logs", "logs", cwd=folder)

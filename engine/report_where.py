@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
 from collections.abc import Callable
@@ -148,20 +149,19 @@ def computing_in(spot: Spot) -> str:
 
 
 def seen_limit_text(of: Limit) -> str:
-    slots, held = of.slots or 0, duration(of.held_s)
-    made = f", made at {of.size_line}" * bool(of.size_line and of.size_line != of.line)
-    at = f" at {of.line}" * bool(of.line)
+    name, held, at = capital(of.resource), duration(of.held_s), f" at {of.line}" * bool(of.line)
     if of.resource == LOOP:
-        return f"The event loop is blocked{at}" + (f" for {held} in each request." if of.held_s else ".")
+        return f"The event loop is blocked{at}{f' for {held} in each request' if of.held_s else ''}."
     if of.slots is None:
         waiting = plural(round(of.waiting or 0), "request")
-        return f"{capital(of.resource)}: {waiting} wait for it{at}, all until the same moment."
-    if slots <= 1:
-        return f"{capital(of.resource)}{at}: one request at a time" + (f", for {held} of each." if of.held_s else ".")
+        return f"{name}: {waiting} wait for it{at}, all until the same moment."
+    if of.slots <= 1:
+        return f"{name}{at}: one request at a time{f', for {held} of each' if of.held_s else ''}."
     setting = f" ({of.setting})" * bool(of.setting)
+    made = f", made at {of.size_line}" * bool(of.size_line)
     have = "have it" if of.is_sized else "are seen to go on"
     return said(
-        f"{capital(of.resource)}{setting}{made}: {slots:g} requests at a time {have}, and others wait{at}.",
+        f"{name}{setting}{made}: {of.slots:g} requests at a time {have}, and others wait{at}.",
         of.held_s and f"Each holds it for {held}, so {requests_s(of.ceiling_rps)} are the most.",
     )
 
@@ -192,44 +192,41 @@ def standstill(found: Where) -> str:
     """Who waits for whom, from how many requests on, at which lines, and what helps."""
     at = {one: {spot.line or spot.handler for spot in found.places if spot.resource == one} for one in found.circle}
     lines = [f"for {one} at {' and '.join(sorted(filter(None, at[one])))}" for one in found.circle if any(at[one])]
-    kind = next(kind for kind, is_it in CIRCLES.items() if is_it(found.circle))
+    text, cure = next((text, cure) for is_it, text, cure in CIRCLES if is_it(found.circle))
     return said(
-        CIRCLE_TEXTS[kind].format(*found.circle, threads="AnyIO's threads"),
+        text.format(*found.circle),
         lines and f"They wait {', and '.join(lines)}.",
         found.circle_at and f"{found.circle_at:g} requests at a time are enough for it.",
-        CURES[kind],
+        cure,
     )
 
 
-CIRCLES: dict[str, Callable[[tuple[str, ...]], bool]] = {  # the kind of a standstill, by its resources
-    "itself": lambda circle: circle[0] == ITSELF,
-    "loop and pool": lambda circle: circle[0] == LOOP and "lock" not in circle[1],
-    "loop and lock": lambda circle: circle[0] == LOOP,
-    "one": lambda circle: len(circle) == 1,
-    "lock": lambda circle: "AnyIO's threads" in circle and any("lock" in one for one in circle),
-    "threads": lambda circle: "AnyIO's threads" in circle,
-    "other": lambda circle: True,
-}
-CIRCLE_TEXTS = {
-    "itself": "Every slot has a request that waits for an answer of this very server, which has no slot left for it.",
-    "loop and pool": "The event loop's own thread waits for {1}. What it waits for is held by requests that wait for"
-    " the event loop.",
-    "loop and lock": "The event loop's own thread waits for {1}. The request that has it waits for the event loop.",
-    "one": "Requests that hold {0} wait for it a second time, and all of it is held.",
-    "lock": "The request that has the lock waits for one of {threads}. All of these are held by requests that wait for"
-    " the lock.",
-    "threads": "Requests that hold {0} wait for {1}, and requests that hold {1} wait for {0}.",
-    "other": "Requests that hold {0} wait for {1}, and the other way round.",
-}
-CURES = {  # each was tried on a service of that kind: tests/test_standstill.py
-    "itself": "Call the function instead of the URL.",
-    "loop and pool": "Make the handler a `def`.",
-    "loop and lock": "Use an asyncio.Lock.",
-    "one": "Use one connection for the whole request, or more of them than requests can be in the handlers.",
-    "lock": "Take the lock inside the handler.",
-    "threads": "Give each `def` dependency and the handler a session of its own, that ends before the next begins.",
-    "other": "",
-}
+def is_of(*words: str) -> Callable[[tuple[str, ...]], bool]:
+    """Whether a circle is of as many resources, with these words in their names, in whatever order."""
+    return lambda circle: any(
+        len(words) == len(circle) and all(word in one for word, one in zip(words, order, strict=True))
+        for order in itertools.permutations(circle)
+    )
+
+
+THREADS = "AnyIO's threads"
+CIRCLES = (  # which resources, who waits for whom, and what helps: each tried in tests/test_standstill.py
+    (is_of(ITSELF), "Every slot has a request that waits for an answer of this very server, which has no slot for it.",
+     "Call the function instead of the URL."),
+    (is_of(LOOP, "pool"), "The event loop's own thread waits for {1}. All of it is held by requests that wait for the"
+     " event loop.", "Make the handler a `def`."),
+    (is_of(LOOP, "a lock"), "The event loop's own thread waits for {1}. The request that has it waits for the event"
+     " loop.", "Use an asyncio.Lock."),
+    (is_of("pool"), "Requests that hold {0} wait for it a second time, and all of it is held.",
+     "Use one connection for the whole request, or more of them than requests can be in the handlers."),
+    (is_of("a lock", THREADS), "The request that has the lock waits for one of AnyIO's threads. All of these are held"
+     " by requests that wait for the lock.", "Take the lock inside the handler."),
+    (is_of("SQLAlchemy's pool", THREADS),
+     "Requests that hold {0} wait for {1}, and requests that hold {1} wait for {0}.",
+     "Give each `def` dependency and the handler a session of its own, that ends before the next begins."),
+    (lambda circle: len(circle) == 1, "Requests that hold {0} wait for it a second time, and all of it is held.", ""),
+    (lambda _: True, "Requests that hold {0} wait for {1}, and the other way round.", ""),
+)  # fmt: skip
 
 
 def capital(text: str) -> str:

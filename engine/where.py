@@ -48,20 +48,26 @@ def where_of(
     full = fullest(silent or samples, under_way)
     if not full:
         return None
-    requests = fmean(under_way(one["at"]) for one in full)
-    spots = places_of(full, lines, folder)
-    queued = requests - requests_in(spots, *(state for state in State if state is not State.ANSWERED))
-    if queued > max(0.5, 0.02 * requests):
-        spots.append(Spot(queued, State.QUEUED))
-    spots.sort(key=lambda spot: -spot.requests)
-    half = half_full(samples, under_way, min(ended_s))
+    requests, half = fmean(under_way(one["at"]) for one in full), half_full(samples, under_way, min(ended_s))
     blocking = [one for one in places_of(half, lines, folder) if one.state is State.BLOCKING and one.share >= HALF]
-    spots += [one for one in blocking if (one.line, one.state) not in {(spot.line, spot.state) for spot in spots}]
+    spots = all_places(requests, places_of(full, lines, folder), blocking)
     blocked = max(map(blocked_share, by_process(half).values()))
     found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked)
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=total(circle.values()))
     return replace(found, limit=limit_of(found, blocking, sorted(ended_s), is_burst))
+
+
+def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot]) -> list[Spot]:
+    """The places that were seen, most requests first; then what blocks the event loop, where it did so only later.
+
+    What the client has under way beside them has been seen by no process.
+    """
+    queued = requests - requests_in(spots, *{*State} - {State.ANSWERED})
+    unseen = [Spot(queued, State.QUEUED)] if queued > max(0.5, 0.02 * requests) else []
+    known = {(spot.line, spot.state) for spot in spots}
+    later = [one for one in blocking if (one.line, one.state) not in known]
+    return sorted([*spots, *unseen], key=lambda spot: -spot.requests) + later
 
 
 def where_now(lines: Sequence[Line], folder: str) -> Where | None:
@@ -187,7 +193,7 @@ def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> l
         spot = spot_of(same, state_of(same[0], is_blocked), folder)
         requests, share = sum(row["n"] for row in same) / len(samples), len(same) / len(samples)
         if at := made.get(str(resource_of(same[0])[1])):
-            spot = replace(spot, size_line=f"{named(at[0], folder)}:{at[1]}")
+            spot = replace(spot, size_line=line_of(at, folder))
         if requests >= FEW or spot.state is State.BLOCKING:
             found.append(replace(spot, requests=requests, share=share, cpu_s=sum(row["cpu_s"] for row in same)))
     return found
@@ -211,17 +217,26 @@ def spot_of(rows: Sequence[Row], state: State, folder: str) -> Spot:
     weights: Counter[str] = Counter()
     for row in rows:
         weights[json.dumps(row["below"])] += row["n"] or 1
-    frames, (app, handler) = json.loads(weights.most_common(1)[0][0]), (rows[0]["app"], rows[0]["handler"])
-    name, _, size, _, setting = resource_of(rows[0])
-    used = [resource_of(row)[3] for row in rows if resource_of(row)[3] is not None]
+    frames, first = json.loads(weights.most_common(1)[0][0]), rows[0]
+    name, _, size, _, setting = resource_of(first)
     return Spot(
-        0.0, state, f"{named(app[0], folder)}:{app[1]}" if app else None, app and app[2],
-        tuple(f"{named(file, folder)}:{line} {function}" for file, line, function in frames[-BELOW:]),
-        rows[0]["phase"], f"{named(handler[0], folder)}:{handler[1]}" if handler else None,
-        name, setting or None, size, median(used) if used else None,
-        through=tuple(f"{named(file, folder)} {function}" for file, _, function in rows[0]["through"]),
+        0.0, state, line_of(first["app"], folder), first["app"] and first["app"][2],
+        tuple(f"{line_of(frame, folder)} {frame[2]}" for frame in frames[-BELOW:]),
+        first["phase"], line_of(first["handler"], folder), name, setting or None, size, use_of(rows),
+        through=tuple(f"{named(file, folder)} {function}" for file, _, function in first["through"]),
         parts=sum(row["parts"] for row in rows) / (sum(row["n"] for row in rows) or 1),
     )  # fmt: skip
+
+
+def line_of(frame: Sequence[Any] | None, folder: str) -> str | None:
+    """File, line and function as "app/db.py:12"."""
+    return f"{named(frame[0], folder)}:{frame[1]}" if frame else None
+
+
+def use_of(rows: Sequence[Row]) -> float | None:
+    """How much of a resource was in use in the middle; None: not known."""
+    used = [use for row in rows if (use := resource_of(row)[3]) is not None]
+    return median(used) if used else None
 
 
 def named(file: str, folder: str) -> str:

@@ -7,7 +7,7 @@ import sysconfig
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
 HERE = os.path.dirname(__file__)
-OURS = {os.path.join(HERE, f"_bench_{name}.py") for name in ("wrapper", "sampler", "hooks")}
+OURS = {os.path.join(HERE, f"_bench_{name}.py") for name in ("wrapper", "calls", "hooks")}
 PATHS = sysconfig.get_paths()
 NOT_APP = tuple(
     os.path.join(os.path.realpath(path), "")

@@ -8,7 +8,7 @@ import functools
 import importlib.util
 import sys
 
-import _bench_sampler as sampler
+import _bench_calls as tracked
 import _bench_wrapper as wrapper
 
 
@@ -17,8 +17,8 @@ def once(wrap, method):
 
     @functools.wraps(method)
     def call(self, *args):
-        found = sampler.request_call.get()
-        if found and sampler.under_way.get(id(found)) is found:
+        found = tracked.request_call.get()
+        if found and tracked.under_way.get(id(found)) is found:
             return method(self, *args)
         return wrap(functools.partial(method, self))(*args)
 
@@ -82,7 +82,7 @@ HOOKS = {  # module -> what is done once it is imported
     "uvicorn.config": hook_uvicorn,
     "gunicorn.workers.base": hook_gunicorn,
     "waitress.server": hook_waitress,
-    "concurrent.futures.process": sampler.watch_processes,
+    "concurrent.futures.process": tracked.watch_processes,
     "anyio.to_thread": lambda _: wrapper.stamp_in_thread(),
 }
 
@@ -110,5 +110,5 @@ class Finder:
 
 
 def install():
-    sampler.watch()
+    tracked.watch()
     sys.meta_path.insert(0, Finder())

@@ -263,27 +263,29 @@ def wait_in_c(frame):
     None: no such thing.
     """
     *before, now = instructions_to(frame.f_code, frame.f_lasti) or [None]
-    if now is None:
+    if now and now.opname in ("BEFORE_WITH", "SETUP_WITH"):
+        return lock_among(values_of(before, frame))
+    if not now or "CALL" not in now.opname:
         return None
-    called = [one.argval for one in before if one.opname in ("LOAD_ATTR", "LOAD_METHOD")]
-    is_call = "CALL" in now.opname
-    if now.opname in ("BEFORE_WITH", "SETUP_WITH") or (is_call and "acquire" in called):
-        return lock_among(values_of(before, frame)) or (Resource("a lock", None, 1, 1) if is_call else None)
-    if is_call and "get" in called:
-        found = [value for value, _ in values_of(before, frame) if type(value).__module__ in QUEUES]
-        return shared(found[-1]) if found else None
-    if is_call and {"flock", "lockf"} & set(called):
-        return Resource("a lock on a file", None, 1, 1)
-    if is_call and {"execute", "executemany"} & set(called):
-        return sqlite_lock(values_of(before, frame))
-    return None
+    called = {one.argval for one in before if one.opname in ("LOAD_ATTR", "LOAD_METHOD")}
+    tells = next((tells for names, tells in CALLS if called & names), None)
+    return tells and tells(values_of(before, frame))
 
 
-QUEUES = ("_queue", "gevent._gevent_cqueue", "gevent.queue")
-TAKES_LOCK, WRITES = (
-    re.compile(r"\s*begin\s+(immediate|exclusive)", re.I),
-    re.compile(r"\s*(insert|update|delete|replace)", re.I),
+def queue_among(values):
+    found = [value for value, _ in values if type(value).__module__ in QUEUES]
+    return shared(found[-1]) if found else None
+
+
+CALLS = (  # names of methods -> what tells the resource, of the values on the stack
+    ({"acquire"}, lambda values: lock_among(values) or Resource("a lock", None, 1, 1)),
+    ({"get"}, queue_among),
+    ({"flock", "lockf"}, lambda _: Resource("a lock on a file", None, 1, 1)),
+    ({"execute", "executemany"}, lambda values: sqlite_lock(values)),
 )
+QUEUES = ("_queue", "gevent._gevent_cqueue", "gevent.queue")
+TAKES_LOCK = re.compile(r"\s*begin\s+(immediate|exclusive)", re.IGNORECASE)
+WRITES = re.compile(r"\s*(insert|update|delete|replace)\b", re.IGNORECASE)
 
 
 def lock_among(values):

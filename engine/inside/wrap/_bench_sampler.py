@@ -27,157 +27,30 @@ another one of its own.
 import asyncio
 import contextlib
 import contextvars
-import functools
 import gc
 import json
 import math
 import os
 import random
 import select  # noqa: F401
-import socket
 import sys
 import threading
 import time
-import weakref
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 
 import _bench_resources as resources
+from _bench_calls import greenlets, loops, original, request_call, serving, under_way
 from _bench_frames import above_loop, chain_of, innermost_of_app, is_app, is_app_file, phase_of, stack_of
 
-
-def original(module, name):
-    """A function as it was before gevent replaced it: a sampler in a greenlet would see nothing while others run."""
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey.get_original(module, name) if monkey else getattr(sys.modules[module], name)
-
-
+PATH = os.environ.get("BENCH_SAMPLES", "")
 sleep, start_thread = original("time", "sleep"), original("_thread", "start_new_thread")
-get_ident, poll = original("_thread", "get_ident"), original("select", "poll")
-
-PATH, PORT = os.environ.get("BENCH_SAMPLES", ""), os.environ.get("BENCH_PORT")
+poll = original("select", "poll")
 PAUSE_S, LATER_S = 0.02, 0.1  # between two samples, at least; after the first FIRST of them
 FIRST = 20
 SHARE = 0.006  # of a CPU, that samples may cost: with what a switch of threads costs, less than 2 % of the throughput
 CREDIT_S = 0.005  # CPU seconds that they may cost beyond that, so that short runs are seen, too
 MOST = 120  # requests of an event loop that are followed in a sample, drawn at random; they stand for all
 SHOWN = 8  # frames of a place
-
-request_call = contextvars.ContextVar("request_call", default=None)
-under_way = {}  # id -> call: of the app, not yet ended. A call has `is_answered` and `queued`
-serving = {}  # thread -> call that it works for
-greenlets = {}  # id of a call -> its greenlet, and that one's thread
-loops = {}  # event loop -> its thread
-started_in = 0  # pid of the process that has a sampler
-
-
-# ---------------------------------------------------------------- what the wrapper says
-
-
-def current_call():
-    """The request that the running code works for; None: of no request."""
-    return serving.get(get_ident()) or request_call.get()
-
-
-def begins(call):
-    """A request has reached the app, in this thread, task or greenlet."""
-    start()
-    under_way[id(call)] = call
-    request_call.set(call)
-    with contextlib.suppress(RuntimeError):
-        loops[asyncio.get_running_loop()] = get_ident()
-        return
-    if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].saved:
-        greenlets[id(call)] = sys.modules["greenlet"].getcurrent(), get_ident()
-    else:
-        serving[get_ident()] = call
-
-
-def ends(call):
-    under_way.pop(id(call), None)
-    greenlets.pop(id(call), None)
-    if serving.get(get_ident()) is call:
-        del serving[get_ident()]
-
-
-@contextlib.contextmanager
-def works_for(call):
-    """This thread works for a request, until the block ends; None: for no request."""
-    if not call:
-        yield
-        return
-    before, serving[get_ident()] = serving.get(get_ident()), call
-    try:
-        yield
-    finally:
-        if before:
-            serving[get_ident()] = before
-        else:
-            serving.pop(get_ident(), None)
-
-
-def watch():
-    """Have executors, connections and semaphores tell what cannot be seen of them later."""
-    ThreadPoolExecutor.submit = watched_submit(ThreadPoolExecutor.submit, works_for_call)
-    socket.socket.connect = watched_connect(socket.socket.connect)
-    for kind in (threading.Semaphore, asyncio.Semaphore):
-        kind.__init__ = watched_init(kind.__init__)
-
-
-def watch_processes(module):
-    """The same of executors of processes, where an app imports them."""
-    module.ProcessPoolExecutor.submit = watched_submit(module.ProcessPoolExecutor.submit, lambda _, function: function)
-
-
-def works_for_call(call, function):
-    """The function, with its thread known to work for the request."""
-
-    def run(*args, **kwargs):
-        with works_for(call):
-            return function(*args, **kwargs)
-
-    return run
-
-
-def watched_submit(submit, wrap):
-    """Which request waits for a thread or process of an executor; what is sent there is wrapped."""
-
-    @functools.wraps(submit)
-    def watched(self, function, /, *args, **kwargs):
-        call = current_call()
-        if not call:
-            return submit(self, function, *args, **kwargs)
-        future = submit(self, wrap(call, function), *args, **kwargs)
-        call.queued[future] = self
-        future.add_done_callback(lambda _: call.queued.pop(future, None))
-        return future
-
-    return watched
-
-
-def watched_connect(connect):
-    """Which request has opened a connection to this very server."""
-
-    @functools.wraps(connect)
-    def watched(self, address):
-        call = current_call()
-        if call and isinstance(address, tuple) and str(address[1]) == PORT:
-            call.to_itself = weakref.ref(self)
-        return connect(self, address)
-
-    return watched
-
-
-def watched_init(init):
-    """With how many a semaphore begins; Python does not keep that."""
-
-    @functools.wraps(init)
-    def watched(self, value=1, *args, **kwargs):
-        init(self, value, *args, **kwargs)
-        self._bench_size = value
-
-    return watched
-
 
 # ---------------------------------------------------------------- requests, their tasks and threads
 
@@ -348,13 +221,21 @@ def deepest_tasks(call, tasks):
     """The tasks of a request that do not wait for its others, nor for its client."""
     chains = {task: chain_of(task.get_coro()) for task in tasks}
     own = [task for task in tasks if not waits_for_own(task, chains[task], tasks)] or tasks
-    busy = [task for task in own if not any(frame.f_code.co_name in WAITS_FOR_CLIENT for frame in chains[task])] or own
+    busy = [task for task in own if not waits_for_client(chains[task])] or own
     found = [Place(call, chains[task], task=task) for task in busy]
-    outer = next((chain for chain in chains.values() if any(is_app(frame.f_code) for frame in chain)), [])
+    outer = next((chain for chain in chains.values() if is_of_app(chain)), [])
     for place in found:
         if not place.app and outer:  # of a library: the app's code waits for it in another task
             place.stands_at([*outer, *place.below])
     return found
+
+
+def waits_for_client(frames):
+    return any(frame.f_code.co_name in WAITS_FOR_CLIENT for frame in frames)
+
+
+def is_of_app(frames):
+    return any(is_app(frame.f_code) for frame in frames)
 
 
 WAITS_FOR_CLIENT = ("listen_for_disconnect", "receive_or_disconnect")
@@ -455,6 +336,9 @@ def row_at(place, resource):
 
 
 # ---------------------------------------------------------------- the thread
+
+
+started_in = 0  # pid of the process that has a sampler
 
 
 def start():

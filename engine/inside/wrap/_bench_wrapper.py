@@ -23,6 +23,7 @@ import sys
 import time
 from inspect import iscoroutinefunction
 
+import _bench_calls as tracked
 import _bench_resources as resources
 import _bench_sampler as sampler
 from _bench_load_app import load_app
@@ -56,7 +57,8 @@ class Call:
         self.scope, self.status, self.is_told = scope, "-", not IS_LIVE
         self.wall_s, self.start_s, self.end_s = time.time(), time.perf_counter(), None
         self.is_answered, self.to_itself, self.queued = False, None, {}  # for the sampler
-        sampler.begins(self)
+        sampler.start()
+        tracked.begins(self)
         self.hold = ()  # of a thread: whether for the handler itself, how long, the wall_s and start_s of its start
 
     def starts(self, wall_s=None):
@@ -67,7 +69,7 @@ class Call:
             write_line(f"starts {self.text} #{self.request}", wall_s or self.wall_s)
 
     def log(self):
-        sampler.ends(self)
+        tracked.ends(self)
         self.starts(self.wall_s)
         duration_s = (self.end_s or time.perf_counter()) - self.start_s
         if self.hold:
@@ -177,7 +179,7 @@ def stamp_in_thread():
     run_sync = to_thread.run_sync
 
     async def stamped_run_sync(func, *args, **kwargs):
-        call = sampler.request_call.get()
+        call = tracked.request_call.get()
         # The handler is in a functools.partial; newer versions of FastAPI call it through a `function` of theirs.
         faces = getattr(func, "func", func), getattr(func, "keywords", {}).get("function", func)
         is_handler = call and any(face is call.scope.get("endpoint") for face in faces)
@@ -187,7 +189,7 @@ def stamp_in_thread():
             if is_handler:
                 call.starts(wall_s)
             try:
-                with sampler.works_for(call):
+                with tracked.works_for(call):
                     return func(*args)
             finally:
                 if call:
@@ -200,14 +202,14 @@ def stamp_in_thread():
 
 def wrapped(kind):
     if kind != "bare":
-        sampler.watch()
+        tracked.watch()
     try:
         app = load_app(os.environ["BENCH_APP"])
     except BaseException as error:  # sys.exit() too; some servers would start such a worker again for ever
         write_line(f"failed {' '.join(f'{type(error).__name__}: {error}'.split())[:500]}")
         raise
     if "concurrent.futures.process" in sys.modules and kind != "bare":
-        sampler.watch_processes(sys.modules["concurrent.futures.process"])
+        tracked.watch_processes(sys.modules["concurrent.futures.process"])
     if kind == "asgi":
         stamp_in_thread()
         return asgi(app)

@@ -1,0 +1,137 @@
+"""Which requests the app has, and which thread, task or greenlet works for each: what the wrapper tells the sampler.
+
+A request is a `call`: any object with `is_answered`, `scope` (of ASGI, else empty), `to_itself` and `queued`.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import os
+import socket
+import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+
+def original(module, name):
+    """A function as it was before gevent replaced it: a sampler in a greenlet would see nothing while others run."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey.get_original(module, name) if monkey else getattr(sys.modules[module], name)
+
+
+get_ident = original("_thread", "get_ident")
+PORT = os.environ.get("BENCH_PORT")
+request_call = contextvars.ContextVar("request_call", default=None)
+under_way = {}  # id -> call: of the app, not yet ended. A call has `is_answered` and `queued`
+serving = {}  # thread -> call that it works for
+greenlets = {}  # id of a call -> its greenlet, and that one's thread
+loops = {}  # event loop -> its thread
+
+
+# ---------------------------------------------------------------- what the wrapper says
+
+
+def current_call():
+    """The request that the running code works for; None: of no request."""
+    return serving.get(get_ident()) or request_call.get()
+
+
+def begins(call):
+    """A request has reached the app, in this thread, task or greenlet."""
+    under_way[id(call)] = call
+    request_call.set(call)
+    with contextlib.suppress(RuntimeError):
+        loops[asyncio.get_running_loop()] = get_ident()
+        return
+    if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].saved:
+        greenlets[id(call)] = sys.modules["greenlet"].getcurrent(), get_ident()
+    else:
+        serving[get_ident()] = call
+
+
+def ends(call):
+    under_way.pop(id(call), None)
+    greenlets.pop(id(call), None)
+    if serving.get(get_ident()) is call:
+        del serving[get_ident()]
+
+
+@contextlib.contextmanager
+def works_for(call):
+    """This thread works for a request, until the block ends; None: for no request."""
+    if not call:
+        yield
+        return
+    before, serving[get_ident()] = serving.get(get_ident()), call
+    try:
+        yield
+    finally:
+        if before:
+            serving[get_ident()] = before
+        else:
+            serving.pop(get_ident(), None)
+
+
+def watch():
+    """Have executors, connections and semaphores tell what cannot be seen of them later."""
+    ThreadPoolExecutor.submit = watched_submit(ThreadPoolExecutor.submit, works_for_call)
+    socket.socket.connect = watched_connect(socket.socket.connect)
+    for kind in (threading.Semaphore, asyncio.Semaphore):
+        kind.__init__ = watched_init(kind.__init__)
+
+
+def watch_processes(module):
+    """The same of executors of processes, where an app imports them."""
+    module.ProcessPoolExecutor.submit = watched_submit(module.ProcessPoolExecutor.submit, lambda _, function: function)
+
+
+def works_for_call(call, function):
+    """The function, with its thread known to work for the request."""
+
+    def run(*args, **kwargs):
+        with works_for(call):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def watched_submit(submit, wrap):
+    """Which request waits for a thread or process of an executor; what is sent there is wrapped."""
+
+    @functools.wraps(submit)
+    def watched(self, function, /, *args, **kwargs):
+        call = current_call()
+        if not call:
+            return submit(self, function, *args, **kwargs)
+        future = submit(self, wrap(call, function), *args, **kwargs)
+        call.queued[future] = self
+        future.add_done_callback(lambda _: call.queued.pop(future, None))
+        return future
+
+    return watched
+
+
+def watched_connect(connect):
+    """Which request has opened a connection to this very server."""
+
+    @functools.wraps(connect)
+    def watched(self, address):
+        call = current_call()
+        if call and isinstance(address, tuple) and str(address[1]) == PORT:
+            call.to_itself = weakref.ref(self)
+        return connect(self, address)
+
+    return watched
+
+
+def watched_init(init):
+    """With how many a semaphore begins; Python does not keep that."""
+
+    @functools.wraps(init)
+    def watched(self, value=1, *args, **kwargs):
+        init(self, value, *args, **kwargs)
+        self._bench_size = value
+
+    return watched
