@@ -67,8 +67,9 @@ def holders(spots: Sequence[Spot], waiting: Spot) -> float:
         parts = max([waiting.parts, *(one.parts for one in go_on if one.requests >= HALF)])
         return waiting.size / parts
     named = ([one for one in go_on if function in one.through] for function in reversed(waiting.through))
-    seen = requests_in(next(filter(None, named), go_on), *State)
-    return max(1.0, math.ceil(seen - UNSEEN))
+    inside = next(filter(None, named), go_on)
+    most = max((one.most for one in inside), default=0.0)
+    return max(1.0, round(most), math.ceil(requests_in(inside, *State) - UNSEEN))
 
 
 def blocking_place(spots: Sequence[Spot]) -> Spot | None:

@@ -73,6 +73,7 @@ class Spot:
     cpu_s: float = 0.0  # computed there; Linux
     processes: int = 1
     through: tuple[str, ...] = ()  # functions of the app on the way there, outermost first
+    most: float = 0.0  # requests at a time
     parts: float = 1.0  # tasks or threads of a request, the mean
 
 

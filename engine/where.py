@@ -171,7 +171,8 @@ def places_of(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> li
 def together(same: Sequence[Spot]) -> Spot:
     """One place in several processes."""
     found = replace(
-        same[0], requests=sum(one.requests for one in same), cpu_s=sum(one.cpu_s for one in same), processes=len(same)
+        same[0], requests=sum(one.requests for one in same), cpu_s=sum(one.cpu_s for one in same), processes=len(same),
+        most=sum(one.most for one in same)
     )  # fmt: skip
     if found.resource in OF_ALL_PROCESSES:
         return found
@@ -224,6 +225,7 @@ def spot_of(rows: Sequence[Row], state: State, folder: str) -> Spot:
         tuple(f"{line_of(frame, folder)} {frame[2]}" for frame in frames[-BELOW:]),
         first["phase"], line_of(first["handler"], folder), name, setting or None, size, use_of(rows),
         through=tuple(f"{named(file, folder)} {function}" for file, _, function in first["through"]),
+        most=max(row["n"] for row in rows),
         parts=sum(row["parts"] for row in rows) / (sum(row["n"] for row in rows) or 1),
     )  # fmt: skip
 

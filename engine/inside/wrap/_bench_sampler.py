@@ -47,8 +47,9 @@ sleep, start_thread = original("time", "sleep"), original("_thread", "start_new_
 poll = original("select", "poll")
 PAUSE_S, LATER_S = 0.02, 0.1  # between two samples, at least; after the first FIRST of them
 FIRST = 20
-SHARE = 0.006  # of a CPU, that samples may cost: with what a switch of threads costs, less than 2 % of the throughput
-CREDIT_S = 0.005  # CPU seconds that they may cost beyond that, so that short runs are seen, too
+IDLE, BUSY = 0.02, 0.006  # of a CPU, that samples may cost where the process has CPU time left, and where it has not:
+# there each costs a switch of threads, too, and together less than 2 % of the throughput
+CREDIT_S = 0.008  # CPU seconds that they may cost beyond that, so that short runs are seen, too
 MOST = 120  # requests of an event loop that are followed in a sample, drawn at random; they stand for all
 SHOWN = 8  # frames of a place
 
@@ -359,11 +360,11 @@ def run():
 
 def sample_while_open(pipe, file):
     """Sample, and say last where things were made. Whatever goes wrong here must not harm the server."""
-    ended, begin_s, spent_s, error = poll(), time.perf_counter(), 0.0, ""
+    ended, error, before_s, taken, pause_s = poll(), "", math.inf, 0, 0.0
+    budget_s, then_s, then_cpu_s = CREDIT_S, time.perf_counter(), time.process_time()
     ended.register(pipe)
-    pause_s, before_s, taken = 0.0, math.inf, 0
     while not ended.poll(1000 * pause_s):
-        at_s, cpu_s = time.perf_counter(), time.thread_time()
+        at_s, all_cpu_s, cpu_s = time.perf_counter(), time.process_time(), time.thread_time()
         inside = sum(not call.is_answered for call in list(under_way.values()))
         try:
             rows = sample()
@@ -372,10 +373,10 @@ def sample_while_open(pipe, file):
         cost_s, taken = time.thread_time() - cpu_s, taken + 1
         if rows is not None:
             write(file, at=at_s, cost=cost_s, inside=inside, rows=rows)
-        spent_s += min(cost_s, 3 * before_s)  # now and then Python collects all its garbage just here
-        before_s = cost_s
-        too_early_s = (spent_s - CREDIT_S) / SHARE - (time.perf_counter() - begin_s)
-        pause_s = max(PAUSE_S if taken < FIRST else LATER_S, 10 * cost_s, too_early_s)
+        share = BUSY if all_cpu_s - then_cpu_s > (at_s - then_s) / 2 else IDLE
+        budget_s += share * (at_s - then_s) - min(cost_s, 3 * before_s)  # now and then Python collects its garbage here
+        before_s, then_s, then_cpu_s = cost_s, at_s, all_cpu_s
+        pause_s = max(PAUSE_S if taken < FIRST else LATER_S, 10 * cost_s, -budget_s / share)
     try:
         write(file, made=made(), error=error)
     except Exception as problem:
