@@ -123,6 +123,7 @@ class Sent:
     log: AccessLog | None
     server_ended: bool
     where: Where | None = None
+    sampling_s: float = 0.0  # CPU seconds of the server's processes that went into samples
 
 
 def send_load(plan: Plan, site: Site) -> Sent:
@@ -145,7 +146,7 @@ def send_load(plan: Plan, site: Site) -> Sent:
         place = {str(number): str(i) for i, number in enumerate(outcome.numbers)}
         lines = [line._replace(request=place.get(line.request, line.request)) for line in found.lines]
         found = found._replace(lines=lines)
-    return Sent(outcome, found, ended, where_in(samples, plan, outcome))
+    return Sent(outcome, found, ended, where_in(samples, plan, outcome), sum(one.get("cost", 0.0) for one in samples))
 
 
 def folder_of(plan: Plan) -> str:
@@ -209,6 +210,7 @@ def judged(
     measured = dataclasses.replace(
         measured, warmed_up=before.sent, created=measured.created + before.created,
         lone_s=min(before.lone_s, default=None),
+        server_cpu_s=None if measured.server_cpu_s is None else max(0.0, measured.server_cpu_s - sent.sampling_s),
     )  # fmt: skip
     facts = Facts(plan, prediction, split, measured, inside_of(site, sent, names, books) if site.server else None)
     found = estimate.estimate_of(facts, columns, before.lone_s, packages_of(plan)) if columns else None

@@ -124,13 +124,13 @@ default_limiter = None  # AnyIO's: set by the wrapper
 
 
 def lock_or_semaphore(found):
-    name = type(found).__name__
+    name = f"{type(found).__module__.partition('.')[0].strip('_')}.{type(found).__name__}"
     if "Semaphore" not in name:
-        return Resource(f"a lock ({type(found).__module__.partition('.')[0].strip('_')}.{name})", found, 1, 1)
+        return Resource(f"a lock ({name})", found, 1, 1)
     sizes = (attribute(found, name) for name in ("_bench_size", "_initial_value", "_bound_value", "_max_value"))
     size = next((one for one in sizes if one is not None), None)
     free = next((one for one in (attribute(found, "_value"), attribute(found, "counter")) if one is not None), None)
-    return Resource(f"a semaphore ({name})", found, size, less(size, free), "its first argument")
+    return Resource(f"a semaphore ({name})", found, size, less(size, free))
 
 
 def shared(found):

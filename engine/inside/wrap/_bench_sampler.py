@@ -361,16 +361,17 @@ def run():
 def sample_while_open(pipe, file):
     """Sample, and say last where things were made. Whatever goes wrong here must not harm the server."""
     ended, error, before_s, taken, pause_s = poll(), "", math.inf, 0, 0.0
-    budget_s, then_s, then_cpu_s = CREDIT_S, time.perf_counter(), time.process_time()
+    budget_s, then_s, then_cpu_s, cpu_s = CREDIT_S, time.perf_counter(), time.process_time(), time.thread_time()
     ended.register(pipe)
     while not ended.poll(1000 * pause_s):
-        at_s, all_cpu_s, cpu_s = time.perf_counter(), time.process_time(), time.thread_time()
+        at_s, all_cpu_s = time.perf_counter(), time.process_time()
         inside = sum(not call.is_answered for call in list(under_way.values()))
         try:
             rows = sample()
         except Exception as problem:  # something changed while it was read
             rows, error = None, f"{type(problem).__name__}: {problem}"
-        cost_s, taken = time.thread_time() - cpu_s, taken + 1
+        cost_s, taken = time.thread_time() - cpu_s, taken + 1  # with what it took to write the one before
+        cpu_s += cost_s
         if rows is not None:
             write(file, at=at_s, cost=cost_s, inside=inside, rows=rows)
         share = BUSY if all_cpu_s - then_cpu_s > (at_s - then_s) / 2 else IDLE
