@@ -165,6 +165,12 @@ def test_a_search_for_a_rate_is_a_few_runs_of_random_arrivals(folder):
     assert len(list((folder / "logs").iterdir())) == 1
 
 
+def test_a_search_in_which_nothing_succeeds_says_so_after_one_run(tmp_path, capsys):
+    arguments = ("--find-rate", "--p50", "0.2", "-t", "0.5", "-m", "POST")
+    code, document = run_bench(tmp_path, "--target", "fastapi-hello-uvicorn", *arguments)
+    assert (code, len(document["runs"])) == (1, 1) and "no request succeeded" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- in the foreground, and on paper
 
 

@@ -337,6 +337,11 @@ def found_rate(found: Found, last_run: Run, objective_s: float, percentile: int)
     return "\n" + stacked(told("verdict", text), bottleneck(last_run))
 
 
+def no_rate(last_run: Run) -> str:
+    """Why a search found no rate: nothing was answered with a 2xx."""
+    return "\n" + stacked(told("verdict", "No rate was found, as no request succeeded."), warnings(last_run))
+
+
 # ---------------------------------------------------------------- sizes, and predictions on paper
 
 

@@ -69,8 +69,12 @@ def find_rate(
             measured, latency_s = run.measured, latency_at(run, percentile)
             tried.append(objectives.Tried(rate, latency_s, measured.throughput_rps, measured.failed))
             show(report.tried_line(tried[-1], objective_s, percentile))
+            if not measured.answered:
+                break
             rate = objectives.next_rate(objective_s, tried)
-    if isinstance(rate, objectives.Found):
+    if tried and not measured.answered:
+        show(report.no_rate(run))
+    elif isinstance(rate, objectives.Found):
         show(report.found_rate(rate, run, objective_s, percentile))
 
 

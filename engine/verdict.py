@@ -142,7 +142,7 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
     plan, alone_s = facts.plan, facts.measured.lone_s or 0.0
     client = {warned.id for warned in warnings_of_client(facts)}
     reasons = {
-        "cpu": cpu_busy(facts) >= 0.8,
+        "cpu": cpu_busy(facts) >= 0.8 and not is_faster(facts),
         "inside": seen_limit(facts),
         "busy-machine": taken_by_others(facts) > 0.3,
         "other-slots": slots_of_answers(facts, estimate),
@@ -150,6 +150,13 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
         "longer-wait": plan.wait_s and alone_s > 1.1 * plan.wait_s + plan.cpu_time_s + 0.02,
     }
     return Explanation(first_true(reasons) or "nothing")
+
+
+def is_faster(facts: Facts) -> bool:
+    """Whether answers came sooner than predicted: no busy CPU does that, and the handler may not have run at all."""
+    figure = facts.plan.load.judged_by[0]
+    measured, predicted = facts.measured.of(figure), facts.prediction.of(figure)
+    return bool(measured and predicted and measured < predicted)
 
 
 def cpu_busy(facts: Facts) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from samples import LAUNCH, LOADS, sample_estimate, sample_facts, sample_prediction, sample_statistics
+from samples import LAUNCH, LOADS, sample_estimate, sample_facts, sample_prediction, sample_statistics, sample_where
 
 from engine.audit import warnings_of_client, warnings_of_database
 from engine.loads import Closed
-from engine.places import Resource
+from engine.places import Limit, Resource
 from engine.run import Band, Database, Prediction
 from engine.verdict import band_of, compared, cpu_busy, explain, judge, limits_of, slots_of_log
 
@@ -74,14 +74,17 @@ LATE = {"measured_s": 6.0}
         "client-limit": [LATE | {"client_cpu_s": 5.0}],
         "late-sends": [LATE | {"lag_s": sample_statistics()}],
         "longer-wait": [LATE | {"lone_s": 1.2}],
-        "nothing": [LATE | {"lone_s": 1.11}, {"measured_s": 3.0}],
+        "inside": [LATE | {"where": sample_where(limit=Limit("a lock", 1.0, slots=1, line="app.py:3"))}],
+        "nothing": [LATE | {"lone_s": 1.11}, {"measured_s": 3.0},
+                    {"measured_s": 3.0, "server_cpu_s": 6.0}],  # CPU time makes nothing faster
     }),
 )  # fmt: skip
 def test_what_explains_a_run(explained, changes):
     facts = sample_facts(**changes)
     assert explain(facts, None, BAND) == explained
     if "measured_s" in changes and (warnings := judge(facts, None, 0.002).warnings):
-        assert warnings[-1].id == {"split": "uneven-split", "nothing": "unexplained"}.get(explained, explained)
+        ids = {"split": "uneven-split", "nothing": "unexplained"}
+        assert warnings[-1].id == ids.get(explained, explained)
         assert warnings[-1].facts.get("off") in (None, [["makespan_s", changes["measured_s"], 4.0]])
 
 
