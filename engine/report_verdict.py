@@ -152,7 +152,8 @@ def estimate(run: Run, always: bool = False) -> str:
     is_explained = run.verdict.explained_by in (Explanation.PREDICTION, Explanation.SPLIT, Explanation.CPU)
     if is_seen(run) or not found or plan.wait_s == 0 or (is_explained and plan.slots_known and not always):
         return ""
-    suspects = (told("suspect", suspect_text(run, one)) for one in found.suspects)
+    was_seen = run.inside and run.inside.where  # then nothing is named that was not seen
+    suspects = [] if was_seen else [told("suspect", suspect_text(run, one)) for one in found.suspects]
     return stacked(told("estimate", estimate_text(found)), *suspects)
 
 

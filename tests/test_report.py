@@ -81,6 +81,12 @@ def test_verdict_comes_first_and_79_columns_hold_all(name):
     assert not re.search(r"(?i)\b(who|whoever|whose|nobody|somebody)\b", text)
 
 
+def test_a_limit_is_guessed_only_where_nothing_could_be_seen():
+    answers = {"slots_known": False, "slots": None, "estimate": sample_estimate(4, suspects=(SUSPECT,))}
+    assert "suspect" in report.result(judged(None, **answers), None)
+    assert "suspect" not in report.result(judged(None, where=sample_where(), **answers), None)
+
+
 def test_no_word_is_missing_and_none_is_left_over():
     for table, keys in {"EXPLANATIONS": Explanation, "FIGURES": Figure, "RESOURCES": Resource, "SEEN": Seen}.items():
         assert set(getattr(report_words, table)) == {one.value for one in keys}
