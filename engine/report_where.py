@@ -24,16 +24,19 @@ STATES = {
     State.ANSWERED: "are answered already",
     State.QUEUED: "are not accepted yet",
 }
-THINGS = {  # a word in the name of a resource -> what a request waits for
-    "thread": "a thread",
-    "pool": "a connection",
-    "connection": "a connection",
+THINGS = {  # a word in the name of a resource -> what a request waits for; the first that fits
     "lock": "a lock",
     "semaphore": "a semaphore",
+    "thread": "a thread",
+    "process": "a process",
+    "pool": "a connection",
+    "connection": "a connection",
     "Limiter": "a CapacityLimiter",
     LOOP: LOOP,
-    "result": "another request",
+    "future": "another request",
     "Queue": "a queue",
+    "Condition": "a condition",
+    "server": "this very server",
 }
 
 

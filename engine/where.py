@@ -116,14 +116,17 @@ def half_full(samples: Sequence[Line], under_way: UnderWay, first_s: float) -> l
 
 
 def persistent(samples: Sequence[Line]) -> tuple[str, ...]:
-    """The resources that are waited for in most of the samples.
+    """The resources that are waited for in most of the samples of a process.
 
     A burst arrives everywhere at once: what only its first moments wait for does not limit it.
     """
-    waited = Counter(
-        name for one in samples for name in {resource_of(row)[0] for row in one["rows"] if row["resource"]}
-    )
-    return tuple(sorted(name for name, count in waited.items() if count >= MOST_OF * len(samples)))
+    found: set[str] = set()
+    for own in by_process(samples).values():
+        waited = Counter(
+            name for one in own for name in {resource_of(row)[0] for row in one["rows"] if row["resource"]}
+        )
+        found |= {name for name, count in waited.items() if count >= MOST_OF * len(own)}
+    return tuple(sorted(found))
 
 
 def about_to_run(sample: Line) -> float:

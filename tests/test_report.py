@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from engine import report, report_verdict, report_words
+from engine import report, report_verdict, report_where, report_words
 from engine.loads import Closed, Figure, Open, Ramp
 from engine.machine import Machine
 from engine.objectives import Found, Tried
-from engine.places import Limit, Resource
+from engine.places import Limit, Resource, Spot, State
 from engine.run import Band, Database, Explanation, Prediction, Seen, Stall, Suspect, Verdict, Warned
 from engine.sizes import Asked, size
 from tests.samples import LOADS, sample_estimate, sample_plan, sample_prediction, sample_run, sample_where
@@ -85,6 +85,22 @@ def test_a_limit_is_guessed_only_where_nothing_could_be_seen():
     answers = {"slots_known": False, "slots": None, "estimate": sample_estimate(4, suspects=(SUSPECT,))}
     assert "suspect" in report.result(judged(None, **answers), None)
     assert "suspect" not in report.result(judged(None, where=sample_where(), **answers), None)
+
+
+@pytest.mark.parametrize(
+    "resource, words",
+    [
+        ("a semaphore (threading.Semaphore)", "wait for a semaphore"),
+        ("a lock (stock.lock)", "wait for a lock"),
+        ("the lock of a log handler (Slow)", "wait for a lock"),
+        ("a thread of a ThreadPoolExecutor", "wait for a thread"),
+        ("AnyIO's threads", "wait for a thread"),
+        ("SQLAlchemy's pool", "wait for a connection"),
+        ("a LifoQueue", "wait for a queue"),
+    ],
+)
+def test_what_requests_wait_for_is_said_in_a_word(resource, words):
+    assert report_where.doing(Spot(5.0, State.WAITING, resource=resource)) == words
 
 
 def test_no_word_is_missing_and_none_is_left_over():

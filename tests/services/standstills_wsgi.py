@@ -46,6 +46,7 @@ def app(environ, start_response):
     elif path == "/connections/larger":
         two_connections(larger)
     elif path == "/itself":
+        time.sleep(0.1)  # until all slots are taken
         urllib.request.urlopen(f"http://{environ['HTTP_HOST']}/price", timeout=1.2).read()  # itself
     else:
         price()
