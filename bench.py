@@ -59,7 +59,7 @@ from typing import Any
 from engine import objectives, options, plans, report, report_where, search, send, sizes, where
 from engine.access_log import AccessLog
 from engine.database import BooksDatabase, database_for
-from engine.execute import Place, execute, folder_of
+from engine.execute import Announce, Place, execute, folder_of
 from engine.files import Document, Printer, run_folder, say, tell, write_json, writing
 from engine.launch import Launch, check_packages, versions_of
 from engine.live import LiveLog
@@ -200,12 +200,16 @@ class Bench:
         elif asked.find_rate:
             search.find_rate(plan, place, bring_home, show, asked.objective, asked.run_s)
         else:
-            shows = self.in_full and not asked.quiet
-            if shows and self.printer.is_terminal and plan.load.steady_count == plan.load.requests:
-                place = dataclasses.replace(place, live=LiveLog)
-            found, log = execute(plan, place, show if shows else lambda _: None, bool(asked.json))
-            bring_home(found)
-            show(self.after(found, None if place.live else log))
+            self.once(plan, place, show, bring_home)
+
+    def once(self, plan: Plan, place: Place, show: Announce, bring_home: search.BringHome) -> None:
+        """A run, with the access log as it grows where that is of use."""
+        shows = self.in_full and not self.asked.quiet
+        if shows and self.printer.is_terminal and plan.load.steady_count == plan.load.requests:
+            place = dataclasses.replace(place, live=LiveLog)
+        found, log = execute(plan, place, show if shows else lambda _: None, bool(self.asked.json))
+        bring_home(found)
+        show(self.after(found, None if place.live else log))
 
     def after(self, found: Run, log: AccessLog | None) -> str:
         """The report of a run that has ended."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from engine.inside.wrap._bench_log_line import REQUEST_LINE, WORD_LINE
 from engine.targets import ANYIO_THREADS
 
+LEAST_HELD_S = 0.002  # a request that is in its handler for less tells nothing of slots
 LAST_LINE_S = 1.0  # how long after the answer its line may come
 
 
@@ -98,12 +99,15 @@ def slots_held(lines: Sequence[LogLine], sent_s: Sequence[float]) -> int | None:
     """How many requests a worker had in its handlers whenever a request started that had waited; None if that varies.
 
     sent_s: when each request left, on the clock of the log. A request that waited for a slot starts as another one
-    ends, so that all slots are taken. A request that waited for CPU time starts beside any number of others.
+    ends, so that all slots are taken. A request that waited for CPU time starts beside any number of others. Handlers
+    that end at once tell nothing.
     """
     waited = [
         (line.pid, line.started_s)
         for line in lines
-        if (number := int(line.request)) < len(sent_s) and line.started_s - sent_s[number] > line.duration_s / 2
+        if line.duration_s > LEAST_HELD_S
+        and (number := int(line.request)) < len(sent_s)
+        and line.started_s - sent_s[number] > line.duration_s / 2
     ]
     held = Counter(in_handlers(lines, waited))
     ((slots, count),) = held.most_common(1) or [(0, 0)]

@@ -15,6 +15,7 @@ def warnings_of_client(facts: Facts) -> Iterator[Warned]:
     """What was off in the sending, and in what came back."""
     yield from of_failures(facts)
     yield from of_speed(facts)
+    yield from of_stalls(facts)
     yield from of_connections(facts)
 
 
@@ -31,10 +32,9 @@ def of_failures(facts: Facts) -> Iterator[Warned]:
         yield Warned("failed-requests", counts | said)
     if (measured.due or 0) > sent:
         yield Warned("never-left", {"due": measured.due, "sent": sent})
-    if has_overflowed(facts):
-        kernel, late = measured.kernel, max(measured.slow_connects, measured.slow_waits)
-        overflows, again = kernel.get("ListenOverflows", 0), kernel.get("TCPSynRetrans", 0)
-        yield Warned("backlog-overflow", {"late": late, "overflows": overflows, "retransmissions": again})
+    if late := connects_again(facts):
+        overflows = measured.kernel.get("ListenOverflows", 0)
+        yield Warned("backlog-overflow", {"late": late, "overflows": overflows})
 
 
 def of_speed(facts: Facts) -> Iterator[Warned]:
@@ -50,9 +50,18 @@ def of_speed(facts: Facts) -> Iterator[Warned]:
             yield Warned("late-sends", {"lag_s": lag_s, "latency_s": latency_s})
 
 
+def of_stalls(facts: Facts) -> Iterator[Warned]:
+    """Whether the client ran all the time: what came while it did not counts as later than it was."""
+    stalled_s, latency = facts.measured.client_stalled_s, facts.measured.latency_s
+    if latency and stalled_s > max(0.1, 0.1 * latency.max):
+        yield Warned("client-stalled", {"stalled_s": stalled_s})
+
+
 def of_connections(facts: Facts) -> Iterator[Warned]:
     plan, measured, sent = facts.plan, facts.measured, facts.measured.sent
-    expected = min(plan.load.most_under_way, sent)  # sockets, if nothing goes wrong; a schedule opens what it needs
+    # Sockets that are needed: one for each request under way, and the client closes those of failed requests itself. A
+    # schedule opens what it needs.
+    expected = min(plan.load.most_under_way, sent) + measured.failed
     if plan.keep_alive and not plan.load.is_scheduled and measured.sockets_opened > 1.1 * expected + 1:
         yield Warned("no-keep-alive", {"sockets": measured.sockets_opened, "sent": sent, "expected": expected})
     if measured.late_bodies > 0.1 * sent:
@@ -62,15 +71,13 @@ def of_connections(facts: Facts) -> Iterator[Warned]:
         yield Warned("little", {"under_way": under_way, "asked": asked})
 
 
-def has_overflowed(facts: Facts) -> bool:
-    """Whether connections waited for TCP to try again, as the server's listen queue was full.
+def connects_again(facts: Facts) -> int:
+    """How many connections waited for TCP to try again, as the server's listen queue was full.
 
-    Where the client's connect succeeds, the wait shows before the first byte. There are then at least as many overflows
-    as late answers, and these are the smaller part: rounds of a second are late, too.
+    Linux counts for each connection what was sent again: also where the connect succeeded, and the wait came before the
+    first byte. Elsewhere a connect that takes longer than TCP's first retry shows it.
     """
-    measured = facts.measured
-    overflows = measured.kernel.get("ListenOverflows", 0)
-    return bool(measured.slow_connects) or 0 < measured.slow_waits <= min(overflows, measured.answered / 2)
+    return max(facts.measured.sockets_resent, facts.measured.slow_connects)
 
 
 def warnings_of_database(facts: Facts) -> Iterator[Warned]:

@@ -14,6 +14,7 @@ import gc
 import select
 import selectors
 import socket
+import sys
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ READ_BYTES = 65536
 EVENTS = 64  # handled at a time: with more, the first sockets have left the CPU's caches before they are read
 SPIN_S = 0.0002  # stop sleeping so long before a request is due: a sleeper wakes some 0.1 ms late; costs CPU, stated
 TURN_S = 0.02  # then timers and Ctrl-C have their turn
+RESEND_S = 0.19  # TCP sends again after 0.2 s at the earliest (Linux: TCP_RTO_MIN)
 
 Address = tuple[Any, ...]  # of a socket: IPv4, or IPv6 where it has four parts
 
@@ -81,7 +83,19 @@ class Outcome(NamedTuple):
     server_cpu_s: float | None = None
     spun_s: float = 0.0  # of client_cpu_s: spent in waiting for the next due moment
     numbers: Sequence[int] = ()  # the X-Request-Id of each row; empty: the row's own number
-    other_cpu_s: float | None = None  # of other programs
+    other_cpu_s: float | None = None  # of other programs, in counted_s
+    counted_s: float = 0.0  # between the readings of the counters
+    sockets_resent: int = 0  # that had to send something again: the server's listen queue was full, or a packet lost
+    stalled_s: float = 0.0  # the longest time in which the client itself stood still
+
+
+def had_to_resend(sock: socket.SocketType) -> bool:
+    """Whether TCP sent something again on this connection, as Linux counts it (tcp_info.tcpi_total_retrans)."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    except (AttributeError, OSError):  # it is Linux that has it
+        return False
+    return int.from_bytes(info[100:104], sys.byteorder) > 0
 
 
 def is_success(status: int, error_code: int) -> bool:
@@ -112,6 +126,7 @@ class Connection:
         self.sock = sock = socket.SocketType(family)
         sock.setblocking(False)
         self.fd, self.recv, self.send = sock.fileno(), sock.recv, sock.send  # looked up once
+        self.opened_s = perf_counter()
         self.parser = ResponseParser(is_head)
         self.index = -1  # of the request; -1: none
         self.unsent = b""  # what the kernel has not taken yet
@@ -138,8 +153,9 @@ class Client:
     progress: Callable[..., object]  # is told begun_s, and how many are sent and under way
     begun_s: float = 0.0  # when to begin; 0: at once
 
-    sent = in_flight = sockets_opened = failures = thinking = 0  # thinking: users between two requests
-    released = users = spun_s = 0.0  # released and users: the limits of the part, as last asked for
+    sent = in_flight = sockets_opened = sockets_resent = failures = 0
+    thinking = 0  # users between two requests
+    released = users = spun_s = stalled_s = 0.0  # released and users: the limits of the part, as last asked for
     ended = fill_is_due = False  # ended: nothing more will be sent
     stopped, left_as = "", "interrupted"  # why it ended before its time; what the requests under way then count as
 
@@ -166,7 +182,7 @@ class Client:
             self.begun_s, begun_cpu_s = self.begun_s or perf_counter(), process_time()
             self.loop.add_reader(self.poller.fileno(), self._drain)
             self._follow()
-            self._watch_deadlines()
+            self._watch_deadlines(perf_counter())
             self.loop.run_forever()
             cpu_s = process_time() - begun_cpu_s
         finally:
@@ -178,7 +194,10 @@ class Client:
             self.poller.close()
         self.exchanges.finish(self.sent)
         spun_s = min(self.spun_s, cpu_s)  # measured by the clock, which runs on while others have the CPU
-        return Outcome(self.exchanges, self.begun_s, cpu_s, self.sockets_opened, {}, self.stopped or None, None, spun_s)
+        return Outcome(
+            self.exchanges, self.begun_s, cpu_s, self.sockets_opened, stopped=self.stopped or None, spun_s=spun_s,
+            sockets_resent=self.sockets_resent, stalled_s=self.stalled_s,
+        )  # fmt: skip
 
     def stop(self, why: str, left_as: str = "interrupted") -> None:
         """Send nothing more, wait for nothing more; what is under way counts as failed, under that name. why: what cut
@@ -267,6 +286,7 @@ class Client:
             taken = conn.send(unsent)
         except OSError as error:
             if kind := ERRNO_NAMES[error.errno]:
+                self._read_last_words(conn)
                 self._fail(conn, kind)
                 return False
         if taken == len(unsent) and conn.watched == READ:  # nearly all of a run on kept connections
@@ -279,6 +299,23 @@ class Client:
         conn.watched = READ | WRITE if conn.unsent else READ
         watch(conn.fd, conn.watched)
         return True
+
+    def _read_last_words(self, conn: Connection) -> None:
+        """The server may have answered before it broke the connection: 413, in the middle of an upload."""
+        parser, rows = conn.parser, self.exchanges
+        try:
+            while not parser.feed(conn.recv(READ_BYTES)):
+                pass
+        except (OSError, HTTPError):
+            return
+        index, conn.index = conn.index, -1
+        rows.status[index], rows.body_bytes[index], rows.answered_s[index] = (
+            parser.status,
+            parser.body_bytes,
+            perf_counter(),
+        )
+        self._free_user()
+        self._fill_soon()
 
     def _drain(self) -> None:
         """Handle all that is ready; back to the loop after 20 ms at most, for its timers and for Ctrl-C."""
@@ -364,12 +401,15 @@ class Client:
     def _close(self, conn: Connection) -> None:
         if conn.watched and POLLER is Selector:  # closing a socket takes it out of its epoll
             self.poller.unregister(conn.fd)
+        self.sockets_resent += perf_counter() - conn.opened_s > RESEND_S and had_to_resend(conn.sock)
         del self.connections[conn.fd]
         conn.sock.close()
 
-    def _watch_deadlines(self) -> None:
+    def _watch_deadlines(self, due_s: float) -> None:
         """Ten times a second: time-outs, and an end of it all if not one of many requests was answered."""
-        late_s = perf_counter() - self.timeout_s
+        now_s = perf_counter()
+        self.stalled_s = max(self.stalled_s, now_s - due_s)
+        late_s = now_s - self.timeout_s
         for conn in list(self.connections.values()):
             if conn.index >= 0 and self.exchanges.started_s[conn.index] < late_s:
                 self._fail(conn, "timed out")
@@ -377,4 +417,4 @@ class Client:
         if is_many and self.failures == self.sent - self.in_flight:
             self.stop(f"none of {self.sent} requests was answered", "given up")
         self.progress(self.begun_s, self.sent, self.in_flight)
-        self.loop.call_later(0.1, self._watch_deadlines)
+        self.loop.call_later(0.1, self._watch_deadlines, now_s + 0.1)

@@ -233,7 +233,8 @@ def exchanges_of(columns: Columns) -> tuple[list[Exchange], list[Exchange]]:
 def taken_by_others(facts: Facts) -> float:
     """The share of all CPUs, 0 to 1, that other programs used during the run; 0 where that is not known."""
     share = (facts.measured.other_cpu_s or 0.0) / (facts.plan.all_cpus * facts.measured.measured_s or math.inf)
-    return min(1.0, max(0.0, share))
+    assert 0 <= share <= 1 + 1e-9, share
+    return share
 
 
 def stall_of(facts: Facts, good: Sequence[Exchange], failed: Sequence[Exchange]) -> Stall | None:

@@ -27,8 +27,8 @@ from engine.loads import Burst
 from engine.machine import timer_s
 from engine.places import Where
 from engine.run import Columns, Database, Facts, Inside, Plan, Prediction, Run
-from engine.server import RunningServer, group_cpu_s, start_server, stop_server, telling_lines
-from engine.signals import signals
+from engine.server import RunningServer, group_cpu_s, last_words, start_server, stop_server, telling_lines
+from engine.signals import Interrupted, signals
 
 LONE_S = 0.5  # lone requests end after so long
 
@@ -93,7 +93,7 @@ class Before:
 def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
     """Warm up, then send lone requests: the plan with what they and the server's process show.
 
-    Lone requests end after half a second, and with the first that is not answered with a 2xx.
+    Lone requests end after half a second, and with the first that is not answered with a 2xx. Raises Interrupted.
     """
     if plan.launch and not plan.is_target and site.log and not plan.slots_stated:
         launch = dataclasses.replace(plan.launch, anyio_threads=access_log.anyio_threads(site.log))
@@ -108,6 +108,8 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
         lone_s.append(found.answered_s[0] - found.started_s[0])
         if sum(lone_s) > LONE_S or signals.received:
             break
+    if signals.received:  # there is nothing to report yet
+        raise Interrupted
     before = Before(sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent), lone_s)
     return plans.with_lone_requests(plan, lone_s), before
 
@@ -247,7 +249,7 @@ def inside_of(site: Site, sent: Sent, names: dict[int, str], books: Database | N
     server, log, exchanges = site.server, sent.log, sent.outcome.exchanges
     assert server
     went_wrong = sent.server_ended or any(exchanges.error) or any(status >= 500 for status in exchanges.status)
-    said = telling_lines(server.server_log) if went_wrong else ()
+    said = (last_words if sent.server_ended else telling_lines)(server.server_log) if went_wrong else ()
     inside = Inside(None, shown(server.server_log), sent.server_ended, said, database=books, where=sent.where)
     if not log or not server.access_log:
         return inside

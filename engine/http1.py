@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Generator, Iterator
 
 MAX_HEAD_BYTES = 64 * 1024  # head of a response, its chunk lines, its trailers: more is an attack or a mistake
-MAX_BODY_BYTES = 64 * 1024 * 1024  # an endless body must end
 
 # A status line, then `name: value` lines. As section 2.2 allows, a bare LF ends a line too.
 LINE_END, HEAD_END = re.compile(rb"\n"), re.compile(rb"\n\r?\n")
@@ -23,7 +22,8 @@ NO_LINE, ANYTHING = re.compile(rb"\r?\n"), re.compile(rb"(?s).*")
 
 
 class HTTPError(Exception):
-    """A response that cannot be understood. Its text: closed (no answer at all), truncated, malformed or too large."""
+    """A response that cannot be understood. Its text: closed (no answer at all), truncated, malformed, or too large,
+    which is its head. A body may have any length: where it has no end, the client's time-out ends it."""
 
 
 @functools.lru_cache(256)  # a server sends the same head many times within a second
@@ -126,8 +126,6 @@ class ResponseParser:
     def _count(self, size: int) -> Iterator[None]:
         """So many bytes of the body."""
         self.body_bytes += size
-        if self.body_bytes > MAX_BODY_BYTES:
-            raise HTTPError("too large")
         while len(self.data) < size:
             size -= len(self.data)
             self.data = b""

@@ -16,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,6 +65,7 @@ class Launch:
     env: tuple[tuple[str, str], ...] = field(default=(), metadata={"json": False})  # what our own apps read
     pool: int = 0  # database connections of each process; 0: it uses no database
     notes: tuple[str, ...] = ()  # what overrules what, for the report
+    start_timeout_s: float = 30.0
     run: str = ""  # a command of the user's that starts it, with {port}
     started_as: str = ""  # a key of SERVERS: whose command line, if the user's settings then make it another
 
@@ -142,6 +144,7 @@ def launch_target(name: str, route: Route, options: argparse.Namespace, strict: 
         name,
         target.server,
         route.app,
+        start_timeout_s=options.start_timeout,
         handler=route.handler,
         workers=target.workers,
         threads=SERVERS[target.server].threads,
@@ -166,7 +169,8 @@ def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/"
     app = options.app + "()" * (options.factory and not options.app.endswith(")"))
     says: dict[str, Any] = {"app": app, "server": None}
     try:
-        says = last_line_of([f"{INSIDE}/about_app.py", app, method, path], Problem(f"{app} does not load", 3))
+        asks = [f"{INSIDE}/about_app.py", app, method, path, f"{options.start_timeout:.0f}"]
+        says = last_line_of(asks, Problem(f"{app} does not load", 3))
     except Problem:
         if not options.server:
             raise
@@ -174,15 +178,16 @@ def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/"
     if not server:
         raise Problem(f"--app {app} seems to be neither WSGI nor ASGI; say --server, one of {', '.join(SERVERS)}")
     says["server"] = "gunicorn-threads" if server == "gunicorn" and options.threads else server
-    return with_settings(Launch(says["app"], is_target=False, **says), options)
+    launch = Launch(says["app"], is_target=False, start_timeout_s=options.start_timeout, **says)
+    return with_settings(launch, options)
 
 
-def launch_command(command: str) -> Launch:
+def launch_command(command: str, start_timeout_s: float = 30.0) -> Launch:
     """A service that a command of the user's starts; Problem if there is no such program."""
     program = shlex.split(command)[0]
     if not shutil.which(program):
         raise Problem(f"--run: there is no program {program!r}")
-    return Launch(Path(program).name, "command", "", is_target=False, run=command)
+    return Launch(Path(program).name, "command", "", is_target=False, start_timeout_s=start_timeout_s, run=command)
 
 
 def with_settings(launch: Launch, options: argparse.Namespace, strict: bool = True) -> Launch:
@@ -200,14 +205,21 @@ def with_settings(launch: Launch, options: argparse.Namespace, strict: bool = Tr
 
 def last_line_of(arguments: Sequence[str], failed: Problem, folder: Path | None = None) -> dict[str, Any]:
     """The JSON in the last line that Python prints with these arguments, lists as tuples; if there is none, the Problem
-    with what was said instead."""
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, stdin=subprocess.DEVNULL)
-    try:
-        answer = json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        said = (done.stderr + done.stdout).strip() or "no message"
-        raise Problem(f"{failed}: {said.splitlines()[-1]}", failed.exit_code) from None
+    with what was said instead. Nothing that it starts is left."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:  # a pipe lasts as long as a child
+        # The guard ends what the app has started by being imported; its stdin is its lifeline.
+        command = [sys.executable, f"{INSIDE}/guard.py", sys.executable, *arguments]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=out, stderr=err, cwd=folder, start_new_session=True
+        ) as asked:
+            asked.wait()
+        for file in (out, err):
+            file.seek(0)
+        try:
+            answer = json.loads(out.read().splitlines()[-1])
+        except (ValueError, IndexError):
+            said = [line for line in err.read().splitlines() if line.strip() and not line.startswith("the server ")]
+            raise Problem(f"{failed}: {(said or ['no message'])[-1]}", failed.exit_code) from None
     return {name: tuple(value) if isinstance(value, list) else value for name, value in answer.items()}
 
 

@@ -20,6 +20,7 @@ from engine.model import DISTRIBUTIONS
 from engine.targets import SERVERS, WORKLOADS, TaskTime
 from engine.words import Problem
 
+LEAST_PROBE = 100  # three bursts, and what goes before them
 PROBE_REQUESTS, PROBE_S = 2000, 60.0  # what a probe may spend, unless you say otherwise
 SEARCH_S = 10.0  # of each run of --find-rate
 PERCENTILES = (50, 95, 99)
@@ -129,6 +130,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--server-args": (shlex.split, "ARGS", "more options for the server's command line", ""),
         "--pool-size": (FEW, "N", "database connections of each process (Books API)"),
         "--database-url": (str, "URL", "a real Postgres (default: DATABASE_URL, or an embedded one)"),
+        "--start-timeout": (number(float, 1, 3600), "S", "how long the service may take to start (30)", 30.0),
         "--server-cpus": (CPUS, "0,1", "pin the server (Linux)", ()),
         "--access-log": "log the hello targets, too (it costs them throughput)",
     },
@@ -237,7 +239,8 @@ EXCLUDES = {  # option -> it goes with none of these
     "target": f"app run url slots wait {PAPER}",
     "run": f"app url pool_size database_url workers threads server_args {PAPER}",
     "app": f"url pool_size database_url {PAPER}",
-    "url": "path workers threads server_args pool_size database_url server_cpus access_log cpu_time " + PAPER,
+    "url": "path workers threads server_args pool_size database_url server_cpus start_timeout access_log cpu_time "
+    + PAPER,
     "probe": SENDS_ITS_OWN,
     "find_rate": f"requests probe {SENDS_ITS_OWN}",
     "workload": "path method data body_file",
@@ -325,6 +328,8 @@ def fill_in_own_loads(options: argparse.Namespace) -> None:
         options.run_s, options.time_limit = min(options.time_limit or SEARCH_S, 60.0), None
     if options.probe:
         options.budget = options.requests or PROBE_REQUESTS, options.time_limit or PROBE_S
+        if options.budget[0] < LEAST_PROBE:
+            raise Problem(f"a probe needs {LEAST_PROBE} requests or more (-n)")
         options.requests, options.time_limit = PROBE_REQUESTS, None
     if options.workload:
         kinds, found, _ = WORKLOADS[options.workload]

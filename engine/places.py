@@ -15,6 +15,7 @@ class Resource(str, Enum):
     POOL = "pool"
     CPU = "cpu"
     CLIENT = "client"
+    MACHINE = "machine"  # the CPUs that client and server share
     BACKLOG = "backlog"
     ARRIVALS = "arrivals"  # nothing ran out: all that was offered was served
     NONE = "none"  # nothing that we can see ran out
@@ -29,9 +30,8 @@ class Limit:
     ceiling_rps: float | None = None
     slots: float | None = None  # how many requests can have it at a time
     held_s: float | None = None  # by each request: a slot, or a CPU
-    cpus: int | None = None  # of CPU: that the server's processes can use
+    cpus: int | None = None  # of CPU: that the server's processes can use; of MACHINE: that both can
     from_answers: bool = False  # the slots were read from the answers, not from settings
-    shares_cpus: bool = False  # of CLIENT: with the server
     line: str | None = None  # where the requests were seen to wait
     waiting: float | None = None  # how many, the mean
     setting: str | None = None

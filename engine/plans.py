@@ -24,6 +24,7 @@ TIMEOUT_S = 40.0  # pools and gunicorn's workers give up after 30 s: their word 
 MOST_PREDICTED = 300_000  # requests that are predicted one by one: a second
 LONE_REQUESTS = 3  # one after the other before a run; 1 where a request takes long
 LONG_WAIT_S = 0.3
+SHORT_WAIT_S = 0.005  # what takes less is mostly CPU time, and no wait to predict with
 LEARNING_REQUESTS = 5  # the same where the wait is not known
 STEEP = 1.02  # an open loop near its limit is also predicted with a wait that is so much longer
 STEEP_LOAD = 0.9
@@ -64,7 +65,10 @@ def plans_of(options: argparse.Namespace) -> list[Plan]:
     elif options.app:
         plans = [plan_app(options, path, launch_app(options, options.method, path)) for path in options.path or ["/"]]
     elif options.run:
-        plans = [plan_app(options, path, launch_command(options.run)) for path in options.path or ["/"]]
+        plans = [
+            plan_app(options, path, launch_command(options.run, options.start_timeout))
+            for path in options.path or ["/"]
+        ]
     else:
         plans = plan_targets(options)
     return [finished(plan, options) for plan in plans]
@@ -167,8 +171,9 @@ def finished(plan: Plan, options: argparse.Namespace) -> Plan:
     ours = allowed_cpus()
     server, client = set(options.server_cpus or ours), set(options.client_cpus or ours)
     return replace(
-        plan, cpus=len(server), client_on_server_cpus=len(server | client) == 1, all_cpus=about_machine().cpus,
-        lone_requests=lone_requests, timeout_s=options.timeout or default_timeout_s(plan),
+        plan, cpus=len(server), shared_cpus=len(server | client) * bool(server & client),
+        all_cpus=about_machine().cpus, lone_requests=lone_requests,
+        timeout_s=options.timeout or default_timeout_s(plan),
     )  # fmt: skip
 
 
@@ -200,8 +205,9 @@ def with_lone_requests(plan: Plan, lone_s: Sequence[float]) -> Plan:
     the parsing need no slot: the middle, which is at most half of that overhead off. Of a burst only the rounds count,
     so it keeps t + s. Nothing is taken from lone requests that take so long that their wait must be another one.
     """
-    if plan.wait_s is None and lone_s:
-        plan = replace(plan, wait_s=round(statistics.median(lone_s), 6), wait_is_measured=True)
+    alone_s = statistics.median(lone_s or [0.0])
+    if plan.wait_s is None and alone_s >= SHORT_WAIT_S:
+        plan = replace(plan, wait_s=round(alone_s, 6), wait_is_measured=True)
     return with_overhead(plan, lone_s) if plan.load.is_steady else plan
 
 

@@ -128,5 +128,7 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
         sockets_opened=sum(outcome.sockets_opened for outcome in outcomes),
         stopped=signals.name if signals.received else outcomes[0].stopped,
         spun_s=sum(outcome.spun_s for outcome in outcomes),
+        sockets_resent=sum(outcome.sockets_resent for outcome in outcomes),
+        stalled_s=max(outcome.stalled_s for outcome in outcomes),
         numbers=numbers,
     )

@@ -47,9 +47,11 @@ def allowed(run: Run) -> str:
     """The difference that this machine's own costs explain, and what they are."""
     band, is_steady = run.verdict.band, run.plan.load.is_steady
     assert band  # or nothing is explained
-    many, room_s = (at_once(run), band.latency_s) if is_steady else (run.measured.answered, band.makespan_s)
+    many, room_s = (at_once(run), band.latency_s) if is_steady else (band.in_turn, band.makespan_s)
     if run.verdict.explained_by in (Explanation.CPU, Explanation.SPLIT):
-        return f"The CPU time of {many:g} requests is {duration(band.cpu_s * many)} ({duration(band.cpu_s)} each)."
+        return (
+            f"The CPU time of {many:g} requests in turn is {duration(band.cpu_s * many)} ({duration(band.cpu_s)} each)."
+        )
     costs = f"{duration(band.overhead_s)} of overhead per round, {duration(band.timer_s)} for the timer"
     return f"A difference of 5 % plus {duration(max(0.0, room_s - band.cpu_s * many))} is allowed ({costs})."
 
@@ -118,6 +120,8 @@ def name_of(limit: Limit) -> str:
 def limit_text(limit: Limit) -> str:
     resource, held, slots = limit.resource, duration(limit.held_s), limit.slots or 0
     name = name_of(limit)
+    if resource == Resource.MACHINE:
+        return f"{name}, {per_cent(limit.busy)} of {plural(limit.cpus or 1, 'CPU')} busy."
     if limit.held_s is None:
         return f"{name}."
     what_allows = {
@@ -130,7 +134,6 @@ def limit_text(limit: Limit) -> str:
         f"{name}, {per_cent(limit.busy)} busy.",
         limit.ceiling_rps and f"{what_allows} allow{'s' * (slots == 1)} {requests_s(limit.ceiling_rps)}.",
         limit.from_answers and "The number of slots is read from the answers.",
-        limit.shares_cpus and "It shares its CPUs with the server.",
     )
 
 

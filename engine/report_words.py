@@ -85,11 +85,12 @@ EXPLANATIONS = {
     "split": "Explained: the workers took unequal numbers of requests.",
     "cpu": "Explained: CPU time adds to the wait.",
     "inside": "NOT as predicted: requests wait inside the handlers.",
+    "sooner": "NOT as predicted: answers came sooner than slots and wait allow.",
     "other-slots": "NOT as predicted: the server has another number of slots.",
     "busy-machine": "NOT as predicted: other programs used the CPUs.",
     "longer-wait": "NOT as predicted: a request takes longer than stated.",
     "backlog-overflow": "NOT as predicted: the server's listen backlog was full.",
-    "delayed-ack": "NOT as predicted: answers waited for a delayed ACK.",
+    "delayed-ack": "NOT as predicted: answers came in two parts, some 40 ms apart.",
     "client-limit": "NOT as predicted: the client was too slow.",
     "late-sends": "NOT as predicted: the client sent requests late.",
     "nothing": "NOT as predicted, and not explained.",
@@ -118,6 +119,7 @@ RESOURCES = {
     "pool": "the connection pool",
     "cpu": "CPU",
     "client": "the client",
+    "machine": "the CPUs that server and client share",
     "backlog": "the listen backlog: connections waited a second or more until TCP tried again",
     "arrivals": "none: the server could do all that was asked",
     "none": "none: nothing that we can see was fully used",
@@ -170,7 +172,17 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "given up": "No request was answered, so the client stopped waiting. Check that the server answers a single one.",
     "client died": "A client process ended too early. The system may have killed it, for example for lack of memory."
     " Send less at a time, or use fewer --processes.",
-    "HTTP": "The server answered with an error. Read its log.",
+    "too large": "The head of an answer has more than 64 KiB, which is more than this client reads.",
+    "HTTP 3": "A redirect is not followed. Ask for the address that it names (curl -v shows it).",
+    "HTTP 401": "The service wants to know who asks. Send a header (-H 'Authorization: ...', --auth, --cookie).",
+    "HTTP 403": "The service does not allow it. Send a header (-H 'Authorization: ...', --auth, --cookie).",
+    "HTTP 404": "The service has no such path. Look at --path or the URL.",
+    "HTTP 405": "The path is there, but not for this method. Look at -m.",
+    "HTTP 422": "The service does not accept the values. Look at the query, the body (--data) and its -T.",
+    "HTTP 429": "The service allows only so many requests in a time. It did not work on the others.",
+    "HTTP 4": "The service does not accept the request. Look at one with curl -v.",
+    "HTTP 503": "The service said that it is too busy, or not ready. uvicorn says so beyond its --limit-concurrency.",
+    "HTTP": "The service failed. Read the server's log.",
     "": "The answers are not complete HTTP/1.1. Look at one with curl -v.",
 }
 OTHER = "Look for the setting that causes this, or state the number (--slots)."
@@ -182,10 +194,8 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f"{of.due} requests were due, but only {of.sent} were sent. The client cannot send so fast. Lower --rate, or"
         " use more --processes.",
     "backlog-overflow": lambda of:
-        f"{of.late} of the connections took at least a second longer than others. On the whole machine the kernel"
-        f" counted {of.overflows} overflows of listen queues and {of.retransmissions} repeated SYNs. The server's"
-        " listen backlog was full, and TCP tried again after about 1, 3 and 7 s. Raise the server's backlog and"
-        " net.core.somaxconn.",
+        f"On {plural(of.late, 'connection')} something had to be sent again. On the whole machine the kernel counted"
+        f" {plural(of.overflows, 'overflow')} of listen queues. {backlog_text(of)}",
     "client-limit": lambda of:
         f"The client used {per_cent(of.busy)} of a CPU per process. The client, not the server, may limit the"
         " throughput. So the server can do at least this much. To see more,"
@@ -199,9 +209,12 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         " server closes connections that it was asked to keep (gunicorn's sync worker always does). Compare without"
         " -k.",
     "delayed-ack": lambda of:
-        f"In {of.late_bodies} answers the last byte came some 40 ms after the first. The server sends head and body"
-        " separately, and the body waits for the client's delayed ACK (uvicorn --workers does this, issue 3149)."
-        " Compare without -k, or with one worker.",
+        f"In {of.late_bodies} answers the last byte came some 40 ms after the first. Either the app sends its answer in"
+        " parts, or the server sends head and body separately and the body waits for the client's delayed ACK (uvicorn"
+        " --workers does this, issue 3149). Compare without -k, or with one worker.",
+    "client-stalled": lambda of:
+        f"This client stood still for {duration(of.stalled_s)}: it was stopped, or had no CPU. Answers that came in"
+        " that time count as later than they were. Run it again.",
     "little": lambda of:
         f"{of.under_way:.3g} requests were under way on average, but {of.asked} were asked for. The client could not"
         " keep all users busy, or the last requests took long. Send more requests, and look at the client's CPU time"
@@ -225,10 +238,12 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
     "busy-machine": lambda of:
         f"Other programs used {per_cent(of.share)} of the CPUs during the run. They make all times longer. Run it"
         " again on an idle machine.",
-    "above-ceiling": lambda of:
-        f"The throughput was {rate(of.throughput_rps)}, but the slots allow only {rate(of.ceiling_rps)}. Requests wait"
-        f" less than {duration(of.wait_s)}, or there are more slots than assumed. Compare {duration(of.wait_s)} with"
-        " the shortest latency.",
+    "sooner": lambda of:
+        f"Even {duration(of.shortest_s)} was enough for an answer, but the handler waits {duration(of.wait_s)}. It did"
+        " not run to its end, or it waits for less."
+        if (of.shortest_s or math.inf) < 0.9 * of.wait_s
+        else f"There may be more than {slots_text(of.slots)} slots, or requests wait for less than"
+        f" {duration(of.wait_s)}.",
     "rows": lambda of:
         f"The database has {of.rows} rows after {of.created} answers with status 201. A POST was answered but not"
         " stored, or stored but not answered. Read the server's log.",
@@ -254,6 +269,15 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f" {of.of} requests in its handlers. So the limit is inside the handler: a connection pool, a lock or a"
         f" semaphore. The prediction assumes {slots_text(of.predicted)}. {OTHER}",
 }  # fmt: skip
+
+
+def backlog_text(of: Any) -> str:
+    if not of.overflows:
+        return "Packets were lost, or the listen queue of a server on another machine was full."
+    return (
+        "The server's listen queue was full, and TCP tried again after 0.2 to 7 s. Raise the server's backlog and"
+        " net.core.somaxconn."
+    )
 
 
 def likely_cause(of: Any) -> str:

@@ -80,7 +80,7 @@ class Plan:
     most_connections: float = math.inf  # that the server serves at a time, if they are kept
     # The machine.
     cpus: int = 1  # that the server may use
-    client_on_server_cpus: bool = False  # the client shares the server's CPUs, as there are no others
+    shared_cpus: int = 0  # that client and server may both use; 0: each has its own
     all_cpus: int = 1
 
     @property
@@ -171,13 +171,14 @@ class Measured:
     levels: list[Level]
     mean_in_flight: float
     slow_connects: int  # longer than TCP's first retry
-    slow_waits: int  # the same before the first byte of a new connection
-    late_bodies: int  # whose last byte came some 40 ms after the first
+    late_bodies: int  # small ones, whose last byte came some 40 ms after the first
     created: int  # answers with 201
     body_bytes: int
     sockets_opened: int
     client_cpu_s: float  # of all client processes
     client_spun_s: float  # of it: in waiting for the next due moment
+    sockets_resent: int  # on which TCP sent something again, as Linux counts it
+    client_stalled_s: float  # the longest time in which the client itself stood still
     kernel: dict[str, int]  # ListenOverflows, TCPSynRetrans, on the whole machine during the run; empty: not Linux
     stopped: str | None = None  # why the sending ended early: a signal's name, or what happened
     warmed_up: int = 0  # requests before the run
@@ -235,6 +236,7 @@ class Explanation(str, Enum):
     SPLIT = "split"  # the prediction, given which worker took which request
     CPU = "cpu"  # one of the two, with the CPU time that was used
     INSIDE = "inside"  # the requests were seen to wait for something inside the handlers
+    SOONER = "sooner"  # answers came sooner than slots and wait allow
     OTHER_SLOTS = "other-slots"  # the log or the answers show another number of slots
     BUSY_MACHINE = "busy-machine"
     LONGER_WAIT = "longer-wait"
@@ -253,6 +255,7 @@ class Band:
     timer_s: float  # how late a sleeping process wakes
     cpu_s: float  # CPU seconds a request, of server and client
     cpus: float  # that could share them, given the split over the processes
+    in_turn: float  # requests whose CPU time comes before the last answer, one after the other
     makespan_s: float  # what all that can add to the time of the last answer
     latency_s: float  # and to the latency of one request
 

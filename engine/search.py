@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine import estimate, objectives, plans, report, send, sizes, verdict
 from engine.client import is_success
@@ -12,6 +12,8 @@ from engine.loads import Burst, Closed, Load, Open
 from engine.machine import timer_s
 from engine.run import Plan, Run
 from engine.signals import signals
+
+LEAST_TIMEOUT_S = 1.0
 
 BringHome = Callable[[Run], None]
 
@@ -25,29 +27,51 @@ def one_run(plan: Plan, load: Load, site: Site, before: Before) -> Run:
 def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budget: tuple[int, float]) -> None:
     """Bursts, each twice the one before, until the answers are unmistakable or the budget is spent."""
     most_requests, most_s = budget
-    done, seen, size, why = list[estimate.Probed](), list[tuple[str, float | None] | None](), 10, None
+    runs, why = list[Run](), None
     show(report.search(plan, report.probe_plan(most_requests, most_s)))
     with site_for(plan, place) as site:
         end_s = time.perf_counter() + most_s
         plan, before = send_before(plan, site)
         left = most_requests - before.sent
-        size = max(1, min(size, left))
         while not why and not signals.received:
-            run = one_run(plan, Burst(size), site, before)
-            if found := run.verdict.estimate:
-                done.append(estimate.Probed(size, run.measured.failed, run.measured.measured_s, found))
-                size, left = 2 * size, left - size
-                seen.append((limit.resource, limit.slots) if (limit := verdict.seen_limit(run)) else None)
-                is_seen = size > 20 and seen[-1] and seen[-1] == seen[-2]
-                why = "seen" if is_seen else estimate.why_over(done, left, end_s - time.perf_counter())
-            else:
-                why = "stopped"
-            if why and done and not run.measured.failed:
-                run = dataclasses.replace(run, verdict=verdict.judge(run, estimate.conclude(done), timer_s()))
+            timeout_s = min(plan.timeout_s, max(LEAST_TIMEOUT_S, end_s - time.perf_counter()))
+            burst = Burst(max(1, min(10 * 2 ** len(runs), left)))
+            run = one_run(dataclasses.replace(plan, timeout_s=timeout_s), burst, site, before)
+            runs.append(run)
+            left -= run.measured.sent
+            if why := why_probe_ends(runs, left, end_s - time.perf_counter()):
+                run = concluded(runs)
             bring_home(run)
             show(report.probe_line(run))
-    if done:
+    if runs:
         show(report.probe_result(run, why or "stopped"))
+
+
+def why_probe_ends(runs: Sequence[Run], left: int, left_s: float) -> str | None:
+    """As estimate.why_over(); and where a burst was stopped, or two of them showed the same limit inside the server."""
+    last, seen = runs[-1], [verdict.seen_limit(run) for run in runs[-2:]]
+    shown = [(limit.resource, limit.slots) for limit in seen if limit]
+    if last.measured.stopped:
+        return "stopped"
+    if last.measured.sent > 10 and shown[1:] and shown[0] == shown[1]:
+        return "seen"
+    return estimate.why_over(bursts_of(runs), left, left_s)
+
+
+def concluded(runs: Sequence[Run]) -> Run:
+    """The last burst, with what all of them show together."""
+    last, bursts = runs[-1], bursts_of(runs)
+    if last.measured.failed or last.measured.stopped or not bursts:
+        return last
+    return dataclasses.replace(last, verdict=verdict.judge(last, estimate.conclude(bursts), timer_s()))
+
+
+def bursts_of(runs: Sequence[Run]) -> list[estimate.Probed]:
+    return [
+        estimate.Probed(run.measured.sent, run.measured.failed, run.measured.measured_s, run.verdict.estimate)
+        for run in runs
+        if run.verdict.estimate
+    ]
 
 
 def find_rate(

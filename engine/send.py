@@ -23,6 +23,7 @@ from engine.processes import send_from
 from engine.run import Plan
 from engine.words import Problem
 
+STEP_S = 0.01  # in which the system counts CPU time, on each CPU
 CLEAR = "\r\033[K"  # a terminal's line
 
 
@@ -86,16 +87,17 @@ def measure(
         return Client(address, requests, part, *how, progress, begun_s).run()
 
     before, processes = counters(server_cpu_s()), int(min(plan.processes, plan.load.most_under_way))
+    begun_s = perf_counter()
     try:
         outcome = send_from(send_part, Part(plan.load, 0, processes), functools.partial(show, plan))
     finally:
         write(CLEAR)
     used = {name: count - before.get(name, math.nan) for name, count in counters(server_cpu_s()).items()}
     server_s, other_s = used.pop("server", math.nan), used.pop("others", 0.0)
-    outcome = outcome._replace(kernel=used)
+    outcome = outcome._replace(kernel=used, counted_s=perf_counter() - begun_s)
     if not server_s >= 0:  # not known; or less than before, because some of its processes have ended
         return outcome
-    return outcome._replace(server_cpu_s=server_s, other_cpu_s=max(0.0, other_s))
+    return outcome._replace(server_cpu_s=server_s, other_cpu_s=max(0.0, other_s - STEP_S * plan.all_cpus))
 
 
 def resolve(host: str, port: int) -> Address:

@@ -27,8 +27,6 @@ from engine.machine import pin
 from engine.samples import Samples
 from engine.words import Problem
 
-START_TIMEOUT_S = 30.0
-
 
 @dataclass(frozen=True)
 class RunningServer:
@@ -78,7 +76,7 @@ def start_server(
     try:
         if cpus:
             pin(guard.pid, cpus)
-        wait_until_ready(server, access_log, 0 if launch.run else launch.workers)
+        wait_until_ready(server, access_log, launch)
     except BaseException:
         stop_server(server)
         raise
@@ -143,12 +141,13 @@ def accepts(port: int) -> bool:
 WORKER_DIED = re.compile(r"Worker \(pid:\d+\) (?:was sent|exited)|Child process \[\d+\] died")
 
 
-def wait_until_ready(server: RunningServer, access_log: Path, workers: int) -> None:
+def wait_until_ready(server: RunningServer, access_log: Path, launch: Launch) -> None:
     """A port that accepts is no sign that every worker has imported its app: each writes `ready` when it has.
 
     A worker that says it failed, or that died, ends the waiting: some servers would start it again and again.
     """
-    deadline_s, log, ready = time.perf_counter() + START_TIMEOUT_S, server.server_log, 0
+    workers = 0 if launch.run else launch.workers
+    deadline_s, log, ready = time.perf_counter() + launch.start_timeout_s, server.server_log, 0
     while time.perf_counter() < deadline_s:
         ended, text = server.ended, access_log.read_text(errors="replace")  # in this order: a last word counts
         if failed := re.search(r"\] failed (.*)", text):
@@ -159,8 +158,8 @@ def wait_until_ready(server: RunningServer, access_log: Path, workers: int) -> N
         if ready >= workers and accepts(server.port):
             return
         time.sleep(0.02)
-    waited = f"the server was not ready after {START_TIMEOUT_S:.0f} s; {ready} of {workers} workers are ready"
-    raise Problem(f"{waited}; {why_it_ended(log)}", 3)
+    waited = f"the server was not ready after {launch.start_timeout_s:g} s (--start-timeout)"
+    raise Problem(f"{waited}; {ready} of {workers} workers are ready; {why_it_ended(log)}", 3)
 
 
 # ---------------------------------------------------------------- stop
@@ -219,11 +218,17 @@ def telling_lines(log: Path) -> tuple[str, ...]:
     return tuple(sorted(lines.values(), key=lambda line: "QueuePool limit" in line)[-3:])
 
 
+def last_words(log: Path) -> tuple[str, ...]:
+    """Of a server that has ended: the errors that its log names, else the last line; then how it ended."""
+    lines = [line["said"].strip() for line in LINE.finditer(log.read_text(errors="replace"))]
+    by_guard = [line for line in lines if re.match("the server (ended with|was ended by)", line)]
+    own = [line for line in lines if line and line not in by_guard]
+    return (*(telling_lines(log) or own[-1:]), *by_guard[-1:])
+
+
 def why_it_ended(log: Path) -> str:
     """In a line: the last error that its log names, else the last that it said; and where to read on."""
-    lines = [line["said"].strip() for line in LINE.finditer(log.read_text(errors="replace"))]
-    lines.sort(key=lambda line: not re.match("the server (ended with|was ended by)|$", line))  # what the guard says
-    return f"{['it said nothing', *filter(None, lines), *telling_lines(log)][-1]} (see {log})"
+    return f"{'; '.join(last_words(log)[-2:]) or 'it said nothing'} (see {log})"
 
 
 def group_cpu_s(group: int) -> float | None:

@@ -18,7 +18,8 @@ from engine.run import Columns, Level, Measured, Plan, Second
 from engine.stats import histogram, statistics_of
 
 SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s later (TCP_TIMEOUT_INIT)
-DELAYED_ACK_S = (0.035, 0.1)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
+DELAYED_ACK_S = (0.038, 0.048)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
+SMALL_BYTES = 16_384  # a body that needs no time by itself
 
 Ends = list[tuple[float, float, int]]  # of each request: its end, when it was due, whether it is good; on the clock
 
@@ -74,8 +75,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         finished_after_limit=answered - in_window,
         throughput_rps=in_window / (window_s or math.inf),
         slow_connects=how_many(connects_s, SYN_RETRY_S),
-        slow_waits=slow_waits(connects_s, waits_s),
-        late_bodies=how_many(spans(first_byte_s, answered_s), *DELAYED_ACK_S),
+        late_bodies=late_bodies(spans(first_byte_s, answered_s), sum(compress(rows.body_bytes, good))),
         latency_s=statistics_of(latencies_s),
         at_least_s=statistics_of(at_least_s) if bad else None,
         phases_s={
@@ -97,8 +97,18 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         kernel=outcome.kernel,
         stopped=outcome.stopped,
         server_cpu_s=outcome.server_cpu_s,
-        other_cpu_s=outcome.other_cpu_s,
+        other_cpu_s=other_cpu_s(outcome, measured_s, plan.all_cpus),
+        sockets_resent=outcome.sockets_resent,
+        client_stalled_s=outcome.stalled_s,
     )
+
+
+def other_cpu_s(outcome: Outcome, measured_s: float, all_cpus: int) -> float | None:
+    """CPU seconds of other programs in the measured time, which is a part of the time that they were counted in."""
+    if outcome.other_cpu_s is None:
+        return None
+    share = outcome.other_cpu_s / (all_cpus * outcome.counted_s or math.inf)
+    return min(1.0, share) * all_cpus * measured_s
 
 
 def how_many(spans_s: Sequence[float], low_s: float, high_s: float = math.inf) -> int:
@@ -106,14 +116,10 @@ def how_many(spans_s: Sequence[float], low_s: float, high_s: float = math.inf) -
     return sum(low_s < span_s < high_s for span_s in spans_s)
 
 
-def slow_waits(connects_s: Sequence[float], waits_s: Sequence[float]) -> int:
-    """How many first requests of a connection waited longer than the fastest by more than TCP's first retry.
-
-    Where the listen queue had no room, the connect often succeeds, and the first request of the connection waits. On
-    a kept connection there is no connect: 0.0.
-    """
-    firsts_s = [*compress(waits_s, connects_s)]
-    return how_many(firsts_s, min(firsts_s, default=0.0) + SYN_RETRY_S)
+def late_bodies(spans_s: Sequence[float], body_bytes: int) -> int:
+    """How many small bodies ended as long after their first byte as Linux holds back an ACK."""
+    is_small = body_bytes < SMALL_BYTES * len(spans_s)
+    return how_many(spans_s, *DELAYED_ACK_S) if is_small else 0
 
 
 def per_second(ends: Ends, begun_s: float) -> list[Second]:

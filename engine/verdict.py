@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from engine import model
-from engine.audit import has_overflowed, warnings_of_client, warnings_of_database
+from engine.audit import connects_again, warnings_of_client, warnings_of_database
 from engine.estimate import first_true, taken_by_others
 from engine.loads import Figure
 from engine.places import Limit, Resource
 from engine.run import Band, Estimate, Explanation, Facts, Prediction, Verdict, Warned
 
 TOLERANCE = 0.05  # of a prediction, beside the band
+BUSY = 0.8  # a resource that is in use for so large a share of the time is full
 
 
 def judge(facts: Facts, estimate: Estimate | None, timer_s: float) -> Verdict:
@@ -27,7 +28,7 @@ def judge(facts: Facts, estimate: Estimate | None, timer_s: float) -> Verdict:
     other = None
     if explained is Explanation.OTHER_SLOTS:
         other = slots_of_log(facts) or slots_of_answers(facts, estimate)
-    limits = () if facts.measured.failed else limits_of(facts, estimate, explained, other)  # else the rates say nothing
+    limits = () if facts.measured.failed else limits_of(facts, estimate, other)  # else the rates say nothing
     warnings = *warnings_of(facts), *why_not_as_predicted(facts, explained, band, other)
     return Verdict(explained, limits, estimate, band, warnings)
 
@@ -49,8 +50,13 @@ def band_of(facts: Facts, timer_s: float) -> Band | None:
     cpu_all_s = ((measured.server_cpu_s or 0.0) / cpus + measured.client_cpu_s) / free
     cpu_s = cpu_all_s / answered
     in_a_row = max(1.0, (facts.prediction.mean_s or plan.wait_s) / plan.busy_s)  # rounds of an average request
-    makespan_s = timer_s + model.rounds(measured.sent, plan.slots or math.inf) * overhead_s + cpu_all_s
-    return Band(overhead_s, timer_s, cpu_s, cpus, makespan_s, timer_s + in_a_row * overhead_s + at_once(facts) * cpu_s)
+    rounds = model.rounds(measured.sent, plan.slots or math.inf)
+    in_turn = at_once(facts) + rounds
+    if cpu_all_s > (facts.prediction.makespan_s or math.inf):  # there is no time for waits between them
+        in_turn = max(in_turn, answered)
+    makespan_s = timer_s + rounds * overhead_s + in_turn * cpu_s
+    latency_s = timer_s + in_a_row * overhead_s + at_once(facts) * cpu_s
+    return Band(overhead_s, timer_s, cpu_s, cpus, in_turn, makespan_s, latency_s)
 
 
 def most_overhead_s(wait_s: float) -> float:
@@ -90,7 +96,7 @@ class Compared(NamedTuple):
 def compared(facts: Facts, prediction: Prediction, band: Band, with_cpu: bool) -> list[Compared]:
     """The figures that the load is judged by. with_cpu: the band with the CPU time in it, or without."""
     cpu_s = 0.0 if with_cpu else band.cpu_s
-    last_s = band.makespan_s - cpu_s * facts.measured.answered
+    last_s = band.makespan_s - cpu_s * band.in_turn
     more_s = max(0.0, band.latency_s - cpu_s * at_once(facts))
     found = []
     for figure in facts.plan.load.judged_by:
@@ -114,7 +120,10 @@ def compared(facts: Facts, prediction: Prediction, band: Band, with_cpu: bool) -
 
 def explain(facts: Facts, estimate: Estimate | None, band: Band | None) -> Explanation | None:
     """What the figures agree with: the prediction; the same given the split; one of the two with the CPU time that was
-    used. Else what may be the reason, or nothing. None: nothing was predicted, or requests failed."""
+    used, unless other slots were seen. Else what may be the reason, or nothing.
+
+    None: nothing was predicted, or requests failed.
+    """
     predicted, split = facts.prediction, facts.split_prediction
     if facts.measured.failed or facts.measured.stopped or not band or not compared(facts, predicted, band, False):
         return None
@@ -126,7 +135,11 @@ def explain(facts: Facts, estimate: Estimate | None, band: Band | None) -> Expla
         (Explanation.CPU, predicted, True),
         (Explanation.SPLIT, split, True),
     )
+    seen = seen_limit(facts)
+    other_was_seen = seen and (seen.slots or 0) != facts.plan.slots
     for explanation, prediction, with_cpu in tries:
+        if with_cpu and other_was_seen:
+            break
         if prediction and all(figure.fits for figure in compared(facts, prediction, band, with_cpu)):
             return explanation
     return reason_of(facts, estimate)
@@ -142,7 +155,8 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
     plan, alone_s = facts.plan, facts.measured.lone_s or 0.0
     client = {warned.id for warned in warnings_of_client(facts)}
     reasons = {
-        "cpu": cpu_busy(facts) >= 0.8 and not is_faster(facts),
+        "sooner": is_faster(facts) and not slots_of_answers(facts, estimate),
+        "cpu": cpu_busy(facts) >= BUSY and not is_faster(facts),
         "inside": seen_limit(facts),
         "busy-machine": taken_by_others(facts) > 0.3,
         "other-slots": slots_of_answers(facts, estimate),
@@ -153,10 +167,10 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
 
 
 def is_faster(facts: Facts) -> bool:
-    """Whether answers came sooner than predicted: no busy CPU does that, and the handler may not have run at all."""
+    """Whether answers came sooner than predicted: nothing that is busy does that."""
     figure = facts.plan.load.judged_by[0]
     measured, predicted = facts.measured.of(figure), facts.prediction.of(figure)
-    return bool(measured and predicted and measured < predicted)
+    return bool(measured and predicted and measured < predicted * (1 - TOLERANCE))
 
 
 def cpu_busy(facts: Facts) -> float:
@@ -224,14 +238,12 @@ def slots_of_answers(facts: Facts, estimate: Estimate | None) -> OtherSlots | No
 # ---------------------------------------------------------------- what limited it
 
 FULL, NOT_FULL = 3, 4  # how a resource is placed: it can have limited the run, or not; before those:
-# 0 the backlog, which shows in the tail, whatever else is busy; 1 the client; 2 CPU, as a request that waits for it
-# holds a slot meanwhile
+# 0 the backlog, which shows in the tail, whatever else is busy; 1 the client; 2 CPU, of the server or of both, as a
+# request that waits for it holds a slot meanwhile
 Placed = tuple[int, Limit]
 
 
-def limits_of(
-    facts: Facts, estimate: Estimate | None, explained: Explanation | None, other: OtherSlots | None
-) -> tuple[Limit, ...]:
+def limits_of(facts: Facts, estimate: Estimate | None, other: OtherSlots | None) -> tuple[Limit, ...]:
     """What limited the run, and what would be next; most binding first."""
     if not facts.measured.answered:
         return (Limit(Resource.NONE, 0.0),)
@@ -239,8 +251,8 @@ def limits_of(
     by_answers = not facts.plan.slots_known or (other and other.kind in ("answers", "inside"))
     slots = limit_of_answers(facts, estimate) if estimate and by_answers else limit_of_slots(facts)
     slots = [(FULL, seen)] if seen else slots
-    found = [limit_of_client(facts), *slots, *limit_of_cpu(facts, explained)]
-    if has_overflowed(facts):
+    found = [limit_of_client(facts), *slots, *limit_of_cpu(facts), *limit_of_machine(facts)]
+    if connects_again(facts):
         found.append((0, Limit(Resource.BACKLOG, 1.0)))
     found.sort(key=lambda one: (one[0], -one[1].busy))
     limits = tuple(limit for _, limit in found)
@@ -263,6 +275,8 @@ def limit_of_slots(facts: Facts) -> list[Placed]:
         return []
     is_pool = launch and launch.pool == plan.slots_per_worker != launch.threads
     logged_s = facts.inside and not is_pool and facts.inside.handler_s
+    if measured.throughput_rps > slots / plan.busy_s * (1 + TOLERANCE):
+        return []  # what was measured contradicts these slots, or this wait
     busy = (logged_s or measured.answered * plan.busy_s) / (slots * measured.measured_s)
     limit = Limit(Resource.POOL if is_pool else Resource.SLOTS, min(1.0, busy), slots / plan.busy_s, slots, plan.busy_s)
     return [(FULL if have_waited(facts, slots, busy) else NOT_FULL, limit)]
@@ -276,23 +290,30 @@ def have_waited(facts: Facts, slots: float, busy: float) -> bool:
     return measured.sent > slots or most_of_one(facts) > (plan.slots_per_worker or math.inf)
 
 
-def limit_of_cpu(facts: Facts, explained: Explanation | None) -> list[Placed]:
+def limit_of_cpu(facts: Facts) -> list[Placed]:
     if facts.measured.server_cpu_s is None:
         return []
     busy, cpus, held_s = cpu_busy(facts), processors(facts), facts.measured.server_cpu_s / facts.measured.answered
     limit = Limit(Resource.CPU, min(1.0, busy), cpus / held_s if held_s else None, held_s=held_s, cpus=cpus)
-    return [(2 if busy >= 0.8 else FULL if explained is Explanation.CPU else NOT_FULL, limit)]
+    return [(2 if busy >= BUSY else NOT_FULL, limit)]
+
+
+def limit_of_machine(facts: Facts) -> list[Placed]:
+    """The CPUs that client and server share, where neither of them is busy by itself."""
+    cpus, measured = facts.plan.shared_cpus, facts.measured
+    share = (measured.client_cpu_s + (measured.server_cpu_s or 0.0)) / (cpus * measured.measured_s or math.inf)
+    if share <= 0.85 * (1 - taken_by_others(facts)):
+        return []
+    return [(2, Limit(Resource.MACHINE, min(1.0, share), cpus=cpus))]
 
 
 def limit_of_client(facts: Facts) -> Placed:
     """held_s: CPU seconds of the client for a request."""
-    measured = facts.measured
-    busy, held_s = measured.client_cpu_s / measured.measured_s, measured.client_cpu_s / measured.sent
-    both = busy + (measured.server_cpu_s or 0.0) / measured.measured_s
-    if facts.plan.client_on_server_cpus and both > 0.85 * (1 - taken_by_others(facts)):
-        return 1, Limit(Resource.CLIENT, 1.0, held_s=held_s, shares_cpus=True)
-    limit = Limit(Resource.CLIENT, min(1.0, busy), 1 / held_s if held_s else None, held_s=held_s)
-    return 1 if busy >= 0.8 else NOT_FULL, limit
+    measured, processes = facts.measured, facts.plan.processes
+    busy = (measured.client_cpu_s - measured.client_spun_s) / processes / measured.measured_s
+    held_s = measured.client_cpu_s / measured.sent
+    limit = Limit(Resource.CLIENT, min(1.0, busy), processes / held_s if held_s else None, held_s=held_s)
+    return 1 if busy >= BUSY else NOT_FULL, limit
 
 
 def offered(facts: Facts) -> Limit:
@@ -309,7 +330,7 @@ def offered(facts: Facts) -> Limit:
 
 def warnings_of(facts: Facts) -> Iterator[Warned]:
     """What a reader must know before believing the run, whatever explains it."""
-    plan, measured, inside, sent = facts.plan, facts.measured, facts.inside, facts.measured.sent
+    measured, inside, sent = facts.measured, facts.inside, facts.measured.sent
     if inside and inside.server_ended:
         said = {"said": list(inside.server_said), "log": inside.server_log}
         yield Warned("server-ended", {"failed": measured.failed, "sent": sent} | said)
@@ -319,10 +340,6 @@ def warnings_of(facts: Facts) -> Iterator[Warned]:
         yield Warned("log-lines", {"lines": inside.log_lines, "sent": sent})
     if (share := taken_by_others(facts)) > 0.15:
         yield Warned("busy-machine", {"share": share})
-    ceiling_rps, rps = facts.prediction.ceiling_rps or math.inf, measured.throughput_rps
-    if rps > ceiling_rps * (1 + TOLERANCE) and measured.measured_s > 1:
-        waits = {"wait_s": plan.wait_s, "wait_is_measured": plan.wait_is_measured}
-        yield Warned("above-ceiling", {"throughput_rps": rps, "ceiling_rps": ceiling_rps} | waits)
     yield from warnings_of_database(facts)
 
 
@@ -332,11 +349,17 @@ def why_not_as_predicted(
     """The warning that an explanation needs. off: the figures that do not fit, as (figure, measured, predicted)."""
     figures = compared(facts, facts.prediction, band, False) if band else []
     off = {"off": [[one.figure.value, one.measured, one.predicted] for one in figures if not one.fits]}
-    if explained is Explanation.SPLIT:
-        yield Warned("uneven-split", off | {"shares": shares_of(facts)})
-    elif explained is Explanation.NOTHING:
-        yield Warned("unexplained", off)
-    elif explained is Explanation.LONGER_WAIT:
-        yield Warned("longer-wait", off | {"alone_s": facts.measured.lone_s, "wait_s": facts.plan.wait_s})
+    plan, measured, latency = facts.plan, facts.measured, facts.measured.latency_s
+    shortest_s = latency.min if latency and plan.distribution == "constant" else None
+    found: dict[Explanation, Warned] = {
+        Explanation.SPLIT: Warned("uneven-split", off | {"shares": shares_of(facts)}),
+        Explanation.NOTHING: Warned("unexplained", off),
+        Explanation.SOONER: Warned(
+            "sooner", off | {"shortest_s": shortest_s, "wait_s": plan.wait_s, "slots": plan.slots}
+        ),
+        Explanation.LONGER_WAIT: Warned("longer-wait", off | {"alone_s": measured.lone_s, "wait_s": plan.wait_s}),
+    }
+    if explained in found:
+        yield found[explained]
     elif explained is Explanation.OTHER_SLOTS and other:
         yield Warned("other-slots", other._asdict())

@@ -30,7 +30,12 @@ UNSETTLED = 0.2  # of a sample's requests: so many on their way, and it is left 
 FEW = 0.05  # requests: what is seen as rarely is no place
 BELOW = 5  # innermost frames that are kept
 SILENCE_S = 0.5
-OF_ALL_PROCESSES = ("SQLite's write lock", "a lock on a file")
+OF_ALL_PROCESSES = (
+    "SQLite's write lock",
+    "a lock on a file",
+    "a lock of several processes",
+    "a semaphore of several processes",
+)
 MOST_OF = 0.6
 
 

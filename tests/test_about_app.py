@@ -104,7 +104,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def ask_app(app: str, path: str, method: str = "GET") -> dict[str, Any]:
-    return last_line_of([str(INSIDE / "about_app.py"), app, method, path], Problem(app, 3))
+    return last_line_of([str(INSIDE / "about_app.py"), app, method, path, "30"], Problem(app, 3))
 
 
 def test_an_app_says_how_a_request_is_run():

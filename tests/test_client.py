@@ -59,7 +59,7 @@ def poller(request, monkeypatch):
         (answer(OK[:-1]), "truncated"),
         (reset, "reset"),
         (stall, "timed out"),
-        (endless, "too large"),
+        (endless, "timed out"),
     ],
 )
 def test_each_failure_is_counted_under_its_name(poller, behaviour, outcome):

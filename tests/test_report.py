@@ -18,8 +18,8 @@ from tests.samples import LOADS, sample_estimate, sample_plan, sample_prediction
 from tests.test_tables import sample_log
 
 NUMBERS = """
-    failed sent due late overflows retransmissions busy more_processes lag_s latency_s sockets expected late_bodies
-    under_way asked lines slots each of alone_s wait_s share throughput_rps ceiling_rps rows created statements
+    failed sent due late overflows busy more_processes lag_s latency_s sockets expected late_bodies under_way asked
+    lines slots each of alone_s wait_s share rows created statements shortest_s stalled_s
 """
 FACTS = dict.fromkeys(NUMBERS.split(), 7) | {
     "errors": {"HTTP 500": 20, "timed out": 5}, "most": "HTTP 500", "predicted": math.inf, "said": ["it is full"],
@@ -27,14 +27,15 @@ FACTS = dict.fromkeys(NUMBERS.split(), 7) | {
 }  # fmt: skip
 SLOTS, CPU = Limit(Resource.SLOTS, 1.0, 4.0, 4, 1.0), Limit(Resource.CPU, 0.02, 837.3, held_s=0.00239, cpus=2)
 LIMITS = [
-    CPU, Limit(Resource.POOL, 0.9, 300.0, 15, 0.05), Limit(Resource.CLIENT, 1.0, held_s=0.001, shares_cpus=True),
+    CPU, Limit(Resource.MACHINE, 0.98, cpus=2), Limit(Resource.POOL, 0.9, 300.0, 15, 0.05),
+    Limit(Resource.CLIENT, 1.0, held_s=0.001),
     Limit(Resource.BACKLOG, 1.0), Limit(Resource.ARRIVALS, 1.0), Limit(Resource.NONE, 0.0),
 ]  # fmt: skip
 SUSPECT = Suspect("SQLAlchemy's pool", "pool_size + max_overflow", "5 + 10", "pool/impl.py:75", 15, 2, 15, 30.0)
 
 
 SEEN = Limit("SQLAlchemy's pool", 1.0, 75.0, 15, 0.2, line="app/db.py:12", waiting=25.0, setting="pool_size 5")
-BAND = Band(0.0044, 0.00016, 0.0001, 2, 0.0193, 0.0193)
+BAND = Band(0.0044, 0.00016, 0.0001, 2, 16, 0.0193, 0.0193)
 
 
 def judged(explained=Explanation.PREDICTION, limits=(SLOTS, CPU), estimate=None, warnings=(), **changes):
@@ -109,9 +110,9 @@ def test_no_word_is_missing_and_none_is_left_over():
 
 
 def test_failures_name_a_cause_by_what_happened_most():
-    facts = [FACTS | {"said": [], "most": most} for most in ("HTTP 500", "HTTP 404", "timed out", "broken")]
+    facts = [FACTS | {"said": [], "most": most} for most in ("HTTP 500", "HTTP 502", "HTTP 404", "timed out", "broken")]
     causes = [report_verdict.warning_text(Warned("failed-requests", one)) for one in facts]
-    assert causes[0] == causes[1] and len(set(causes)) == 3
+    assert causes[0] == causes[1] and len(set(causes)) == 4
 
 
 def test_estimate_is_left_out_where_the_prediction_holds_unless_it_is_asked_for():
@@ -139,7 +140,7 @@ TEXTS = {
     "a `def` handler|4 requests|SQLAlchemy's pool|5 + 10|pool_size|30 s|impl.py:75|2 workers": reported("not known"),
     "3 to 6 requests": reported("range"),
     "7 of 16|7 failed": reported("failures"),
-    "7 of the|7 overflows|7 repeated": reported("backlog-overflow"),
+    "7 connections|7 overflows": reported("backlog-overflow"),
     "50, 27, 15, 8": reported("uneven-split"),
     "7 at a time (7 per worker)|no limit": reported("other-slots inside"),
     "up to 7 s": reported("late-sends"),
@@ -173,7 +174,7 @@ TEXTS = {
     " 14 | 15 | 16 |93 ms|--threads 4|total_tokens = 5|16 in all": report.size_text(size(Asked(256, 0.05, 0.1)), 4),
     "2.5 s|4 3 s 4 s": report.on_paper_text(PLAN, sample_prediction(), PLAN.load.forecast(PLAN.service, 1.0)),
     "fastapi-uvicorn|40 for /io|no limit for /async-io|--host 127.0.0.1": report.targets_list(
-        argparse.Namespace(**dict.fromkeys(NAMES), server_args="", subtasks=2)
+        argparse.Namespace(**dict.fromkeys(NAMES), server_args="", subtasks=2, start_timeout=30)
     ),
     **{why: report.probe_result(RUN, key) for key, why in report_words.PROBE_ENDS.items()},
 }  # fmt: skip

@@ -86,10 +86,16 @@ def test_the_last_different_errors_are_found_in_a_servers_log(tmp_path, log, lin
     ("log", "why"),
     [
         ("", "it said nothing"),
-        ("Usage: x\n\nError: No option: --bogus\nthe server ended with exit code 2\n", "Error: No option: --bogus"),
+        (
+            "Usage: x\n\nError: No option: --bogus\nthe server ended with exit code 2\n",
+            "Error: No option: --bogus; the server ended with exit code 2",
+        ),
         ("the server was ended by SIGKILL\n", "the server was ended by SIGKILL"),
         ("INFO:     Child process [7] died\n", "Child process [7] died"),
-        (f"{TRACEBACK}KeyError: 1\nthe server ended with exit code 1\n", "KeyError: 1"),
+        (
+            f"{TRACEBACK}KeyError: 1\nthe server ended with exit code 1\n",
+            "KeyError: 1; the server ended with exit code 1",
+        ),
     ],
 )
 def test_why_a_server_ended_is_its_last_error_or_its_last_word(tmp_path, log, why):

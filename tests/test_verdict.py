@@ -13,7 +13,7 @@ from engine.places import Limit, Resource
 from engine.run import Band, Database, Prediction
 from engine.verdict import band_of, compared, cpu_busy, explain, judge, limits_of, slots_of_log
 
-BAND = Band(overhead_s=0.01, timer_s=0.002, cpu_s=0.005, cpus=2, makespan_s=0.3, latency_s=0.1)
+BAND = Band(overhead_s=0.01, timer_s=0.002, cpu_s=0.005, cpus=2, in_turn=16, makespan_s=0.17, latency_s=0.1)
 NOTHING_KNOWN = Prediction()
 
 
@@ -24,7 +24,7 @@ def each_of(cases):
 
 def test_the_band_is_what_this_machine_adds():
     band = band_of(sample_facts(lone_s=1.01, latency_s=sample_statistics(min=1.02)), 0.001)
-    assert band and dataclasses.astuple(band) == pytest.approx((0.01, 0.001, 0.01875, 2, 0.341, 0.101))
+    assert band and dataclasses.astuple(band) == pytest.approx((0.01, 0.001, 0.01875, 2, 8, 0.191, 0.101))
     assert band_of(sample_facts(wait_s=None), 0.001) is None is band_of(sample_facts(answered=0), 0.001)
     drawn = band_of(sample_facts(distribution="exp", lone_s=1.5), 0.001)
     assert drawn and drawn.overhead_s == 0.0  # a wait that is drawn costs none
@@ -39,8 +39,8 @@ def test_a_process_computes_on_one_cpu(shares, cpus):
 @pytest.mark.parametrize(
     "kind, with_cpu, rooms",
     [
-        ("burst", False, [3.798, 4.42]),
-        ("burst", True, [3.798, 4.5]),
+        ("burst", False, [3.798, 4.29]),
+        ("burst", True, [3.798, 4.37]),
         ("closed", False, [0.378, 0.5, 9.5 * 0.4 / 0.48, 10.5, 0.3475, 0.63]),  # mean, throughput, p95
         ("ramp", True, [0.378, 0.52, 9.5 * 0.4 / 0.5, 10.5]),
         ("open", True, [0.378, 0.52, 0.568, 0.79]),  # mean, p99
@@ -66,8 +66,8 @@ LATE = {"measured_s": 6.0}
         None: [{"failed": 1}, {"stopped": "SIGINT"}, {"prediction": NOTHING_KNOWN},
                {"load": LOADS["closed"], "prediction": Prediction(makespan_s=4.0)}],  # nothing to compare
         "other-slots": [{"slots_held": 3}],
-        "cpu": [{"measured_s": 4.47}, LATE | {"server_cpu_s": 10.0}],
-        "split": [SPLIT | {"measured_s": 5.0}, SPLIT | {"measured_s": 5.5}],  # with its CPU time
+        "cpu": [{"measured_s": 4.34}, LATE | {"server_cpu_s": 10.0}],
+        "split": [SPLIT | {"measured_s": 5.0}, SPLIT | {"measured_s": 5.4}],  # with its CPU time
         "busy-machine": [LATE | {"other_cpu_s": 5.0}],
         "backlog-overflow": [LATE | {"slow_connects": 1}],
         "delayed-ack": [LATE | {"late_bodies": 2}],
@@ -75,8 +75,8 @@ LATE = {"measured_s": 6.0}
         "late-sends": [LATE | {"lag_s": sample_statistics()}],
         "longer-wait": [LATE | {"lone_s": 1.2}],
         "inside": [LATE | {"where": sample_where(limit=Limit("a lock", 1.0, slots=1, line="app.py:3"))}],
-        "nothing": [LATE | {"lone_s": 1.11}, {"measured_s": 3.0},
-                    {"measured_s": 3.0, "server_cpu_s": 6.0}],  # CPU time makes nothing faster
+        "nothing": [LATE | {"lone_s": 1.11}],
+        "sooner": [{"measured_s": 3.0}, {"measured_s": 3.0, "server_cpu_s": 6.0}],  # CPU time makes nothing faster
     }),
 )  # fmt: skip
 def test_what_explains_a_run(explained, changes):
@@ -140,27 +140,27 @@ IDLE = {"handler_s": 8.0, "mean_in_flight": 2}
 @pytest.mark.parametrize(
     "first, changes",
     each_of({
-        "slots": [{}, {"load": LOADS["closed"]},
-                  {"slow_waits": 3, "kernel": {"ListenOverflows": 1}}],  # another program's, and rounds of a second
-        "backlog": [{"slow_connects": 3}, {"slow_waits": 3, "kernel": {"ListenOverflows": 3}}],
+        "slots": [{}, {"load": LOADS["closed"]}, {"kernel": {"ListenOverflows": 3}}],  # another program's
+        "backlog": [{"slow_connects": 3}, {"sockets_resent": 3}],
         "cpu": [{"server_cpu_s": 7.0}],
-        "client": [{"client_cpu_s": 3.5}, {"client_on_server_cpus": True, "server_cpu_s": 3.5}],
+        "client": [{"client_cpu_s": 3.5}],
+        "machine": [{"shared_cpus": 2, "server_cpu_s": 6.0, "client_cpu_s": 1.5}],
         "arrivals": [IDLE | {"load": LOADS["closed"]}, IDLE | {"load": LOADS["open"]}],
         "none": [{"slots": None, "wait_s": None}, {"answered": 0},
                  IDLE | {"load": LOADS["open"], "throughput_rps": 3.5}],
     }),
 )  # fmt: skip
 def test_what_limited_a_run(first, changes):
-    assert limits_of(sample_facts(**changes), None, None, None)[0].resource.value == first
+    assert limits_of(sample_facts(**changes), None, None)[0].resource.value == first
 
 
 def test_the_figures_of_the_limits():
-    found = {one.resource: (one.busy, one.ceiling_rps) for one in limits_of(sample_facts(), None, None, None)}
+    found = {one.resource: (one.busy, one.ceiling_rps) for one in limits_of(sample_facts(), None, None)}
     assert found == {Resource.SLOTS: (1.0, 4.0), Resource.CPU: (0.05, 80.0), Resource.CLIENT: (0.025, 160.0)}
     assert cpu_busy(sample_facts(server_cpu_s=2.0, workers=1)) == 0.5
     assert judge(sample_facts(failed=1, errors={"reset": 1}), None, 0.002).limits == ()
     unknown = sample_facts(slots_known=False, slots=None, slots_per_worker=None, prediction=NOTHING_KNOWN)
-    of_answers = [limits_of(unknown, sample_estimate(4, high=high), None, None)[0] for high in (4, None)]
+    of_answers = [limits_of(unknown, sample_estimate(4, high=high), None)[0] for high in (4, None)]
     assert [(one.resource.value, one.ceiling_rps) for one in of_answers] == [("slots", 4.0), ("none", None)]
 
 
@@ -170,7 +170,7 @@ def test_the_figures_of_the_limits():
 )
 def test_slots_are_as_busy_as_the_handlers_say_or_as_the_waits_come_to(pool, threads, handler_s, first):
     launch = dataclasses.replace(LAUNCH, pool=pool, threads=threads)
-    found = limits_of(sample_facts(launch=launch, handler_s=handler_s), None, None, None)[0]
+    found = limits_of(sample_facts(launch=launch, handler_s=handler_s), None, None)[0]
     assert (found.resource.value, found.busy) == first
 
 
@@ -184,8 +184,10 @@ USERS = {"load": Closed(1000, concurrency=10), "sent": 1000, "answered": 1000, "
     [
         ("failed-requests", {"errors": {"reset": 1}}, "failed", 0, 1),
         ("never-left", {}, "due", 1000, 1001),
-        ("backlog-overflow", {"kernel": {"ListenOverflows": 1}}, "slow_waits", 0, 1),
-        ("backlog-overflow", {"slow_waits": 1}, "slow_connects", 0, 1),
+        ("backlog-overflow", {}, "sockets_resent", 0, 1),
+        ("backlog-overflow", {}, "slow_connects", 0, 1),
+        ("client-stalled", {}, "client_stalled_s", 0.4, 0.41),
+        ("client-stalled", {"latency_s": sample_statistics(max=0.2)}, "client_stalled_s", 0.1, 0.11),
         ("client-limit", {}, "client_cpu_s", 8.0, 8.1),
         ("client-limit", {"client_cpu_s": 8.5}, "client_spun_s", 0.6, 0.4),
         ("client-limit", {"client_cpu_s": 0.5}, "measured_s", 0.5, 0.51),
@@ -215,22 +217,15 @@ ONE_FAILED = {"failed": 1, "errors": {"reset": 1}}
 @pytest.mark.parametrize(
     "identifier, changes",
     each_of({
-        None: [{}, {"other_cpu_s": -1.0}, {"throughput_rps": 4.2}],
+        None: [{}, {"other_cpu_s": 0.1}],
         "server-ended": [ONE_FAILED | {"server_ended": True}],
         "failed-requests": [ONE_FAILED],
         "log-lines": [{"log_lines": 15}],
         "busy-machine": [{"other_cpu_s": 1.3}],
-        "above-ceiling": [{"throughput_rps": 4.3}],
     }),
 )  # fmt: skip
 def test_what_else_is_warned_of(identifier, changes):
     assert [one.id for one in judge(sample_facts(**changes), None, 0.002).warnings] == [identifier] * bool(identifier)
-
-
-def test_the_share_of_other_programs_is_a_share():
-    for other_cpu_s in (7.0, 70.0):
-        (warned,) = judge(sample_facts(other_cpu_s=other_cpu_s), None, 0.002).warnings
-        assert 0.8 < warned.facts["share"] <= 1
 
 
 @pytest.mark.parametrize(

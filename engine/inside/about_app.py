@@ -1,7 +1,7 @@
-"""What an app says of itself before a server runs it: one JSON line about MODULE:APP at METHOD PATH.
+"""What an app says of itself before a server runs it: one JSON line about MODULE:APP at METHOD PATH, in SECONDS.
 
-    python engine/inside/about_app.py main:app GET /items/7
-    python engine/inside/about_app.py 'shop.web:create_app("production")' GET /
+    python engine/inside/about_app.py main:app GET /items/7 30
+    python engine/inside/about_app.py 'shop.web:create_app("production")' GET / 30
 
 Run it in the folder of the app, with the Python that has its packages; it needs none itself. The app is loaded as a
 server would load it, but not started: no lifespan, no request. If it does not load, the last line of stderr says why,
@@ -28,7 +28,6 @@ import signal
 import sys
 import traceback
 
-LOAD_TIMEOUT_S = 30  # of a module that starts a server when it is imported, say
 WRAPPED = ("app", "application", "wsgi_application", "wsgi_app", "_app")  # where a wrapper keeps what it wraps
 SUSPECTS = (  # modules of packages that are known to bring a limit, see engine/limits.py
     "aiohttp", "anyio", "asgiref", "asyncpg", "httpx", "psycopg_pool", "redis", "sqlalchemy",
@@ -163,10 +162,11 @@ if __name__ == "__main__":
     answer = os.dup(1)
     os.dup2(2, 1)  # whatever the app prints, in Python or in C, is not the answer
     sys.path[0] = os.getcwd()  # not the folder of this file
-    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"not loaded after {LOAD_TIMEOUT_S} s"))
-    signal.alarm(LOAD_TIMEOUT_S)
+    *asked, timeout_s = sys.argv[1:]  # of a module that starts a server when it is imported, say
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"not loaded after {timeout_s} s (--start-timeout)"))
+    signal.alarm(int(timeout_s))
     try:
-        os.write(answer, json.dumps(about(*sys.argv[1:])).encode())
+        os.write(answer, json.dumps(about(*asked)).encode())
     except BaseException as error:  # sys.exit() too
         os.write(2, f"\n{one_line(error)}\n".encode())
     os._exit(0)  # threads that the app has started would hold it

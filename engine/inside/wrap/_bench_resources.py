@@ -133,6 +133,14 @@ def lock_or_semaphore(found):
     return Resource(f"a semaphore ({name})", found, size, less(size, free))
 
 
+def lock_of_processes(found):
+    """A lock or semaphore of multiprocessing. Only a bounded semaphore knows its size."""
+    name = type(found).__name__
+    size = attribute(found, "_semlock", "maxvalue") if name == "BoundedSemaphore" else 1
+    kind = "semaphore" if "Semaphore" in name else "lock"
+    return Resource(f"a {kind} of several processes", found, None if name == "Semaphore" else size)
+
+
 def shared(found):
     return Resource(
         f"{'an' if type(found).__name__[0] in 'AEIO' else 'a'} {type(found).__name__}", found, is_shared=True
@@ -167,6 +175,7 @@ KNOWN = {  # (end of the file's path, function) -> what tells the resource of `s
 PRIMITIVES = {
     ("/threading.py", "wait"): shared,  # of an Event or a Condition
     ("/threading.py", "acquire"): lock_or_semaphore,
+    ("multiprocessing/synchronize.py", "__enter__"): lock_of_processes,
     ("/queue.py", "get"): shared,
     ("/queue.py", "put"): shared,
     ("asyncio/locks.py", "acquire"): lock_or_semaphore,
@@ -278,7 +287,7 @@ def queue_among(values):
 
 
 CALLS = (  # names of methods -> what tells the resource, of the values on the stack
-    ({"acquire"}, lambda values: lock_among(values) or Resource("a lock", None, 1, 1)),
+    ({"acquire"}, lambda values: lock_among(values) or Resource("a lock")),
     ({"get"}, queue_among),
     ({"flock", "lockf"}, lambda _: Resource("a lock on a file", None, 1, 1)),
     ({"execute", "executemany"}, lambda values: sqlite_lock(values)),
@@ -294,6 +303,8 @@ def lock_among(values):
             return Resource(f"a lock ({name})", value, 1, 1)
         if type(value).__module__.startswith("gevent") and hasattr(value, "acquire"):
             return lock_or_semaphore(value)
+        if type(value).__module__ == "multiprocessing.synchronize":
+            return lock_of_processes(value)
     return None
 
 

@@ -289,9 +289,9 @@ def cpu_of(thread):
 def sample():
     """The rows of a sample."""
     resources.seen.clear()
-    found = places()
-    parts, rows, computing = Counter(one.call for one in found), {}, []
-    for one, resource in zip(found, waited_for(found), strict=True):
+    found = without_own(waited_for(places()))
+    parts, rows, computing = Counter(one.call for one, _ in found), {}, []
+    for one, resource in found:
         key = key_of(one, resource)
         row = rows[key] = rows.get(key) or row_at(one, resource)
         row["n"] += one.weight / parts[one.call] if one.call else 0.0
@@ -304,15 +304,34 @@ def sample():
 
 
 def waited_for(found):
-    """The resource of each place; one that is shared counts if several requests wait for it."""
-    all_resources, waiting = [one.resource() for one in found], defaultdict(set)
-    for one, resource in zip(found, all_resources, strict=True):
-        if resource and resource.is_shared:
-            waiting[id(resource.owner)].add(one.call)
+    """Each place with its resource; one that is shared counts if several requests wait for it."""
+    pairs = [(one, one.resource()) for one in found]
+    waiting = waiting_calls(pairs)
     return [
-        None if resource and resource.is_shared and len(waiting[id(resource.owner)]) < 2 else resource
-        for resource in all_resources
+        (one, None if resource and resource.is_shared and len(waiting[id(resource.owner)]) < 2 else resource)
+        for one, resource in pairs
     ]
+
+
+def waiting_calls(pairs):
+    """Which requests wait for an object, by its id."""
+    waiting = defaultdict(set)
+    for one, resource in pairs:
+        if resource:
+            waiting[id(resource.owner)].add(one.call)
+    return waiting
+
+
+def without_own(pairs):
+    """Without tasks that wait for what other tasks of the same request hold, and no other request waits for."""
+    waiting, parts = waiting_calls(pairs), Counter(one.call for one, _ in pairs)
+    left = [
+        (one, resource)
+        for one, resource in pairs
+        if not resource or parts[one.call] < 2 or resource.owner is loops or len(waiting[id(resource.owner)]) > 1
+    ]
+    still_there = {one.call for one, _ in left}
+    return left + [pair for pair in pairs if pair[0].call not in still_there]
 
 
 def key_of(place, resource):

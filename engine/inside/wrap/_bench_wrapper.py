@@ -19,6 +19,7 @@ _bench_load_app.py says what else BENCH_APP may be. BENCH_WRAP=bare logs no requ
 import asyncio
 import contextlib
 import os
+import re
 import sys
 import time
 from inspect import iscoroutinefunction
@@ -142,8 +143,8 @@ def asgi(app):
     async def lifespan(scope, receive, send):
         async def announce(message):
             if message["type"] == "lifespan.startup.failed":  # its message is the text of a traceback, or a sentence
-                said = (message.get("message") or "").strip() or "in its startup"
-                write_line(f"failed {said.splitlines()[-1][:500]}")
+                said = re.split(r"\n\s.*\n(?=\S)", (message.get("message") or "").strip())[-1]
+                write_line(f"failed {' '.join(said.split())[:500] or 'in its startup'}")
             await send(message)
             if message["type"] == "lifespan.startup.complete":
                 say_threads()
