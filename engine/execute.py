@@ -161,8 +161,9 @@ def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome)
     sent = outcome.exchanges
     began_s = [at_s for at_s in sent.started_s if at_s]
     return where.where_of(
-        samples, began_s, [at_s for at_s in sent.answered_s if at_s], folder_of(plan), not plan.load.is_steady
-    )
+        samples, began_s, [at_s for at_s in sent.answered_s if at_s], folder_of(plan), not plan.load.is_steady,
+        None if plan.slots_stated else plan.slots,
+    )  # fmt: skip
 
 
 def execute(

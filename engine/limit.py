@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import linear_regression
 
-from engine.places import Limit, Spot, State, Where
+from engine.places import Limit, Resource, Spot, State, Where
 
 LOOP = "the event loop"  # as the sampler calls what a task waits for that could run
 ITSELF = "an answer of this very server"
@@ -31,17 +31,21 @@ def total(sizes: Iterable[float | None]) -> float | None:
 # ---------------------------------------------------------------- the limit
 
 
-def limit_of(where: Where, blocks: Sequence[Spot], answered_s: Sequence[float], is_burst: bool) -> Limit | None:
+def limit_of(
+    where: Where, blocks: Sequence[Spot], answered_s: Sequence[float], is_burst: bool, slots: float | None = None
+) -> Limit | None:
     """The resource that requests wait for and whose holders wait for no other; None: none is seen.
 
     Where resources are held one inside another, that is the one that the fewest hold. blocks: the places that block an
-    event loop. answered_s is sorted.
+    event loop. answered_s is sorted. slots: of the server's settings: they are the limit where so many requests are
+    worked on, and the others have not been accepted.
     """
     if where.blocked >= MOSTLY and (blocking := blocking_place(blocks)):
         return limit_at(blocking, 1.0 * blocking.processes, LOOP, answered_s, is_burst)
     past = {spot: holders(where.places, spot) for spot in waiting_places(where)}
     if not past:
-        return None
+        queued = slots and queue_for(where, slots)
+        return limit_at(queued, slots or 1.0, Resource.SLOTS.value, answered_s, is_burst) if queued else None
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
     # Answers say nothing of when a slot of a burst is given back, if that is after the answer.
@@ -50,6 +54,13 @@ def limit_of(where: Where, blocks: Sequence[Spot], answered_s: Sequence[float], 
         spot, max(1.0, round(2 * fewest) / 2), spot.resource or "", [] if ends_late else answered_s, is_burst
     )
     return replace(found, next_slots=min((slots for slots in past.values() if slots > fewest), default=None))
+
+
+def queue_for(where: Where, slots: float) -> Spot | None:
+    """The requests that no process has accepted, while as many are worked on as there are slots; None: not so."""
+    queued = requests_in(where.places, State.QUEUED)
+    inside = requests_in(where.places, *State) - queued
+    return Spot(queued, State.QUEUED, size=slots) if queued > FEW * where.requests and round(inside) == slots else None
 
 
 def waiting_places(where: Where) -> list[Spot]:

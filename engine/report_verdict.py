@@ -11,7 +11,6 @@ from engine.places import Limit, Resource
 from engine.report_words import (
     DOUBTS,
     EXPLANATIONS,
-    HANDLER_WORDS,
     RESOURCES,
     SEEN,
     WARNINGS,
@@ -22,7 +21,7 @@ from engine.report_words import (
     told,
 )
 from engine.run import Estimate, Explanation, Run, Stall, Suspect, Warned
-from engine.verdict import at_once
+from engine.verdict import at_once, seen_limit
 from engine.words import duration, per_cent, plural, rate
 
 # ---------------------------------------------------------------- the verdict
@@ -75,16 +74,9 @@ def is_seen(run: Run) -> bool:
 
 
 def seen_text(run: Run) -> str:
-    """What the answers show, where nothing was predicted for certain: the kind of handler, the slots."""
-    may_be, measured, found = run.prediction.possibilities, run.measured, run.verdict.estimate
-    cpu_s = measured.client_cpu_s + (measured.server_cpu_s or 0.0)
-    fits = [
-        HANDLER_WORDS[one] for one, due_s in may_be.items() if abs(measured.measured_s - due_s) <= 0.15 * due_s + cpu_s
-    ]
-    return said(
-        may_be and (fits or not is_seen(run)) and f"This fits {' or '.join(fits) or 'none of the predictions'}.",
-        found and run.plan.wait_s != 0 and not is_seen(run) and slots_seen_text(found),
-    )
+    """What the answers show of the slots, where nothing was predicted for certain, and no limit was seen."""
+    found = run.verdict.estimate
+    return slots_seen_text(found) if found and run.plan.wait_s != 0 and not is_seen(run) else ""
 
 
 # ---------------------------------------------------------------- warnings
@@ -104,13 +96,20 @@ def warning_text(warned: Warned) -> str:
 
 
 def bottleneck(run: Run) -> str:
-    """What ran out first, and what would be next, as a paragraph; empty if that cannot be said."""
+    """What ran out first, and what would be next, as a paragraph; empty if that cannot be said, or stands elsewhere: as
+    what the requests were seen to wait for."""
     limits = run.verdict.limits
-    if not limits:
+    if not limits or limits[0] == seen_limit(run):
         return ""
-    later = [f"{name_of(one)}, at {requests_s(one.ceiling_rps)}" for one in limits[1:] if one.ceiling_rps]
-    which = "first" if limits[0].resource in (Resource.ARRIVALS, Resource.NONE) else "next"
-    return told("bottleneck", limit_text(limits[0]), later and f"The {which} limit would be {later[0]}.")
+    return told("bottleneck", limit_text(limits[0]), next_limit(run))
+
+
+def next_limit(run: Run) -> str:
+    """What would be full next, at which rate."""
+    first, *others = run.verdict.limits
+    later = [f"{name_of(one)}, at {requests_s(one.ceiling_rps)}" for one in others if one.ceiling_rps]
+    which = "first" if first.resource in (Resource.ARRIVALS, Resource.NONE) else "next"
+    return f"The {which} limit would be {later[0]}." if later else ""
 
 
 def name_of(limit: Limit) -> str:
@@ -153,7 +152,8 @@ def estimate(run: Run, always: bool = False) -> str:
     are known, only if it is asked for."""
     found, plan = run.verdict.estimate, run.plan
     is_explained = run.verdict.explained_by in (Explanation.PREDICTION, Explanation.SPLIT, Explanation.CPU)
-    if is_seen(run) or not found or plan.wait_s == 0 or (is_explained and plan.slots_known and not always):
+    is_known = is_seen(run) or (is_explained and plan.slots_known and not always)
+    if not found or is_known or plan.wait_s == 0 or (found.doubt == "failures" and not found.stall):
         return ""
     was_seen = run.inside and run.inside.where  # then nothing is named that was not seen
     suspects = [] if was_seen else [told("suspect", suspect_text(run, one)) for one in found.suspects]
@@ -165,7 +165,7 @@ def estimate_text(found: Estimate) -> str:
     return said(
         stall_text(found.stall) if found.stall else slots_seen_text(found),
         found.doubt and not found.stall and DOUBTS[found.doubt],
-        rounds and f"The answers came in rounds: {rounds}.",
+        rounds and found.doubt != "short-wait" and f"The answers came in rounds: {rounds}.",
         found.held_s and f"A request held its slot for {duration(found.held_s)}.",
         found.alone_s and f"A request by itself takes {duration(found.alone_s)}.",
         found.by_throughput and f"Throughput x wait gives {found.by_throughput:.3g} slots.",

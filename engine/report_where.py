@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from engine.limit import ITSELF, LOOP
 from engine.places import Limit, Resource, Spot, State, Where
+from engine.report_verdict import next_limit
 from engine.report_words import requests_s, said, stacked, told
 from engine.run import Run
 from engine.words import duration, per_cent, plural
@@ -129,7 +130,8 @@ def limit(run: Run, found: Where) -> str:
     of = found.limit
     if not of:
         return ""
-    return told("limit", seen_limit_text(of), more(run, of))
+    is_first = run.verdict.limits and run.verdict.limits[0] == of
+    return told("limit", seen_limit_text(of), more(run, of), is_first and next_limit(run))
 
 
 def computing(run: Run, found: Where) -> str:
@@ -155,6 +157,8 @@ def seen_limit_text(of: Limit) -> str:
     name, held, at = capital(of.resource), duration(of.held_s), f" at {of.line}" * bool(of.line)
     if of.resource == LOOP:
         return f"The event loop is blocked{at}{f' for {held} in each request' if of.held_s else ''}."
+    if of.resource == Resource.SLOTS:
+        return said(f"The server's slots: it works on {of.slots:g} at a time, and accepts no more.", holding_text(of))
     if of.slots is None:
         waiting = plural(round(of.waiting or 0), "request")
         return f"{name}: {waiting} wait for it{at}, all until the same moment."
@@ -164,9 +168,14 @@ def seen_limit_text(of: Limit) -> str:
     made = f", made at {of.size_line}" * bool(of.size_line)
     have = "have it" if of.is_sized else "are seen to go on"
     return said(
-        f"{name}{setting}{made}: {of.slots:g} requests at a time {have}, and others wait{at}.",
-        of.held_s and f"Each holds it for {held}, so {requests_s(of.ceiling_rps)} are the most.",
+        f"{name}{setting}{made}: {of.slots:g} requests at a time {have}, and others wait{at}.", holding_text(of)
     )
+
+
+def holding_text(of: Limit) -> str:
+    if not of.held_s:
+        return ""
+    return f"Each holds it for {duration(of.held_s)}, so {requests_s(of.ceiling_rps)} are the most."
 
 
 def seen_in_short(run: Run) -> str:
@@ -177,7 +186,8 @@ def seen_in_short(run: Run) -> str:
     at = f" at {of.line}" * bool(of.line)
     if of.resource == LOOP:
         return f"The event loop is blocked{at}."
-    return f"{of.slots:g} at a time: {of.resource}{at}." if of.slots else f"Requests wait for {of.resource}{at}."
+    name = "the server's slots" if of.resource == Resource.SLOTS else of.resource
+    return f"{of.slots:g} at a time: {name}{at}." if of.slots else f"Requests wait for {of.resource}{at}."
 
 
 def more(run: Run, of: Limit) -> str:

@@ -92,6 +92,7 @@ EXPLANATIONS = {
     "backlog-overflow": "NOT as predicted: the server's listen backlog was full.",
     "delayed-ack": "NOT as predicted: answers came in two parts, some 40 ms apart.",
     "client-limit": "NOT as predicted: the client was too slow.",
+    "client-stalled": "NOT as predicted: the client stood still for some time.",
     "late-sends": "NOT as predicted: the client sent requests late.",
     "nothing": "NOT as predicted, and not explained.",
 }

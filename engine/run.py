@@ -243,6 +243,7 @@ class Explanation(str, Enum):
     BACKLOG = "backlog-overflow"
     DELAYED_ACK = "delayed-ack"
     CLIENT = "client-limit"
+    CLIENT_STALLED = "client-stalled"
     LATE_SENDS = "late-sends"
     NOTHING = "nothing"
 

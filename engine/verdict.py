@@ -160,7 +160,10 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
         "inside": seen_limit(facts),
         "busy-machine": taken_by_others(facts) > 0.3,
         "other-slots": slots_of_answers(facts, estimate),
-        **{one: one in client for one in ("backlog-overflow", "client-limit", "late-sends", "delayed-ack")},
+        **{
+            one: one in client
+            for one in ("client-stalled", "backlog-overflow", "client-limit", "late-sends", "delayed-ack")
+        },
         "longer-wait": plan.wait_s and alone_s > 1.1 * plan.wait_s + plan.cpu_time_s + 0.02,
     }
     return Explanation(first_true(reasons) or "nothing")
@@ -336,7 +339,7 @@ def warnings_of(facts: Facts) -> Iterator[Warned]:
         yield Warned("server-ended", {"failed": measured.failed, "sent": sent} | said)
     else:
         yield from warnings_of_client(facts)
-    if inside and inside.log_lines not in (None, sent):
+    if inside and inside.log_lines is not None and not measured.answered <= inside.log_lines <= sent:
         yield Warned("log-lines", {"lines": inside.log_lines, "sent": sent})
     if (share := taken_by_others(facts)) > 0.15:
         yield Warned("busy-machine", {"share": share})

@@ -40,12 +40,13 @@ MOST_OF = 0.6
 
 
 def where_of(
-    lines: Sequence[Line], began_s: Sequence[float], ended_s: Sequence[float], folder: str, is_burst: bool
-) -> Where | None:
+    lines: Sequence[Line], began_s: Sequence[float], ended_s: Sequence[float], folder: str, is_burst: bool,
+    slots: float | None = None,
+) -> Where | None:  # fmt: skip
     """The places of all processes while the load was fullest; None without samples.
 
     lines: what the samplers wrote. began_s, ended_s: when the client sent each request, and when it had its answer.
-    folder: of the app; its files are named from there.
+    folder: of the app; its files are named from there. slots: as the server's settings give them.
     """
     under_way = counter_of(began_s, ended_s)
     samples = [one for one in lines if "rows" in one and under_way(one["at"])]
@@ -60,7 +61,7 @@ def where_of(
     found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked)
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=total(circle.values()))
-    return replace(found, limit=limit_of(found, blocking, sorted(ended_s), is_burst))
+    return replace(found, limit=limit_of(found, blocking, sorted(ended_s), is_burst, slots))
 
 
 def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot]) -> list[Spot]:

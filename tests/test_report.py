@@ -137,7 +137,7 @@ NAMES = ("pool_size", "task_time", "cpu_time", "workers", "threads", "access_log
 TEXTS = {
     "4 s|+0.0 %|5 %|4.4 ms|100 %|837 requests/s|access.log|16 sent|worker3 4|4 slots of 1 s": reported("prediction"),
     "4 s|5 s|given the split": reported("split"),
-    "a `def` handler|4 requests|SQLAlchemy's pool|5 + 10|pool_size|30 s|impl.py:75|2 workers": reported("not known"),
+    "4 requests|SQLAlchemy's pool|5 + 10|pool_size|30 s|impl.py:75|2 workers": reported("not known"),
     "3 to 6 requests": reported("range"),
     "7 of 16|7 failed": reported("failures"),
     "7 connections|7 overflows": reported("backlog-overflow"),

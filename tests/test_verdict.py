@@ -70,6 +70,7 @@ LATE = {"measured_s": 6.0}
         "split": [SPLIT | {"measured_s": 5.0}, SPLIT | {"measured_s": 5.4}],  # with its CPU time
         "busy-machine": [LATE | {"other_cpu_s": 5.0}],
         "backlog-overflow": [LATE | {"slow_connects": 1}],
+        "client-stalled": [LATE | {"client_stalled_s": 1.5}],
         "delayed-ack": [LATE | {"late_bodies": 2}],
         "client-limit": [LATE | {"client_cpu_s": 5.0}],
         "late-sends": [LATE | {"lag_s": sample_statistics()}],
