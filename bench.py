@@ -49,18 +49,22 @@ then is reported. Python 3.10 or newer, nothing else.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import select
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and -I leave it out
 
 from engine import objectives, options, plans, report, report_where, search, send, sizes, where
 from engine.access_log import AccessLog
 from engine.database import BooksDatabase, database_for
 from engine.execute import Announce, Place, execute, folder_of
-from engine.files import Document, Printer, run_folder, say, tell, write_json, writing
+from engine.files import NO_MANUAL, Document, Printer, check_folder, run_folder, say, tell, write_json
 from engine.launch import Launch, check_packages, versions_of
 from engine.live import LiveLog
 from engine.machine import about_machine, check_file_limit, pin
@@ -85,13 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(argv: Sequence[str]) -> int:
+    check_folder()
     asked = parse(argv)
     if asked.list:
         tell(report.targets_list(asked))
     elif asked.is_paper:
         on_paper(asked)
     elif not any((asked.target, asked.app, asked.run, asked.url)):
-        tell(__doc__ or "")
+        tell(__doc__ or NO_MANUAL)
     else:
         return serve(asked) if asked.serve else Bench(asked, ["bench.py", *argv]).run()
     return 0
@@ -183,16 +188,18 @@ class Bench:
         def show(text: str) -> None:
             self.printer.show(text)
             if folder:
-                with writing(str(folder)), (folder / "report.txt").open("ab") as out:
+                with contextlib.suppress(OSError), (folder / "report.txt").open("ab") as out:
                     out.write(f"{text}\n".encode("utf-8", "backslashreplace"))
 
         def bring_home(found: Run) -> None:
             """Save each run as soon as there is one: in the document, and in the run's own folder."""
             here.append(found)
             self.document.runs.append(found)
-            self.document.write()
-            if folder:
+            self.document.save()
+            if folder and folder.is_dir():
                 write_json(folder / "run.json", self.document.as_json(here))
+            elif folder:
+                say(f"bench.py: {folder} was deleted during the run, with its logs")
 
         if asked.probe:
             timeout_s = asked.timeout or min(plan.timeout_s, max(5.0, 0.7 * asked.budget[1]))

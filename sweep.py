@@ -51,10 +51,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and -I leave it out
+
 from engine import options, plans
 from engine.database import BooksDatabase, database_for
 from engine.execute import Place, execute
-from engine.files import LOGS, heading, run_folder, say, tell, write_json, writing
+from engine.files import LOGS, NO_MANUAL, check_folder, heading, run_folder, say, tell, write_json, writing
 from engine.launch import Launch, check_packages, versions_of
 from engine.machine import allowed_cpus, check_file_limit, pin
 from engine.run import Plan, to_json
@@ -359,6 +361,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     with signals.handled():
         try:
+            check_folder()
             asked_for = parse(argv)
             if asked_for.what == "report":
                 return report(asked_for)
@@ -367,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if asked_for.what:
                 return run_suite(asked_for, shlex.join(["sweep.py", *argv]))
             titles = [section(name, f"{suite.title} ({suite.takes})") for name, suite in SUITES.items()]
-            tell("\n".join(titles) if asked_for.list else __doc__ or "")
+            tell("\n".join(titles) if asked_for.list else __doc__ or NO_MANUAL)
             return 0
         except Problem as problem:
             say(f"sweep.py: {problem}")

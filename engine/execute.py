@@ -99,17 +99,19 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
         launch = dataclasses.replace(plan.launch, anyio_threads=access_log.anyio_threads(site.log))
         plan = plans.with_launch(plan, launch)
     sent = [send.warm_up(plan, site.address)] if plan.warm_up else []
+    if signals.received:  # there is nothing to report yet
+        raise Interrupted
     alone, lone_s = dataclasses.replace(plan, load=Burst(1), keep_alive=False, processes=1), list[float]()
     for _ in range(plan.lone_requests):
         found = send.measure(alone, site.address).exchanges
+        if signals.received:
+            raise Interrupted
         sent.append(found)
-        if not is_success(found.status[0], found.error[0]):
+        if not all(map(is_success, found.status, found.error)):
             break
         lone_s.append(found.answered_s[0] - found.started_s[0])
-        if sum(lone_s) > LONE_S or signals.received:
+        if sum(lone_s) > LONE_S:
             break
-    if signals.received:  # there is nothing to report yet
-        raise Interrupted
     before = Before(sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent), lone_s)
     return plans.with_lone_requests(plan, lone_s), before
 
@@ -135,7 +137,7 @@ def send_load(plan: Plan, site: Site) -> Sent:
         pids = [one.pid for one in plan.listeners]
         outcome = send.measure(plan, site.address, server_cpu_s=lambda: cpu_s_of(pids) if pids else None)
         return Sent(outcome, None, False)
-    begins = log.stat().st_size if log else 0
+    begins = len(access_log.text_of(log, "latin-1")) if log else 0
     group_s = functools.partial(group_cpu_s, server.guard.pid)
     samples: list[Mapping[str, Any]] = []
     with server.samples.into(samples) if server.samples else nullcontext():

@@ -23,6 +23,7 @@ from engine.tables import in_colour
 from engine.words import Problem
 
 LOGS = Path(__file__).resolve().parent.parent / "logs"
+NO_MANUAL = "The manual is left out by python -OO; run it without."
 STDOUT = ("-", "/dev/stdout")
 
 
@@ -81,6 +82,8 @@ class Document:
         self.head = heading(shlex.join(command), versions)
         self.path = path
         self.stream = sys.stdout if path in STDOUT else None
+        if path in STDOUT and not self.stream:
+            raise Problem(f"cannot write {path}: standard output is closed")
         is_pipe = path and (path.startswith("/dev/") or (Path(path).exists() and not Path(path).is_file()))
         if path and is_pipe and not self.stream:
             with writing(path):
@@ -90,6 +93,13 @@ class Document:
 
     def as_json(self, runs: Sequence[Run]) -> dict[str, Any]:
         return self.head | {"complete": self.is_complete, "runs": [to_json(run) for run in runs]}
+
+    def save(self) -> None:
+        """Write it in the middle of the work: what cannot be written then must not cost a run."""
+        try:
+            self.write()
+        except Problem as problem:
+            say(f"bench.py: {problem}")
 
     def write(self, is_last: bool = False) -> None:
         """Raises Problem; the file that was there before is then still there."""
@@ -128,6 +138,14 @@ class Printer:
         with writing("the report", self.out):
             if self.out:  # `python >&-` has none
                 print(in_colour(text) if self.has_colour else text, file=self.out, flush=True)
+
+
+def check_folder() -> None:
+    """Raises Problem where the working directory is gone: nothing could be started in it."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise Problem("the working directory is gone; change to another one") from None
 
 
 def tell(text: str) -> None:

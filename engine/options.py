@@ -183,7 +183,8 @@ GROUPS: dict[str, dict[str, Any]] = {
     "what to show and to keep": {
         "-v --verbose": "show each of several runs in full",
         "-q --quiet": "show verdicts only",
-        "--json": (str, "FILE", "write every run with its raw times; - for standard output"),
+        "--json": (pattern(r"(?s).+", "a file name"), "FILE",
+                   "write every run with its raw times; - for standard output"),
         "--logs": (Path, "DIR", "where runs leave their folders (logs/)", LOGS),
     },
 }  # fmt: skip

@@ -41,7 +41,12 @@ class Samples:
     @contextlib.contextmanager
     def into(self, lines: list[Mapping[str, Any]]) -> Iterator[None]:
         """Take samples until the block ends; then the list has all that was written meanwhile."""
-        begins, pipe = self.file.stat().st_size, os.open(self.pipe, os.O_RDWR)  # does not wait for a reader
+        try:
+            file, pipe = self.file.open("rb"), os.open(self.pipe, os.O_RDWR)  # which does not wait for a reader
+        except OSError:  # somebody has deleted the folder
+            yield
+            return
+        begins = file.seek(0, os.SEEK_END)
         try:
             yield
         finally:
@@ -49,9 +54,11 @@ class Samples:
         deadline_s = time.perf_counter() + LAST_WORD_S
         while not lines or (has_more(lines) and time.perf_counter() < deadline_s):
             time.sleep(0.01)
-            lines[:] = written(self.file.read_bytes()[begins:])
+            file.seek(begins)
+            lines[:] = written(file.read())
             if not lines:
-                return
+                break
+        file.close()
 
 
 def written(text: bytes) -> list[Mapping[str, Any]]:

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.access_log import ready_workers
+from engine.access_log import ready_workers, text_of
 from engine.inside.guard import STOP_GRACE_S
 from engine.launch import APPS, INSIDE, Launch, installed_versions
 from engine.listeners import cpu_s_of
@@ -129,8 +129,14 @@ def guarded(command: list[str], output: Path, env: dict[str, str], cwd: Path | N
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+    """A free port of 127.0.0.1. Raises Problem on a machine that cannot talk to itself."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            port = int(sock.getsockname()[1])
+            socket.create_connection(("127.0.0.1", port), 2).close()
+            return port
+    except OSError as error:
+        raise Problem(f"cannot connect to 127.0.0.1: {error}; is the loopback interface up?") from None
 
 
 def accepts(port: int) -> bool:
@@ -149,10 +155,10 @@ def wait_until_ready(server: RunningServer, access_log: Path, launch: Launch) ->
     workers = 0 if launch.run else launch.workers
     deadline_s, log, ready = time.perf_counter() + launch.start_timeout_s, server.server_log, 0
     while time.perf_counter() < deadline_s:
-        ended, text = server.ended, access_log.read_text(errors="replace")  # in this order: a last word counts
+        ended, text = server.ended, text_of(access_log)  # in this order: a last word counts
         if failed := re.search(r"\] failed (.*)", text):
             raise Problem(f"the app did not load: {failed[1]} (see {log})", 3)
-        if ended or WORKER_DIED.search(log.read_text(errors="replace")):
+        if ended or WORKER_DIED.search(text_of(log)):
             raise Problem(f"the server did not start: {why_it_ended(log)}", 3)
         ready = len(ready_workers(text))
         if ready >= workers and accepts(server.port):
@@ -208,7 +214,7 @@ def telling_lines(log: Path) -> tuple[str, ...]:
     differ in numbers are the same. SQLAlchemy's message of a full pool is always among them.
     """
     lines: dict[str, str] = {}
-    text = re.sub(r"(?m)^(?: *\| )+", "", log.read_text(errors="replace"))  # the margin that an exception group draws
+    text = re.sub(r"(?m)^(?: *\| )+", "", text_of(log))  # the margin that an exception group draws
     for line in LINE.finditer(text):
         said = line["said"].strip()
         if (line["traceback"] or line["error"] or ERROR.search(said)) and not NOISE.fullmatch(said):
@@ -220,7 +226,7 @@ def telling_lines(log: Path) -> tuple[str, ...]:
 
 def last_words(log: Path) -> tuple[str, ...]:
     """Of a server that has ended: the errors that its log names, else the last line; then how it ended."""
-    lines = [line["said"].strip() for line in LINE.finditer(log.read_text(errors="replace"))]
+    lines = [line["said"].strip() for line in LINE.finditer(text_of(log))]
     by_guard = [line for line in lines if re.match("the server (ended with|was ended by)", line)]
     own = [line for line in lines if line and line not in by_guard]
     return (*(telling_lines(log) or own[-1:]), *by_guard[-1:])

@@ -112,6 +112,7 @@ def table(header: str, rows: Iterable[Sequence[object]]) -> str:
     lines = [f"| {header} |", "| --- |" + " ---: |" * header.count("|")]
     for row in rows:
         cells = ("-" if one is None else short(one) if isinstance(one, float) else str(one) for one in row)
+        cells = (cell.replace("|", "\\|") for cell in cells)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -156,7 +156,7 @@ FRAMEWORKS = {  # the class of an app -> what has to serve it, and how to ask it
 
 
 if __name__ == "__main__":
-    sys.path[0] += "/wrap"
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "wrap"))
     from _bench_load_app import load_app
 
     answer = os.dup(1)

@@ -1,0 +1,253 @@
+"""What went wrong once in a hostile trial, each kind with a command that shows it: figures that were false, results that
+were lost, processes that were left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from commands import BENCH, ROOT, command, run_bench
+from servers import alive, wait_until, write_files
+
+APP = """
+import time
+from fastapi import FastAPI
+from fastapi.responses import Response, StreamingResponse
+
+app = FastAPI()
+
+@app.get("/")
+def waits():
+    time.sleep(0.1)
+
+@app.get("/fast")
+async def fast():
+    return {}
+
+@app.get("/parts")
+def in_parts():
+    def parts():
+        yield b"a"
+        time.sleep(0.06)
+        yield b"b"
+    return StreamingResponse(parts())
+
+@app.get("/large")
+def large():
+    return Response(bytes(80_000_000))
+"""
+ENDS = "import os\nfrom fastapi import FastAPI\napp = FastAPI()\n@app.get('/')\ndef ends():\n    print('bye')\n    os._exit(7)"
+HAS_CHILDREN = """
+import pathlib, subprocess
+from flask import Flask
+for is_session in (False, True):
+    child = subprocess.Popen(["sleep", "300"], start_new_session=is_session)
+    with pathlib.Path("children").open("a") as file:
+        print(child.pid, file=file)
+app = Flask(__name__)
+app.get("/")(lambda: "hello")
+"""
+HAS_NO_SETTINGS = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+@asynccontextmanager
+async def lifespan(app):
+    raise RuntimeError("no settings:\\nset DATABASE_URL")
+    yield
+app = FastAPI(lifespan=lifespan)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    write_files(
+        tmp_path, {"main.py": APP, "ends.py": ENDS, "children.py": HAS_CHILDREN, "settings.py": HAS_NO_SETTINGS}
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def only_run(folder, *arguments):
+    _, document = run_bench(folder, *arguments, "-q")
+    return document["runs"][0]
+
+
+def warned(run):
+    return {one["id"] for one in run["verdict"]["warnings"]}
+
+
+# ---------------------------------------------------------------- false figures
+
+
+def test_an_answer_that_needs_no_handler_is_sooner_and_no_slots_are_full(folder):
+    run = only_run(folder, "--target", "flask-gunicorn", "--path", "/io", "-n", "100", "-c", "4", "-m", "OPTIONS")
+    assert run["verdict"]["explained_by"] == "sooner"
+    assert "slots" not in {one["resource"] for one in run["verdict"]["limits"]}
+
+
+def test_stated_slots_are_contradicted_by_what_is_measured(folder):
+    how = ["--app", "main:app", "--path", "/fast", "-n", "400", "-c", "4", "--slots", "2", "--wait", "0.1"]
+    run = only_run(folder, *how)
+    assert run["verdict"]["explained_by"] == "sooner"
+    assert "slots" not in {one["resource"] for one in run["verdict"]["limits"]}
+
+
+def test_cpu_that_is_not_busy_limits_nothing(folder):
+    how = ["--target", "flask-gunicorn", "--path", "/io", "-n", "60", "-c", "3", "--task-time", "30ms:exp"]
+    for limit in only_run(folder, *how)["verdict"]["limits"]:
+        assert limit["resource"] != "cpu" or limit["busy"] < 0.8
+        break
+
+
+def test_a_probe_of_drawn_waits_has_the_servers_slots(folder):
+    document = run_bench(
+        folder, *["--target", "flask-gunicorn", "--path", "/io", "--task-time", "20ms:exp", "--probe"]
+    )[1]
+    limit = document["runs"][-1]["verdict"]["limits"][0]
+    assert (limit["resource"], limit["slots"]) == ("slots", 4)
+
+
+def test_a_stream_has_no_delayed_ack_and_its_log_shows_no_slots(folder):
+    run = only_run(folder, *["--app", "main:app", "--path", "/parts", "-n", "60", "-c", "4", "-k"])
+    assert not warned(run) & {"delayed-ack", "other-slots"} and run["inside"]["slots_held"] is None
+
+
+def test_a_large_body_is_a_whole_answer(folder):
+    run = only_run(folder, *["--app", "main:app", "--path", "/large", "-n", "2", "-c", "1"])
+    assert run["measured"]["answered"] == 2 and run["measured"]["body_bytes"] == 160_000_000
+
+
+def test_an_answer_in_the_middle_of_an_upload_is_the_answer(folder):
+    (folder / "body").write_bytes(bytes(20_000_000))
+
+    def refuse(sock):
+        while True:
+            connection, _ = sock.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        threading.Thread(target=refuse, args=(sock,), daemon=True).start()
+        run = only_run(folder, "--url", f"http://127.0.0.1:{sock.getsockname()[1]}/", "-p", "body", "-n", "4")
+    assert run["measured"]["errors"] == {"HTTP 413": 4}
+
+
+def test_the_servers_own_end_is_told_as_its_log_has_it(folder):
+    run = only_run(folder, *["--app", "ends:app", "-n", "8"])
+    assert warned(run) == {"server-ended"}
+    assert [("bye" in line, "exit code 7" in line) for line in run["inside"]["server_said"]] == [(1, 0), (0, 1)]
+
+
+def test_a_client_that_stood_still_says_so(folder):
+    words = [
+        "--target",
+        "fastapi-uvicorn",
+        "--path",
+        "/io",
+        "-n",
+        "60",
+        "--task-time",
+        "1",
+        "--json",
+        "out.json",
+        "--logs",
+        "logs",
+    ]
+    bench = subprocess.Popen([*BENCH, *words], stdout=subprocess.DEVNULL)
+    wait_until(lambda: any("/io" in log.read_text() for log in folder.glob("logs/*/access.log")))  # the lone request
+    time.sleep(0.5)
+    bench.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    bench.send_signal(signal.SIGCONT)
+    assert bench.wait(60) == 0
+    (run,) = json.loads((folder / "out.json").read_text())["runs"]
+    assert "client-stalled" in warned(run) and run["measured"]["client_stalled_s"] > 1
+
+
+# ---------------------------------------------------------------- lost, or left
+
+
+def test_a_probe_whose_first_burst_fails_has_its_run_and_a_verdict(folder, capsys):
+    code, document = run_bench(folder, *["--app", "ends:app", "--probe"])
+    assert (code, len(document["runs"])) == (1, 1) and "\nverdict" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("deleted", ["logs", "results"])
+def test_results_survive_that_a_folder_is_deleted(folder, deleted):
+    (folder / "results").mkdir()
+    words = [
+        "--target",
+        "fastapi-uvicorn",
+        "--path",
+        "/io",
+        "-n",
+        "60",
+        "--task-time",
+        "1",
+        "--json",
+        "results/out.json",
+        "--logs",
+        "logs",
+    ]
+    bench = subprocess.Popen([*BENCH, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: any("/io" in log.read_text() for log in folder.glob("logs/*/access.log")))
+    command("rm", "-rf", deleted)
+    out, err = bench.communicate(timeout=60)
+    assert "\nverdict" in out and "Traceback" not in err and deleted in err
+    assert bench.returncode == (0 if deleted == "logs" else 2)
+    if deleted == "logs":
+        assert json.loads((folder / "results/out.json").read_text())["runs"][0]["measured"]["answered"] == 60
+
+
+def test_an_interrupted_warm_up_has_no_run_and_its_json_is_json(folder):
+    words = ["--app", "main:app", "-n", "10", "-c", "2", "--warmup", "1000", "--json", "out.json", "--logs", "logs"]
+    bench = subprocess.Popen([*BENCH, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: any("GET" in log.read_text() for log in folder.glob("logs/*/access.log")))
+    bench.send_signal(signal.SIGINT)
+    assert "Traceback" not in bench.communicate(timeout=60)[1] and bench.returncode == 130
+    assert json.loads((folder / "out.json").read_text())["runs"] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can adopt processes")
+def test_what_an_app_starts_is_ended_even_in_a_session_of_its_own(folder):
+    assert only_run(folder, *["--app", "children:app", "-n", "4"])["measured"]["answered"] == 4
+    children = [int(pid) for pid in (folder / "children").read_text().split()]
+    assert len(children) >= 4 and not any(map(alive, children))  # of the question, and of the server
+
+
+def test_an_error_of_several_lines_is_shown_whole(folder):
+    done = command(*BENCH, *["--app", "settings:app", "-n", "4", "--logs", "logs"])
+    assert done.returncode == 3 and "RuntimeError: no settings: set DATABASE_URL" in done.stderr
+
+
+PAPER = ["-n", "8", "--slots", "2", "--wait", "1"]
+
+
+@pytest.mark.parametrize("python", [["-P"] if sys.version_info >= (3, 11) else ["-I"], ["-I"], ["-OO"]])
+def test_python_may_be_told_to_leave_things_out(python):
+    done = command(sys.executable, *python, str(ROOT / "bench.py"), *PAPER)
+    assert (done.returncode, done.stderr) == (0, "") and "4 s" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "shell, says",
+    [
+        ('"$@" --json - >&-', "standard output is closed"),
+        ('"$@" --json ""', "''"),
+        ('cd gone && rmdir ../gone && "$@"', "working directory is gone"),
+        ('"$@" --probe -n 4', "requests"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(folder, shell, says):
+    (folder / "gone").mkdir()
+    target = ["--target", "fastapi-uvicorn", "--path", "/io"]
+    done = command("bash", "-c", shell, "bash", *BENCH, *target, env=os.environ | {"PWD": str(folder)})
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
