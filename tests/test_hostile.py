@@ -1,5 +1,5 @@
-"""What went wrong once in a hostile trial, each kind with a command that shows it: figures that were false, results that
-were lost, processes that were left."""
+"""What went wrong once in a hostile trial, each kind with a command that shows it: false figures, lost results, processes
+that were left."""
 
 from __future__ import annotations
 
@@ -43,7 +43,15 @@ def in_parts():
 def large():
     return Response(bytes(80_000_000))
 """
-ENDS = "import os\nfrom fastapi import FastAPI\napp = FastAPI()\n@app.get('/')\ndef ends():\n    print('bye')\n    os._exit(7)"
+ENDS = """
+import os
+from fastapi import FastAPI
+app = FastAPI()
+@app.get("/")
+def ends():
+    print("bye")
+    os._exit(7)
+"""
 HAS_CHILDREN = """
 import pathlib, subprocess
 from flask import Flask
