@@ -181,7 +181,7 @@ def together(same: Sequence[Spot]) -> Spot:
     """One place in several processes."""
     found = replace(
         same[0], requests=sum(one.requests for one in same), cpu_s=sum(one.cpu_s for one in same), processes=len(same),
-        most=sum(one.most for one in same)
+        most=sum(one.most for one in same), share=max(one.share for one in same),
     )  # fmt: skip
     if found.resource in OF_ALL_PROCESSES:
         return found
@@ -194,14 +194,16 @@ def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> l
     made: file and line where an object was made, by its id.
     """
     is_blocked = blocked_share(samples) > 0.5
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in (row for one in samples for row in one["rows"]):
+    groups, seen_in = defaultdict[str, list[Row]](list), defaultdict[str, set[int]](set)
+    for number, row in ((number, row) for number, one in enumerate(samples) for row in one["rows"]):
         stands_at = row["app"] or (row["phase"], row["handler"], None if row["phase"] else row["below"][-1:])
-        groups[str((state_of(row, is_blocked), stands_at, resource_of(row)[:2]))].append(row)
+        key = str((state_of(row, is_blocked), stands_at, resource_of(row)[:2]))
+        groups[key].append(row)
+        seen_in[key].add(number)
     found = []
-    for same in groups.values():
+    for key, same in groups.items():
         spot = spot_of(same, state_of(same[0], is_blocked), folder)
-        requests, share = sum(row["n"] for row in same) / len(samples), len(same) / len(samples)
+        requests, share = sum(row["n"] for row in same) / len(samples), len(seen_in[key]) / len(samples)
         if at := made.get(str(resource_of(same[0])[1])):
             spot = replace(spot, size_line=line_of(at, folder))
         if requests >= FEW or spot.state is State.BLOCKING:
