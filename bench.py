@@ -60,7 +60,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and -I leave it out
 
-from engine import objectives, options, plans, report, report_where, search, send, sizes, where
+from engine import advice, objectives, options, plans, report, report_sizes, report_where, search, send, sizes, where
 from engine.access_log import AccessLog
 from engine.database import BooksDatabase, database_for
 from engine.execute import Announce, Place, execute, folder_of
@@ -116,7 +116,7 @@ def on_paper(asked: argparse.Namespace) -> None:
         objective_s, percentile = asked.objective
         cpus = asked.cpus or asked.workers
         found = sizes.Asked(asked.rate, float(asked.wait), objective_s, percentile, asked.cpu_time or 0.0, cpus)
-        tell(report.size_text(sizes.size(found), asked.workers))
+        tell(report_sizes.size_text(sizes.size(found), asked.workers))
         return
     (plan,) = plans.plans_of(asked)
     tell(report.on_paper_text(*plans.on_paper(plan, asked.split)))
@@ -139,6 +139,7 @@ class Bench:
             check_file_limit(plan.load.most_under_way, plan.load.is_scheduled)
         if asked.client_cpus:
             pin(0, asked.client_cpus)
+        self.has_answer = True  # a rate was found, and the objective kept
         self.document = Document(command, versions_of(self.launches), asked.json)
         self.printer = Printer(asked.json)
         self.in_full = asked.verbose or not ("all" in asked.target or len(set(asked.target)) > 1)
@@ -177,7 +178,10 @@ class Bench:
         reasons = [line for found in runs for line in objectives.failing(found, asked.fail_if)]
         for line in reasons:
             say(f"bench.py: {line}")
-        return signals.exit_code or (1 if reasons or any(found.measured.failed for found in runs) else 0)
+        went_wrong = not self.has_answer
+        if not asked.find_rate:  # whose runs go beyond what holds
+            went_wrong = went_wrong or any(found.measured.failed for found in runs)
+        return signals.exit_code or (1 if reasons or went_wrong else 0)
 
     def one(self, plan: Plan, database: BooksDatabase | None) -> None:
         """One plan: a run, a probe, or a search for a rate. Its folder keeps the report, too."""
@@ -205,7 +209,7 @@ class Bench:
             timeout_s = asked.timeout or min(plan.timeout_s, max(5.0, 0.7 * asked.budget[1]))
             search.probe(dataclasses.replace(plan, timeout_s=timeout_s), place, bring_home, show, asked.budget)
         elif asked.find_rate:
-            search.find_rate(plan, place, bring_home, show, asked.objective, asked.run_s)
+            self.has_answer = search.find_rate(plan, place, bring_home, show, asked.objective, asked.run_s)
         else:
             self.once(plan, place, show, bring_home)
 
@@ -223,18 +227,11 @@ class Bench:
         text = report.result(found, log) if self.in_full else report.row(found)
         if self.asked.quiet:
             text = report.verdict_of_target(found)
-        if self.asked.objective and found.plan.wait_s and found.measured.answered:
-            text += "\n\n" + report.size_text(size_of(found, self.asked.objective), found.plan.workers)
+        if self.asked.objective and found.measured.answered:
+            told = advice.advice_for(found, self.asked.objective)
+            self.has_answer = self.has_answer and told.is_kept
+            text += "\n\n" + report_sizes.advice_text(told, found)
         return text
-
-
-def size_of(found: Run, objective: tuple[float, int]) -> sizes.Size:
-    """The slots that the run's own rate needs for an objective."""
-    objective_s, percentile = objective
-    plan, measured = found.plan, found.measured
-    cpu_s = (measured.server_cpu_s or 0.0) / measured.answered
-    offered_rps = plan.load.offered_load(1.0, 1.0) or 0.0
-    return sizes.size(sizes.Asked(offered_rps, plan.wait_s or 0.0, objective_s, percentile, cpu_s, plan.cpus))
 
 
 # ---------------------------------------------------------------- in the foreground

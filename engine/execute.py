@@ -101,7 +101,7 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
     sent = [send.warm_up(plan, site.address)] if plan.warm_up else []
     if signals.received:  # there is nothing to report yet
         raise Interrupted
-    alone, lone_s = dataclasses.replace(plan, load=Burst(1), keep_alive=False, processes=1), list[float]()
+    alone, lone_s = lone_plan(plan), list[float]()
     for _ in range(plan.lone_requests):
         found = send.measure(alone, site.address).exchanges
         if signals.received:
@@ -114,6 +114,11 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
             break
     before = Before(sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent), lone_s)
     return plans.with_lone_requests(plan, lone_s), before
+
+
+def lone_plan(plan: Plan) -> Plan:
+    """One request by itself."""
+    return dataclasses.replace(plan, load=Burst(1), keep_alive=False, processes=1)
 
 
 # ---------------------------------------------------------------- the load

@@ -8,6 +8,7 @@ import math
 import operator
 import re
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 from engine.run import Measured, Run
@@ -81,9 +82,10 @@ def failing(run: Run, conditions: Sequence[Condition]) -> list[str]:
 
 # ---------------------------------------------------------------- the highest rate: --find-rate --p99 0.1
 
-MOST_RUNS = 8
-LEAST_RUNS = 5
-CLOSE = 0.04  # the rate is known when what holds and what does not are so close together
+MOST_RUNS = 12
+CLOSE = 0.08  # the rate is known when what holds and what does not are so close together
+SERVED = 0.9  # of what is sent: a server that answers less than that falls behind
+GROWS = 1.5  # times the median latency of the first third is that of the last: the queue grows
 
 
 class Tried(NamedTuple):
@@ -93,15 +95,16 @@ class Tried(NamedTuple):
     latency_s: float  # the percentile of the objective; the longest of all, if there are too few for it
     throughput_rps: float
     failed: int = 0
+    served: float = 1.0  # of what was due: the share that was answered by the end of the schedule
+    grows: bool = False  # latency grows over the run, so that a longer one has a longer latency
 
     def holds(self, objective_s: float) -> bool:
-        return not self.failed and self.latency_s <= objective_s
+        return not self.failed and self.served >= SERVED and not self.grows and self.latency_s <= objective_s
 
 
 class Found(NamedTuple):
-    """The highest rate, between what held and what did not. low 0: none held. high inf: none failed to."""
+    """The highest rate that held, in two runs, and the lowest that did not. low 0: none held. high inf: none failed."""
 
-    rate: float
     low: float
     high: float
     runs: int
@@ -110,30 +113,31 @@ class Found(NamedTuple):
 def next_rate(objective_s: float, tried: Sequence[Tried]) -> float | Found:
     """The rate to try after these runs, or the answer.
 
-    Moves outward until the objective lies between two runs, and closes in. Chance can let a rate hold and a lower one
-    not: then the answer lies between these two.
+    A rate at which one run failed does not hold, nor does a higher one, whatever chance let hold there. Moves outward
+    until the objective lies between two rates, closes in, and confirms the lower one by a second run.
     """
-    held, broke = ([run for run in tried if run.holds(objective_s) == holds] for holds in (True, False))
-    low, high = max(held, default=Tried(0.0, 0.0, 0.0)), min(broke, default=Tried(math.inf, math.inf, math.inf))
-    rate, near = crossing(low, high, objective_s), high.rate <= low.rate * (1 + CLOSE)
-    least, most = sorted((low.rate, high.rate))
-    if len(tried) >= (LEAST_RUNS if near else MOST_RUNS):
-        return Found(rate, least, most, len(tried))
-    if len(tried) in (len(held), len(broke)):  # all held, or none did
-        step = 1 + CLOSE * 3.0 ** (len(tried) - 1)
-        return low.rate * step or min(high.rate / step, 0.97 * high.throughput_rps)  # at most what the server can do
-    if near:  # once more on both sides: chance decides between rates so close together
-        return least / 1.02 if len(held) < len(broke) else most * 1.02
-    room = 0.25 * (most - least)
-    return min(max(rate, least + room), most - room)
+    high = min((run.rate for run in tried if not run.holds(objective_s)), default=math.inf)
+    held = [run.rate for run in tried if run.rate < high]
+    low = max(held, default=0.0)
+    is_near = high <= low * (1 + CLOSE)
+    if len(tried) >= MOST_RUNS or (is_near and held.count(low) > 1):
+        return Found(low, high, len(tried))
+    if not held:  # below what the server could follow
+        return min([0.8 * high, *(0.95 * run.throughput_rps for run in tried if run.rate == high)])
+    if high == math.inf:
+        return low * min(2.0, 1 + CLOSE * 2.0 ** len(tried))
+    return low if is_near else math.sqrt(low * high)
 
 
-def crossing(low: Tried, high: Tried, objective_s: float) -> float:
-    """The rate at which the latency meets the objective, between one that held and one that did not.
+def grows(latencies_s: Sequence[float]) -> bool:
+    """Whether latency grows over a run: of the last third of the requests, in the order in which they were due, it is
+    longer than of the middle third, and much longer than of the first.
 
-    On a straight line of 1 / latency over the rate: so it is of a queue whose latency grows like 1 / (1 - load).
+    >>> grows([1, 1, 1, 2, 2, 2, 3, 3, 3]), grows([1, 1, 1, 3, 3, 3, 1, 1, 1])
+    (True, False)
     """
-    if not low.rate or high.rate == math.inf:
-        return low.rate
-    held, broke = 1 / low.latency_s, 0.0 if high.failed else 1 / high.latency_s
-    return low.rate + (high.rate - low.rate) * (held - 1 / objective_s) / (held - broke)
+    third = len(latencies_s) // 3
+    if not third:
+        return False
+    first_s, middle_s, last_s = (median(latencies_s[k * third : (k + 1) * third]) for k in range(3))
+    return first_s < middle_s < last_s > GROWS * first_s

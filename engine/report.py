@@ -14,16 +14,15 @@ from engine.estimate import first_true
 from engine.launch import launch_target
 from engine.machine import Machine
 from engine.model import Forecast
-from engine.objectives import MOST_RUNS, Found, Tried
+from engine.objectives import MOST_RUNS, SERVED, Found, Tried
 from engine.plans import forecast_of, held_for
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
 from engine.report_where import seen_in_short, where
 from engine.report_words import EXPLANATIONS, HANDLER_WORDS, LETTERS, LOADS, PROBE_ENDS, requests_s, said, stacked, told
 from engine.run import Explanation, Plan, Prediction, Run
-from engine.sizes import POSTGRES_CONNECTIONS, Asked, Size, settings_for
 from engine.targets import TARGETS
 from engine.verdict import seen_limit
-from engine.words import MARGIN, duration, per_cent, plural, rate, slots_text
+from engine.words import duration, per_cent, plural, rate, slots_text
 
 # ---------------------------------------------------------------- before the run
 
@@ -314,31 +313,43 @@ def find_rate_plan(objective_s: float, percentile: int) -> str:
     return f"Runs at different rates, with requests at random moments, to find the highest rate at which {wanted}."
 
 
-def first_rate_text(plan: Plan, rate_rps: float, objective_s: float, percentile: int, run_s: float) -> str:
-    """Where a search for a rate begins, and why there."""
-    slots = f"With {slots_text(plan.slots)} slots of {duration(plan.wait_s)}"
-    why = f"{slots}, the p{percentile} is {duration(objective_s)} at {rate(rate_rps)}. The search begins there."
-    if not plan.slots or not plan.wait_s:
-        why = f"None: slots or wait are not known. The search begins at {rate(rate_rps)}, 70 % of what 8 users get."
-    return told("prediction", why, f"It takes at most {MOST_RUNS} runs of {duration(run_s)}.") + "\n"
+def first_rate_text(full: Run, rate_rps: float, objective_s: float, percentile: int, run_s: float) -> str:
+    """What a full load got, and where the search for a rate begins."""
+    limit, users = seen_in_short(full), full.plan.load.most_under_way
+    return stacked(
+        told("full load", f"{users:g} users get {requests_s(full.measured.throughput_rps)}. {limit}"),
+        told(
+            "prediction",
+            f"The p{percentile} is {duration(objective_s)} at {rate(rate_rps)}. The search begins there.",
+            f"It takes at most {MOST_RUNS} runs of {duration(run_s)}.",
+        )
+        + "\n",
+    )
 
 
 def tried_line(tried: Tried, objective_s: float, percentile: int) -> str:
     """One run of a search for a rate."""
     failed = f", {tried.failed} failed" * bool(tried.failed)
     rates = f"{rate(tried.rate):>9} sent, {rate(tried.throughput_rps):>9} answered"
-    holds = "fast enough" if tried.holds(objective_s) else "too slow"
+    reasons = {
+        "fast enough": tried.holds(objective_s),
+        "too slow": tried.latency_s > objective_s or tried.failed,
+        "the server falls behind": tried.served < SERVED,
+        "latency grows": True,
+    }
+    holds = first_true(reasons)
     return f"{rates}, p{percentile} {duration(tried.latency_s):>8}: {holds}{failed}"
 
 
-def found_rate(found: Found, last_run: Run, objective_s: float, percentile: int) -> str:
-    """The highest rate that holds, and what limits it there."""
-    least, most = rate(found.low), rate(found.high)
-    text = (
-        f"The p{percentile} is at most {duration(objective_s)} up to {rate(found.rate)}"
-        f" ({f'at least {least}' if found.high == math.inf else f'between {least} and {most}'}, by {found.runs} runs)."
-    )
-    return "\n" + stacked(told("verdict", text), bottleneck(last_run))
+def found_rate(found: Found, full: Run, objective_s: float, percentile: int) -> str:
+    """The highest rate that holds, and what limits a full load."""
+    kept = f"The p{percentile} was at most {duration(objective_s)} at {rate(found.low)}"
+    text = f"{kept} and not at {rate(found.high)}, by {found.runs} runs."
+    if not found.low:
+        text = f"At no rate was the p{percentile} at most {duration(objective_s)}: not at {rate(found.high)} either."
+    elif found.high == math.inf:
+        text = f"{kept}, the highest that was tried, by {found.runs} runs."
+    return "\n" + stacked(told("verdict", text), bottleneck(full), where(full))
 
 
 def no_rate(last_run: Run) -> str:
@@ -346,47 +357,7 @@ def no_rate(last_run: Run) -> str:
     return "\n" + stacked(told("verdict", "No rate was found, as no request succeeded."), warnings(last_run))
 
 
-# ---------------------------------------------------------------- sizes, and predictions on paper
-
-
-def size_text(found: Size, workers: int) -> str:
-    """How many slots: the number, what it gives, what is near, then the settings of each kind of server."""
-    need = int(found.fits.slots)
-    each = math.ceil(need / workers)
-    asked = Asked(found.rate_rps / workers, found.wait_s, found.objective_s, found.percentile, found.cpu_s)
-    computes = f" and computes for {duration(found.cpu_s)}" * bool(found.cpu_s)
-    settings, queue = settings_for(need, workers, asked.slots()), (" (a queue for each process)", "")
-    rows = ["             slots    load      p50      p95      p99"]
-    near = {"one fewer": found.below, "the size": found.fits, "one more": found.above, "20 % more": found.more_traffic}
-    for name, at in near.items():
-        times = "".join(f"{duration(at.latency_s.get(percentile)):>9}" for percentile in (50, 95, 99))
-        rows.append(
-            f"{name:{MARGIN}}{at.slots:>6g}{per_cent(at.load):>8}{times}"
-            f"  {'fast enough' if at.holds else 'too slow' if at.latency_s else 'the queue grows'}"
-        )
-    return stacked(
-        told(
-            "asked",
-            f"{found.rate_rps:g} requests/s at random moments. Each waits {duration(found.wait_s)}{computes}.",
-            f"Wanted: a p{found.percentile:g} of at most {duration(found.objective_s)}.",
-        ),
-        told(
-            "slots",
-            f"{need} slots in one queue are enough. On average {found.rate_rps * asked.held_s:.3g} of them are busy.",
-            found.cpu_s and f"The CPUs are {per_cent(found.cpu_busy)} busy.",
-            f"They are enough until a request takes {duration(found.longest_s)} by itself.",
-            f"20 % more requests/s need {f'{found.slots_for_more} slots' if found.slots_for_more else 'more CPUs'}.",
-        )
-        + "\n",
-        *rows,
-        *(f"\n{one.server}{queue[one.is_shared]}\n    {one.settings}\n    {one.note}" for one in settings),
-        "\n"
-        + told(
-            "pools",
-            f"If a request holds a database connection while it waits, each process needs {each} connections.",
-            f"That is {each * workers} in all; Postgres allows {POSTGRES_CONNECTIONS} by default.",
-        ),
-    )
+# ---------------------------------------------------------------- on paper
 
 
 def on_paper_text(plan: Plan, prediction: Prediction, forecast: Forecast) -> str:

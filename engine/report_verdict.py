@@ -153,7 +153,7 @@ def estimate(run: Run, always: bool = False) -> str:
     found, plan = run.verdict.estimate, run.plan
     is_explained = run.verdict.explained_by in (Explanation.PREDICTION, Explanation.SPLIT, Explanation.CPU)
     is_known = is_seen(run) or (is_explained and plan.slots_known and not always)
-    if not found or is_known or plan.wait_s == 0 or (found.doubt == "failures" and not found.stall):
+    if not found or is_known or plan.wait_s == 0 or found.says_nothing:
         return ""
     was_seen = run.inside and run.inside.where  # then nothing is named that was not seen
     suspects = [] if was_seen else [told("suspect", suspect_text(run, one)) for one in found.suspects]

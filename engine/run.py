@@ -310,6 +310,10 @@ class Estimate:
     suspects: tuple[Suspect, ...] = ()
 
     @property
+    def says_nothing(self) -> bool:
+        return self.doubt == "failures" and not self.stall
+
+    @property
     def is_certain(self) -> bool:
         return self.slots is not None and self.low == self.slots == self.high
 

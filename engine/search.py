@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from engine import estimate, objectives, plans, report, send, sizes, verdict
-from engine.client import is_success
-from engine.execute import Announce, Before, Place, Site, judged, now, send_before, send_load, site_for
+from engine.execute import Announce, Before, Place, Site, judged, lone_plan, now, send_before, send_load, site_for
 from engine.loads import Burst, Closed, Load, Open
 from engine.machine import timer_s
 from engine.run import Plan, Run
 from engine.signals import signals
 
 LEAST_TIMEOUT_S = 1.0
+MOST_USERS, FULL_S = 200, 3.0  # of the load that fills the server
+SETTLE_S = 10.0  # after a run, at most
 
 BringHome = Callable[[Run], None]
 
@@ -76,40 +77,70 @@ def bursts_of(runs: Sequence[Run]) -> list[estimate.Probed]:
 
 def find_rate(
     plan: Plan, place: Place, bring_home: BringHome, show: Announce, objective: tuple[float, int], run_s: float
-) -> None:
-    """Runs of random arrivals, the first at the predicted rate, until the highest rate that holds shows."""
+) -> bool:
+    """Runs of random arrivals, until the highest rate that holds is between two of them. False: no rate was found."""
     objective_s, percentile = objective
     show(report.search(plan, report.find_rate_plan(objective_s, percentile)))
+    tried = list[objectives.Tried]()
     with site_for(plan, place) as site:
         plan, before = send_before(plan, site)
         plan = plans.with_overhead(plan, before.lone_s)
-        first = first_rate(plan, site, objective_s, percentile)
-        show(report.first_rate_text(plan, first, objective_s, percentile, run_s))
-        tried: list[objectives.Tried] = []
+        full = full_load(plan, site, before)
+        first = first_rate(full, objective_s, percentile)
+        show(report.first_rate_text(full, first, objective_s, percentile, run_s))
         rate: float | objectives.Found = first
         while isinstance(rate, float) and not signals.received:
+            settle(plan, site, before)
             run = one_run(plan, Open.poisson(rate, math.inf, run_s, seed=len(tried) + 1), site, before)
             bring_home(run)
-            measured, latency_s = run.measured, latency_at(run, percentile)
-            tried.append(objectives.Tried(rate, latency_s, measured.throughput_rps, measured.failed))
+            tried.append(tried_at(rate, run, percentile))
             show(report.tried_line(tried[-1], objective_s, percentile))
-            if not measured.answered:
+            if not run.measured.answered:
                 break
             rate = objectives.next_rate(objective_s, tried)
-    if tried and not measured.answered:
+    if tried and not run.measured.answered:
         show(report.no_rate(run))
     elif isinstance(rate, objectives.Found):
-        show(report.found_rate(rate, run, objective_s, percentile))
+        show(report.found_rate(rate, full, objective_s, percentile))
+    return isinstance(rate, objectives.Found) and rate.low > 0
 
 
-def first_rate(plan: Plan, site: Site, objective_s: float, percentile: int) -> float:
-    """The predicted rate; where slots or wait are not known, 70 % of what a second of eight users gets."""
-    if plan.slots and plan.wait_s and plan.slots < math.inf:
-        return sizes.highest_rate(plan.slots, max(plan.busy_s, plan.held_s or 0.0), objective_s, percentile)
-    users = dataclasses.replace(plan, load=Closed(time_limit_s=1.0, concurrency=8), warm_up=8)
-    send.warm_up(users, site.address)
-    found = send.measure(users, site.address).exchanges
-    return max(1.0, 0.7 * sum(map(is_success, found.status, found.error)))
+def full_load(plan: Plan, site: Site, before: Before) -> Run:
+    """What a closed loop of many users gets: no rate above it can hold, and where they wait is the limit."""
+    slots = plan.slots if plan.slots and plan.slots < MOST_USERS / 2 else MOST_USERS / 2
+    return one_run(plan, Closed(time_limit_s=FULL_S, concurrency=max(8, int(2 * slots))), site, before)
+
+
+def first_rate(full: Run, objective_s: float, percentile: int) -> float:
+    """The predicted rate of the slots that were seen, at most what a full load got; 70 % of that if none were seen."""
+    limit, plan = verdict.seen_limit(full), full.plan
+    slots, held_s = (limit.slots, limit.held_s) if limit else (plan.slots, max(plan.busy_s, plan.held_s or 0.0))
+    most_rps = max(1.0, full.measured.throughput_rps)
+    if not slots or not held_s or slots == math.inf or objective_s < held_s:
+        return 0.7 * most_rps
+    return min(0.95 * most_rps, sizes.highest_rate(slots, held_s, objective_s, percentile))
+
+
+def settle(plan: Plan, site: Site, before: Before) -> None:
+    """Wait until a lone request takes as long as it did before the first run: the queue of the last one is served."""
+    alone, end_s = lone_plan(plan), time.perf_counter() + SETTLE_S
+    usual_s = 1.5 * max(before.lone_s, default=math.inf) + 0.01
+    while time.perf_counter() < end_s and not signals.received:
+        sent = send.measure(alone, site.address).exchanges
+        if sent.answered_s and sent.answered_s[0] - sent.started_s[0] < usual_s:
+            return
+        time.sleep(0.1)
+
+
+def tried_at(rate: float, run: Run, percentile: int) -> objectives.Tried:
+    latency_s, measured = latency_at(run, percentile), run.measured
+    columns, load = run.exchanges, run.plan.load
+    assert columns
+    latencies_s = [end_s - load.due_s(i) for i, end_s in enumerate(columns.answered_s) if end_s]
+    served = (measured.answered - measured.finished_after_limit) / (measured.due or math.inf)
+    return objectives.Tried(
+        rate, latency_s, measured.throughput_rps, measured.failed, served, objectives.grows(latencies_s)
+    )
 
 
 def latency_at(run: Run, percentile: int) -> float:

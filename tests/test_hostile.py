@@ -1,5 +1,5 @@
-"""What went wrong once in a hostile trial, each kind with a command that shows it: false figures, lost results, processes
-that were left."""
+"""What went wrong once in a hostile trial, each kind with a command that shows it: false figures, lost results,
+processes that were left."""
 
 from __future__ import annotations
 

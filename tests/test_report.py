@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine import report, report_verdict, report_where, report_words
+from engine import report, report_sizes, report_verdict, report_where, report_words
 from engine.loads import Closed, Figure, Open, Ramp
 from engine.machine import Machine
 from engine.objectives import Found, Tried
@@ -31,6 +31,7 @@ LIMITS = [
     Limit(Resource.CLIENT, 1.0, held_s=0.001),
     Limit(Resource.BACKLOG, 1.0), Limit(Resource.ARRIVALS, 1.0), Limit(Resource.NONE, 0.0),
 ]  # fmt: skip
+SIZE = size(Asked(256, 0.05, 0.1))
 SUSPECT = Suspect("SQLAlchemy's pool", "pool_size + max_overflow", "5 + 10", "pool/impl.py:75", 15, 2, 15, 30.0)
 
 
@@ -168,10 +169,10 @@ TEXTS = {
     "--slots": predicted({"slots": None, "slots_known": False}, form=None),
     "2000 requests in 60 s": report.search(PLAN, report.probe_plan(2000, 60.0), report.find_rate_plan(0.1, 99)),
     "16 at once|4 requests": report.probe_line(RUN),
-    "4 slots of 1 s|35.2/s|9 s": report.first_rate_text(PLAN, 35.2, 0.1, 99, 9.0),
+    "16 users|4 requests/s|35.2/s|9 s": report.first_rate_text(RUN, 35.2, 0.1, 99, 9.0),
     "120 ms|35.2/s|too slow": report.tried_line(Tried(35.2, 0.12, 35.0), 0.1, 99),
-    "p99|100 ms|38/s|37.5/s|38.6/s|837 requests/s": report.found_rate(Found(38.0, 37.5, 38.6, 6), RUN, 0.1, 99),
-    " 14 | 15 | 16 |93 ms|--threads 4|total_tokens = 5|16 in all": report.size_text(size(Asked(256, 0.05, 0.1)), 4),
+    "p99|100 ms|37.5/s|38.6/s|837 requests/s": report.found_rate(Found(37.5, 38.6, 6), RUN, 0.1, 99),
+    " 14 | 15 | 16 |93 ms|--threads 4|total_tokens = 5|16 in all": report_sizes.size_text(SIZE, 4),
     "2.5 s|4 3 s 4 s": report.on_paper_text(PLAN, sample_prediction(), PLAN.load.forecast(PLAN.service, 1.0)),
     "fastapi-uvicorn|40 for /io|no limit for /async-io|--host 127.0.0.1": report.targets_list(
         argparse.Namespace(**dict.fromkeys(NAMES), server_args="", subtasks=2, start_timeout=30)

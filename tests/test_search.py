@@ -5,9 +5,9 @@ import itertools
 import math
 
 import pytest
-from samples import sample_estimate, sample_plan, sample_run, sample_statistics
+from samples import sample_columns, sample_estimate, sample_plan, sample_run, sample_statistics
 
-from engine import search, sizes
+from engine import search
 from engine.execute import Before, Place, Site
 from engine.run import Verdict
 from engine.signals import signals
@@ -17,6 +17,7 @@ from engine.signals import signals
 def server(monkeypatch):
     """Replaces the server by a function from a load to its run; gives the runs that were brought home."""
     monkeypatch.setattr(search, "site_for", lambda *_: contextlib.nullcontext(Site(("", 0))))
+    monkeypatch.setattr(search, "settle", lambda *_: None)
     monkeypatch.setattr(search, "send_before", lambda plan, site: (plan, Before(5)))
 
     def use(answer):
@@ -61,18 +62,19 @@ def test_a_search_closes_in_on_the_highest_rate(server, percentile):
     """A queue whose latency is 50 ms / (1 - load), full at 100/s: 0.2 s at 75/s."""
 
     def answer(load):
-        latency_s = 0.05 / max(0.01, 1 - load.rate_rps / 100)
+        rate_rps = getattr(load, "rate_rps", 100)
+        latency_s = 0.05 / max(0.01, 1 - rate_rps / 100)
         found = sample_statistics(median=latency_s, p95=latency_s, p99=latency_s)
-        return sample_run(load=load, latency_s=found, throughput_rps=min(100, load.rate_rps))
+        return sample_run(
+            load=load, latency_s=found, throughput_rps=min(100, rate_rps), due=16, exchanges=sample_columns([])
+        )
 
     server(answer)
-    home = []
-    plan = sample_plan(slots=5, wait_s=0.05)
-    search.find_rate(plan, Place(), home.append, lambda _: None, (0.2, percentile), 10.0)
+    home, plan = [], sample_plan(slots=5, wait_s=0.05)
+    assert search.find_rate(plan, Place(), home.append, lambda _: None, (0.2, percentile), 10.0)
     rates = [run.plan.load.rate_rps for run in home]
-    assert rates[0] == sizes.highest_rate(5, 0.05, 0.2, percentile)
-    assert min(abs(rate - 75) for rate in rates) < 3
-    assert len({run.plan.load.seed for run in home}) == len(rates) <= 8
+    assert max(one for one in rates if one <= 75) > 68
+    assert len({run.plan.load.seed for run in home}) == len(rates)
 
 
 def test_a_percentile_of_too_few_answers_is_the_longest_of_all():

@@ -1,0 +1,111 @@
+"""Was an objective kept, and what would keep it: more slots, a larger pool, more processes, or nothing of that kind.
+
+It stands on what was measured in the run and on what the requests were seen to wait for. A number that the run has just
+shown not to be enough is never advised. Pure.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from engine.limit import LOOP
+from engine.objectives import figure_of
+from engine.places import Limit, Resource
+from engine.run import Run
+from engine.sizes import Asked, Size, size
+from engine.verdict import seen_limit
+from engine.where import OF_ALL_PROCESSES
+from engine.words import Problem
+
+MOST_PROCESSES = 256
+
+
+class Cure(str, Enum):
+    """What has to grow."""
+
+    SLOTS = "slots"  # the server's own: threads, workers
+    RESOURCE = "resource"  # what the requests wait for inside the handlers
+    PROCESSES = "processes"  # each has one of it
+    NOTHING = "nothing"  # no number helps; `why` says it
+    UNKNOWN = "unknown"  # what was slow was not seen
+
+
+@dataclass(frozen=True)
+class Advice:
+    percentile: int
+    objective_s: float
+    measured_s: float | None  # that percentile; None: too few answers for it
+    is_kept: bool
+    cure: Cure
+    limit: Limit | None = None  # what has to grow
+    need: int | None = None  # how many of it
+    size: Size | None = None  # with what is near it
+    why: str = ""
+
+
+def advice_for(run: Run, objective: tuple[float, int]) -> Advice:
+    """What the run says of an objective (seconds, percentile). Only of random or regular arrivals at a rate."""
+    objective_s, percentile = objective
+    measured_s, longest_s = (figure_of(run.measured, name) for name in (f"p{percentile}", "max"))
+    is_kept = not run.measured.failed and (measured_s or longest_s or math.inf) <= objective_s
+    limit, asked = seen_limit(run), asked_of(run, objective)
+    try:
+        cure, need, found = cure_of(run, limit, asked)
+    except Problem as problem:
+        return Advice(percentile, objective_s, measured_s, is_kept, Cure.NOTHING, limit, why=f"{problem}")
+    if not is_kept and need and need <= there_are(run, cure):  # this many were just measured not to be enough
+        cure, need, found = Cure.UNKNOWN, None, None
+    return Advice(percentile, objective_s, measured_s, is_kept, cure, limit, need, found)
+
+
+def there_are(run: Run, cure: Cure) -> float:
+    """How many there are now of what has to grow."""
+    limit = seen_limit(run)
+    now = limit.slots if limit else run.plan.slots
+    return run.plan.workers if cure is Cure.PROCESSES else now or math.inf
+
+
+def asked_of(run: Run, objective: tuple[float, int]) -> Asked:
+    """The question about the run's own rate; a request holds what it was seen to wait for as long as was seen."""
+    plan, measured, limit = run.plan, run.measured, seen_limit(run)
+    rate_rps, cpu_s = plan.load.offered_load(1.0, 1.0) or 0.0, (measured.server_cpu_s or 0.0) / measured.answered
+    held_s = limit.held_s if limit and limit.held_s else (plan.wait_s or 0.0) + cpu_s
+    return Asked(rate_rps, max(0.0, held_s - cpu_s), *objective, cpu_s=min(cpu_s, held_s), cpus=plan.cpus)
+
+
+def cure_of(run: Run, limit: Limit | None, asked: Asked) -> tuple[Cure, int | None, Size | None]:
+    """What has to grow, and to how many. Raises Problem, with the reason, where no number is enough."""
+    name, limits = limit.resource if limit else "", run.verdict.limits
+    if name in OF_ALL_PROCESSES:
+        raise Problem(f"all processes share {name}: no number of threads or processes helps")
+    if limits and limits[0].resource == Resource.CPU:
+        return Cure.PROCESSES, processes_for_cpu(asked), None
+    if name == LOOP or "lock" in name:
+        return Cure.PROCESSES, processes_for(asked), None
+    if not limit and not run.plan.wait_s:
+        return Cure.UNKNOWN, None, None
+    found = size(asked)
+    is_server = not limit or name == Resource.SLOTS or name.startswith("AnyIO")
+    return Cure.SLOTS if is_server else Cure.RESOURCE, int(found.fits.slots), found
+
+
+def processes_for(asked: Asked) -> int:
+    """Of processes that serve one request at a time, each with a queue of its own. Raises Problem."""
+    if asked.objective_s < asked.held_s:
+        size(asked)  # says why none is enough
+
+    def holds(processes: int) -> bool:
+        return Asked(asked.rate_rps / processes, asked.held_s, asked.objective_s, asked.percentile).at(1).holds
+
+    return 1 + bisect.bisect_left(range(1, MOST_PROCESSES), True, key=holds)
+
+
+def processes_for_cpu(asked: Asked) -> int:
+    """Of processes that compute on one CPU each. Raises Problem where the CPUs are too few."""
+    need = max(1, math.ceil(asked.rate_rps * asked.cpu_s / 0.8))
+    if need > asked.cpus:
+        raise Problem(f"{need} CPUs are needed for this rate, and the server has {asked.cpus:g}")
+    return need

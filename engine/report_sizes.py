@@ -1,0 +1,88 @@
+"""The sentences about sizes: how many slots an objective needs, whether a run kept it, and what would keep it."""
+
+from __future__ import annotations
+
+import math
+
+from engine.advice import Advice, Cure
+from engine.places import Limit
+from engine.report_where import capital, seen_in_short
+from engine.report_words import said, stacked, told
+from engine.run import Run
+from engine.sizes import POSTGRES_CONNECTIONS, Asked, Size, settings_for
+from engine.words import MARGIN, duration, per_cent, plural, slots_text
+
+
+def size_text(found: Size, workers: int) -> str:
+    """How many slots: the number, what it gives, what is near, then the settings of each kind of server."""
+    need = int(found.fits.slots)
+    each = math.ceil(need / workers)
+    asked = Asked(found.rate_rps / workers, found.wait_s, found.objective_s, found.percentile, found.cpu_s)
+    computes = f" and computes for {duration(found.cpu_s)}" * bool(found.cpu_s)
+    settings, queue = settings_for(need, workers, asked.slots()), (" (a queue for each process)", "")
+    rows = ["             slots    load      p50      p95      p99"]
+    near = {"one fewer": found.below, "the size": found.fits, "one more": found.above, "20 % more": found.more_traffic}
+    for name, at in near.items():
+        times = "".join(f"{duration(at.latency_s.get(percentile)):>9}" for percentile in (50, 95, 99))
+        rows.append(
+            f"{name:{MARGIN}}{at.slots:>6g}{per_cent(at.load):>8}{times}"
+            f"  {'fast enough' if at.holds else 'too slow' if at.latency_s else 'the queue grows'}"
+        )
+    return stacked(
+        told(
+            "asked",
+            f"{found.rate_rps:g} requests/s at random moments. Each waits {duration(found.wait_s)}{computes}.",
+            f"Wanted: a p{found.percentile:g} of at most {duration(found.objective_s)}.",
+        ),
+        told(
+            "slots",
+            f"{need} slots in one queue are enough. On average {found.rate_rps * asked.held_s:.3g} of them are busy.",
+            found.cpu_s and f"The CPUs are {per_cent(found.cpu_busy)} busy.",
+            f"They are enough until a request takes {duration(found.longest_s)} by itself.",
+            f"20 % more requests/s need {f'{found.slots_for_more} slots' if found.slots_for_more else 'more CPUs'}.",
+        )
+        + "\n",
+        *rows,
+        *(f"\n{one.server}{queue[one.is_shared]}\n    {one.settings}\n    {one.note}" for one in settings),
+        "\n"
+        + told(
+            "pools",
+            f"If a request holds a database connection while it waits, each process needs {each} connections.",
+            f"That is {each * workers} in all; Postgres allows {POSTGRES_CONNECTIONS} by default.",
+        ),
+    )
+
+
+def advice_text(found: Advice, run: Run) -> str:
+    """Whether the objective was kept, and what would keep it."""
+    measured = f"was {duration(found.measured_s)}" if found.measured_s else "is not known: too few answers"
+    kept = "kept" if found.is_kept else "NOT kept"
+    asked = f"The p{found.percentile} {measured}; at most {duration(found.objective_s)} was asked: {kept}."
+    text = stacked(told("objective", asked), told("to keep it", cure_text(found, run)))
+    is_table = found.size and found.cure is Cure.SLOTS
+    return f"{text}\n\n{size_text(found.size, run.plan.workers)}" if is_table and found.size else text
+
+
+def cure_text(found: Advice, run: Run) -> str:
+    """What has to grow, and to how many."""
+    need = found.need or 0
+    if found.cure is Cure.NOTHING:
+        return f"{capital(found.why)}."
+    if found.cure is Cure.UNKNOWN:
+        return "Not known: what the slow requests waited for was not seen, or more of it would be no cure."
+    if found.cure is Cure.PROCESSES:
+        what = seen_in_short(run) or "CPU time is the limit."
+        return f"{what} Each process has one of its own: {need} {'process' if need == 1 else 'processes'} are needed."
+    held = f"if each is held for {duration(found.size.held_s if found.size else 0.0)}"
+    if found.cure is Cure.SLOTS or not found.limit:
+        return f"{plural(need, 'slot')}, {held}."
+    return resource_text(found.limit, need, held, run.plan.slots or math.inf)
+
+
+def resource_text(limit: Limit, need: int, held: str, slots: float) -> str:
+    """So many of what the requests wait for inside the handlers, and of the server's slots."""
+    made = f", made at {limit.size_line}" * bool(limit.size_line)
+    return said(
+        f"{capital(limit.resource)}{made}: it has {slots_text(limit.slots)}; {need} are enough, {held}.",
+        need > slots and f"The server then needs as many slots; it has {slots:g}.",
+    )
