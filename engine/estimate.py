@@ -1,8 +1,8 @@
 """How many requests did a server work on at a time?  Read from the answers alone, for servers that nothing else tells.
 
-Three judges: rounds (at S slots all requests held one for the same time, at any other number some did not), throughput
-x wait (S = X t, Little's law), and "every request was answered like a lone one". What they cannot tell is unknown, with
-the reason: a key of DOUBTS in report_words.py. A number is certain only if rounds and throughput show the same one for
+Two judges: rounds (at S slots all requests held one for the same time, at any other number some did not), and "every
+request was answered like a lone one". What they cannot tell is unknown, with the reason: a key of DOUBTS in
+report_words.py. A number is certain only if rounds and throughput show the same one for
 three rounds, beside lone requests that are alike, and nothing speaks against it. Pure: the same answers give the same
 estimate.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
@@ -87,14 +87,12 @@ def first_judge(found: Estimate, at_once: int, sent: Times, answered: Times, lon
     late_s = answered[0] - wait_s  # it accepts all requests before it serves the first
     sent = [max(at_s, late_s) for at_s in sent]
     fit = fitting(sent, answered, min(n // 2, at_once - max(1, at_once // 10)))
-    slots = fit.slots if fit else max(1, round(n * wait_s / (answered[-1] - sent[0])))
-    through = slots * wait_s / fmean(holds(sent, answered, slots, n))
+    if not fit:
+        return replace(found, doubt="no-clear-rounds")
+    through = fit.slots * wait_s / fmean(holds(sent, answered, fit.slots, n))
     # A busy server needs time in which it begins or ends a request, and its slot does not wait.
-    room = through * (0.04 + error + 2 * jitter / math.sqrt(n) + (0.003 + 0.0005 * slots) / wait_s)
-    if fit:
-        return by_rounds(found, fit, sent, answered, through, room)
-    first = bisect_right(answered, sent[0] + 1.3 * wait_s)  # requests of the first round
-    return by_throughput(found, at_once, n, first, through, room)
+    room = through * (0.04 + error + 2 * jitter / math.sqrt(n) + (0.003 + 0.0005 * fit.slots) / wait_s)
+    return by_rounds(found, fit, sent, answered, through, room)
 
 
 # ---------------------------------------------------------------- the judges
@@ -120,24 +118,6 @@ def by_rounds(found: Estimate, fit: Fit, sent: Times, answered: Times, through: 
         each=None if slots % processes else found.processes and slots // processes,
         held_s=fit.held_s, by_throughput=through, doubt=doubt,
     )  # fmt: skip
-
-
-def by_throughput(found: Estimate, at_once: int, n: int, first: int, through: float, room: float) -> Estimate:
-    """Throughput x wait: all that is left if there are no clear rounds. Never certain.
-
-    n: answers. first: those of the first round.
-    """
-    if through + room < 1:  # a rate limit, or lone requests that were slower than the others
-        return replace(found, doubt="less-than-one-slot")
-    if first < 0.6 * (through - room):  # CPU, a lock, or a limit for part of a request
-        return replace(found, doubt="flowing")
-    found, most = replace(found, low=max(1, min(first, int(through - room)))), math.ceil(through + room)
-    if through > n / 3 or most >= at_once:
-        return replace(found, doubt="fewer-than-three-rounds")
-    found = replace(found, seen=Seen.SLOTS, by_throughput=through)
-    if found.processes != 1:  # one of them may have had little to do
-        return replace(found, doubt="uneven-processes")
-    return replace(found, slots=round(through), high=most, doubt="no-clear-rounds")
 
 
 # ---------------------------------------------------------------- arithmetic of rounds

@@ -278,6 +278,8 @@ def parse(argv: Sequence[str], manual: str = "") -> argparse.Namespace:
     check(given | {"is_paper"} if options.is_paper else given)
     if options.is_paper:
         check_paper(options)
+    if options.probe and (options.requests or LEAST_PROBE) < LEAST_PROBE:
+        raise Problem(f"a probe needs {LEAST_PROBE} requests or more (-n)")
     fill_in_own_loads(options)
     fill_in_request(options)
     return options
@@ -329,8 +331,6 @@ def fill_in_own_loads(options: argparse.Namespace) -> None:
         options.run_s, options.time_limit = min(options.time_limit or SEARCH_S, 60.0), None
     if options.probe:
         options.budget = options.requests or PROBE_REQUESTS, options.time_limit or PROBE_S
-        if options.budget[0] < LEAST_PROBE:
-            raise Problem(f"a probe needs {LEAST_PROBE} requests or more (-n)")
         options.requests, options.time_limit = PROBE_REQUESTS, None
     if options.workload:
         kinds, found, _ = WORKLOADS[options.workload]

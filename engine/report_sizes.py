@@ -65,21 +65,20 @@ def advice_text(found: Advice, run: Run) -> str:
 
 def cure_text(found: Advice, run: Run) -> str:
     """What has to grow, and to how many."""
-    need = found.need or 0
-    if found.cure is Cure.NOTHING:
-        return f"{capital(found.why)}."
-    if found.cure is Cure.UNKNOWN:
-        return "Not known: what the slow requests waited for was not seen, or more of it would be no cure."
-    if found.cure is Cure.PROCESSES:
-        what = seen_in_short(run) or "CPU time is the limit."
-        return f"{what} Each process has one of its own: {need} {'process' if need == 1 else 'processes'} are needed."
+    need, limit = found.need or 0, found.limit
     held = f"if each is held for {duration(found.size.held_s if found.size else 0.0)}"
-    if found.cure is Cure.SLOTS or not found.limit:
-        return f"{plural(need, 'slot')}, {held}."
-    return resource_text(found.limit, need, held, run.plan.slots or math.inf)
+    what = seen_in_short(run) or "CPU time is the limit."
+    texts = {
+        Cure.NOTHING: f"{capital(found.why)}.",
+        Cure.UNKNOWN: "Not known: what the slow requests waited for was not seen, or more of it would be no cure.",
+        Cure.PROCESSES: f"{what} Each process has one of its own, and {need} of them are needed.",
+        Cure.RESOURCE: grown_text(limit, need, held, run.plan.slots or math.inf) if limit else "",
+        Cure.SLOTS: f"{plural(need, 'slot')}, {held}.",
+    }
+    return texts[found.cure]
 
 
-def resource_text(limit: Limit, need: int, held: str, slots: float) -> str:
+def grown_text(limit: Limit, need: int, held: str, slots: float) -> str:
     """So many of what the requests wait for inside the handlers, and of the server's slots."""
     made = f", made at {limit.size_line}" * bool(limit.size_line)
     return said(

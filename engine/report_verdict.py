@@ -155,9 +155,11 @@ def estimate(run: Run, always: bool = False) -> str:
     is_known = is_seen(run) or (is_explained and plan.slots_known and not always)
     if not found or is_known or plan.wait_s == 0 or found.says_nothing:
         return ""
-    was_seen = run.inside and run.inside.where  # then nothing is named that was not seen
-    suspects = [] if was_seen else [told("suspect", suspect_text(run, one)) for one in found.suspects]
-    return stacked(told("estimate", estimate_text(found)), *suspects)
+    # Where the server was looked into, nothing is named that was not seen.
+    guesses = () if run.inside and run.inside.where else found.suspects
+    return stacked(
+        told("estimate", estimate_text(found)), *(told("suspect", suspect_text(run, one)) for one in guesses)
+    )
 
 
 def estimate_text(found: Estimate) -> str:

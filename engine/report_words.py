@@ -139,15 +139,12 @@ DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     "cpu": "The server's CPUs were busy most of the time, so CPU time may be the limit.",
     "held-back": "Even the first answer came late. A request may need a slot twice, or block the event loop, or wait"
     " for CPU time.",
-    "flowing": "The answers did not come in rounds. The limit may be CPU time, a lock, or a pool that a request holds"
-    " for a part of its time.",
-    "less-than-one-slot": "The throughput is lower than a single slot allows. There may be a rate limit, or"
-    " requests by themselves may be faster than others.",
     "busy-machine": "Other programs used the CPUs, so the times say little.",
     "fewer-than-three-rounds": "The answers make fewer than three rounds, so there may be more slots.",
     "uneven-processes": "The workers may have taken unequal numbers of requests, so there may be more slots.",
     "rounds-and-throughput-disagree": "The rounds and the throughput show different numbers.",
-    "no-clear-rounds": "The answers came in no clear rounds, so the number is not exact.",
+    "no-clear-rounds": "The answers did not come in rounds. The limit may be CPU time, a lock, or a pool that a request holds for a"
+    " part of its time.",
 }
 PROBE_ENDS = {
     "seen": "two bursts showed the same limit",  # as estimate.why_over() says

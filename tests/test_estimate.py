@@ -137,8 +137,6 @@ DOUBTFUL = {
     "unlike-lone-requests": of_answers(ONE_BY_ONE, [0.03, 0.5, 0.03, 0.52]),
     "cpu": of_answers(ONE_BY_ONE, cpu_s=3.6),
     "held-back": of_answers(rounds(0, 0, 20)),
-    "less-than-one-slot": of_answers(rounds(1, *[0, 1] * 20)),
-    "flowing": of_answers([T + 0.002 * k for k in range(300)]),
     "fewer-than-three-rounds": of_answers(rounds(5, 5, 4)),
     "uneven-processes": of_answers(rounds(5, 5, 5), processes=2),
     "rounds-and-throughput-disagree": of_answers(rounds(*[15] * 8), [0.075, 0.075]),
