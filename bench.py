@@ -52,6 +52,7 @@ import argparse
 import contextlib
 import dataclasses
 import select
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and -I leave it out
 
-from engine import advice, objectives, options, plans, report, report_sizes, report_where, search, send, sizes, where
+from engine import (
+    advice,
+    changes,
+    objectives,
+    options,
+    plans,
+    report,
+    report_sizes,
+    report_where,
+    search,
+    send,
+    sizes,
+    where,
+)
 from engine.access_log import AccessLog
 from engine.database import BooksDatabase, database_for
 from engine.execute import Announce, Place, execute, folder_of
@@ -129,7 +143,7 @@ class Bench:
     """Every run that one command line asks for, in one document."""
 
     def __init__(self, asked: argparse.Namespace, command: list[str]) -> None:
-        self.asked = asked
+        self.asked, self.argv = asked, command[1:]
         self.plans = plans.plans_of(asked)
         self.launches = [plan.launch for plan in self.plans if plan.launch]
         check_packages(self.launches)
@@ -164,8 +178,9 @@ class Bench:
         has_table = len(self.plans) > 1 and not (asked.quiet or asked.probe or asked.find_rate)
         if has_table and not self.in_full:
             self.printer.show(f"\n{report.ROWS}")
-        for plan in self.plans:
+        for number, plan in enumerate(self.plans):
             self.one(plan, database)
+            self.change(number, database)
             signals.is_held = False
             if signals.received:
                 break
@@ -221,6 +236,34 @@ class Bench:
         found, log = execute(plan, place, show if shows else lambda _: None, bool(self.asked.json))
         bring_home(found)
         show(self.after(found, None if place.live else log))
+
+    def change(self, number: int, database: BooksDatabase | None) -> None:
+        """The load of the last run once more with each change that is to be tried."""
+        if not self.asked.tries or signals.received or not self.document.runs:
+            return
+        first = self.document.runs[-1]
+        figure = changes.figure_of_change(first)
+        rows = [changes.Change("as it is", first.prediction.of(figure), first.measured.of(figure))]
+        for options_text in self.asked.tries:
+            words = changes.advised(first) if options_text == "auto" else options_text
+            if words:
+                rows.append(self.changed(words, number, first, database))
+            else:
+                self.printer.show(report.NO_CHANGE)
+        self.printer.show(report.changes_table(rows, figure))
+
+    def changed(self, words: str, number: int, first: Run, database: BooksDatabase | None) -> changes.Change:
+        """One change: predicted, then measured."""
+        plan = plans.plans_of(parse([*self.argv, *shlex.split(words)]))[number]
+        plan = dataclasses.replace(plan, load=first.plan.load, tried=words)
+        due_s = changes.expected_s(plan, words, first)
+        self.printer.show(report.change_text(words, due_s))
+        folder = run_folder(self.asked.logs, f"{plan.target}{plan.path}-{words}")
+        found, _ = execute(plan, Place(folder, self.asked.server_cpus, database))
+        self.document.runs.append(found)
+        self.document.save()
+        write_json(folder / "run.json", self.document.as_json([found]))
+        return changes.Change(words, due_s, found.measured.of(changes.figure_of_change(first)))
 
     def after(self, found: Run, log: AccessLog | None) -> str:
         """The report of a run that has ended."""

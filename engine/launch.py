@@ -148,11 +148,13 @@ def launch_target(name: str, route: Route, options: argparse.Namespace, strict: 
         handler=route.handler,
         workers=target.workers,
         threads=SERVERS[target.server].threads,
+        anyio_threads=options.anyio_threads or ANYIO_THREADS,
         env=(
             ("TASK_TIME", f"{float(task_time)}"),
             ("SUBTASKS", f"{options.subtasks}"),
             ("TASK_DISTRIBUTION", task_time.distribution),
             ("CPU_TIME", f"{options.cpu_time or 0.0}"),
+            *env_of(options),
         ),
         pool=target.pool and (options.pool_size or target.pool),
         wrap=route.waits != "nothing" or options.access_log,
@@ -178,16 +180,28 @@ def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/"
     if not server:
         raise Problem(f"--app {app} seems to be neither WSGI nor ASGI; say --server, one of {', '.join(SERVERS)}")
     says["server"] = "gunicorn-threads" if server == "gunicorn" and options.threads else server
-    launch = Launch(says["app"], is_target=False, start_timeout_s=options.start_timeout, **says)
+    launch = Launch(
+        says["app"], is_target=False, start_timeout_s=options.start_timeout, env=env_of(options),
+        anyio_threads=options.anyio_threads or ANYIO_THREADS, **says,
+    )  # fmt: skip
     return with_settings(launch, options)
 
 
-def launch_command(command: str, start_timeout_s: float = 30.0) -> Launch:
+def env_of(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+    """What the options add to the environment of the service."""
+    given = [tuple(text.split("=", 1)) for text in options.env]
+    if options.anyio_threads:
+        given.append(("BENCH_ANYIO_THREADS", f"{options.anyio_threads}"))
+    return tuple((name, value) for name, value in given)
+
+
+def launch_command(options: argparse.Namespace) -> Launch:
     """A service that a command of the user's starts; Problem if there is no such program."""
-    program = shlex.split(command)[0]
+    command, program = options.run, shlex.split(options.run)[0]
     if not shutil.which(program):
         raise Problem(f"--run: there is no program {program!r}")
-    return Launch(Path(program).name, "command", "", is_target=False, start_timeout_s=start_timeout_s, run=command)
+    return Launch(Path(program).name, "command", "", is_target=False, start_timeout_s=options.start_timeout,
+                  env=env_of(options), run=command)  # fmt: skip
 
 
 def with_settings(launch: Launch, options: argparse.Namespace, strict: bool = True) -> Launch:

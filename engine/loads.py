@@ -260,6 +260,8 @@ class Open(Load):
 
     def formula(self, slots: float, wait_s: float) -> str:
         load = f"{self.offered_load(slots, wait_s):.3g}"
+        if slots == math.inf:
+            return f"there is a slot for each request, which takes t = {duration(wait_s)}"
         return f"load = rate x t / S = {self.rate_rps:g} x {duration(wait_s)} / {slots:g} = {load}"
 
     def offered_load(self, slots: float, wait_s: float) -> float:

@@ -127,6 +127,9 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--server": (SERVERS, "KIND", "what serves --app (WSGI: gunicorn, ASGI: uvicorn)"),
         "--workers": (FEW, "N", "server processes"),
         "--threads": (FEW, "N", "threads of each process"),
+        "--anyio-threads": (FEW, "N", "threads for `def` handlers of FastAPI, in each process (40)"),
+        "--env": (pattern(r"(?s)[^=]+=.*", "of the form NAME=VALUE"), "NAME=VALUE", "for the service; several times",
+                  []),
         "--server-args": (shlex.split, "ARGS", "more options for the server's command line", ""),
         "--pool-size": (FEW, "N", "database connections of each process (Books API)"),
         "--database-url": (str, "URL", "a real Postgres (default: DATABASE_URL, or an embedded one)"),
@@ -176,6 +179,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         f" ({PROBE_REQUESTS} requests, {PROBE_S:g} s)",
         **{f"--p{p}": (SECONDS, "S", f"{p} %% of the requests within S: with --rate, the slots that needs")
            for p in PERCENTILES},
+        "--try": (str, "'OPTIONS'", "the same load with this changed, as '--threads 8'; several times; or auto", []),
         "--find-rate": "the highest rate of random arrivals that keeps the objective",
         "--fail-if": (objectives.parse_condition, "'p99>0.1'",
                       "exit code 1 then; also failed>0, throughput<200; several times", []),
@@ -228,6 +232,9 @@ NEEDS = {  # option -> it goes with one of these
     "think": "concurrency ramp workload",
     "scale": "workload",
     "server": "app",
+    "try": "target app run",
+    "env": "target app run",
+    "anyio_threads": "target app",
     "factory": "app",
     "workload": "target",
     "find_rate": "p99 p95 p50",
@@ -240,14 +247,14 @@ EXCLUDES = {  # option -> it goes with none of these
     "target": f"app run url slots wait {PAPER}",
     "run": f"app url pool_size database_url workers threads server_args {PAPER}",
     "app": f"url pool_size database_url {PAPER}",
-    "url": "path workers threads server_args pool_size database_url server_cpus start_timeout access_log cpu_time "
-    + PAPER,
+    "url": "path workers threads server_args pool_size database_url server_cpus start_timeout"
+    f" access_log cpu_time {PAPER}",
     "probe": SENDS_ITS_OWN,
-    "find_rate": f"requests probe {SENDS_ITS_OWN}",
+    "find_rate": f"try requests probe {SENDS_ITS_OWN}",
     "workload": "path method data body_file",
-    "serve": f"url requests probe {SENDS_ITS_OWN}",
-    "is_paper": "threads server_args pool_size database_url server_cpus access_log server path probe find_rate serve"
-    " workload keep_alive",
+    "serve": f"try url requests probe {SENDS_ITS_OWN}",
+    "is_paper": "threads try env anyio_threads server_args pool_size database_url server_cpus access_log server path"
+    " probe find_rate serve workload keep_alive",
     "split": "rate ramp one_queue",
     "concurrency": "rate ramp",
     "rate": "ramp",
@@ -273,6 +280,7 @@ def parse(argv: Sequence[str], manual: str = "") -> argparse.Namespace:
     options = parser.parse_args(join_values(argv))
     given = {name for name, value in vars(options).items() if value and value != parser.get_default(name)}
     options.is_paper = bool(given & {"slots", "wait", "split"}) and not given & {"target", "app", "run", "url"}
+    options.tries = getattr(options, "try")  # a word of Python's
     objectives_s = [(getattr(options, f"p{p}"), p) for p in PERCENTILES if f"p{p}" in given]
     options.objective = objectives_s[0] if objectives_s else None
     check(given | {"is_paper"} if options.is_paper else given)

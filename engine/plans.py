@@ -53,25 +53,27 @@ def load_of(options: argparse.Namespace) -> Load:
 def plans_of(options: argparse.Namespace) -> list[Plan]:
     """One plan for each target and path. Raises Problem with the name or the number that is wrong."""
     if options.is_paper:
-        each = options.slots or math.inf
-        return [plan_of(
-            options, "on paper", "/", workers=options.workers, slots_per_worker=each, server_slots=each,
-            slots=each * options.workers, slots_known=True, shared_queue=options.one_queue,
-            passes=(1.0,) + (0.0,) * (options.passes - 1),
-        )]  # fmt: skip
+        return [paper_plan(options)]
     if options.url:
         host, port, path = split_url(options.url)
         plans = [with_listeners(plan_of(options, options.url, path, host=host, port=port))]
     elif options.app:
         plans = [plan_app(options, path, launch_app(options, options.method, path)) for path in options.path or ["/"]]
     elif options.run:
-        plans = [
-            plan_app(options, path, launch_command(options.run, options.start_timeout))
-            for path in options.path or ["/"]
-        ]
+        plans = [plan_app(options, path, launch_command(options)) for path in options.path or ["/"]]
     else:
         plans = plan_targets(options)
     return [finished(plan, options) for plan in plans]
+
+
+def paper_plan(options: argparse.Namespace) -> Plan:
+    """Of a server that only the options know."""
+    each = options.slots or math.inf
+    return plan_of(
+        options, "on paper", "/", workers=options.workers, slots_per_worker=each, server_slots=each,
+        slots=each * options.workers, slots_known=True, shared_queue=options.one_queue,
+        passes=(1.0,) + (0.0,) * (options.passes - 1),
+    )  # fmt: skip
 
 
 def plan_of(options: argparse.Namespace, name: str, path: str, **more: Any) -> Plan:

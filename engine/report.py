@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 
 from engine import tables
 from engine.access_log import AccessLog
+from engine.changes import Change
 from engine.estimate import first_true
 from engine.launch import launch_target
+from engine.loads import Figure
 from engine.machine import Machine
 from engine.model import Forecast
 from engine.objectives import MOST_RUNS, SERVED, Found, Tried
@@ -355,6 +358,31 @@ def found_rate(found: Found, full: Run, objective_s: float, percentile: int) -> 
 def no_rate(last_run: Run) -> str:
     """Why a search found no rate: nothing was answered with a 2xx."""
     return "\n" + stacked(told("verdict", "No rate was found, as no request succeeded."), warnings(last_run))
+
+
+# ---------------------------------------------------------------- changes that are tried
+
+NO_CHANGE = "\n" + told("try", "Nothing that limits this run can be changed from outside.")
+
+
+def change_text(options: str, due_s: float | None) -> str:
+    """A change, before it is tried."""
+    due = f"{duration(due_s)} is predicted." if due_s else "What it does cannot be known beforehand."
+    return "\n" + told("try", f"{options}: {due}")
+
+
+def changes_table(rows: Sequence[Change], figure: Figure) -> str:
+    """What each change was predicted to do, and did."""
+    what = {Figure.LAST_ANSWER: "the last answer"}.get(figure, "the mean latency")
+    lines = [f"\n{what:40}{'predicted':>12}{'measured':>12}   of before"]
+    for one in rows:
+        times = f"{duration(one.predicted_s):>12}{duration(one.measured_s):>12}"
+        lines.append(f"{one.options:40}{times}{share_text(one.measured_s, rows[0].measured_s):>12}")
+    return "\n".join(lines)
+
+
+def share_text(value_s: float | None, of_s: float | None) -> str:
+    return f"{value_s / of_s:.2f}" if value_s and of_s else "-"
 
 
 # ---------------------------------------------------------------- on paper

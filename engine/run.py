@@ -43,6 +43,7 @@ class Plan:
 
     target: str  # the name to show
     launch: Launch | None = None  # None: the server runs already
+    tried: str = ""  # the options that are tried, beside those of the run before
     # What is sent.
     host: str = "127.0.0.1"
     port: int = 0  # of a server that runs already

@@ -63,7 +63,9 @@ def fake_execute(plan, place, show, keep_exchanges):
     """Up to 20 requests, answered as by a server without limits, but for every seventh."""
     prediction = plans.prediction_for(plan)
     show(report.what_is_sent(plan) + report.what_is_predicted(plan, prediction))
-    rows = [(i / 100, i / 100 + 0.2, 200 if i % 7 < 6 else 0) for i in range(int(min(20, plan.load.requests)))]
+    count = int(min(20, plan.load.most_requests))
+    sent = [plan.load.due_s(i) if plan.load.is_scheduled else i / 100 for i in range(count)]
+    rows = [(at_s, at_s + 0.2, 200 if i % 7 < 6 else 0) for i, at_s in enumerate(sent)]
     run = judged(plan, prediction, Site(("", 0)), Sent(short(*rows), None, False), Before(), "", None, keep_exchanges)
     return run, None
 

@@ -134,7 +134,7 @@ def predicted(changes, **of_prediction):
 
 
 RUN, PLAN = RUNS["prediction"], sample_plan(launch=None)
-NAMES = ("pool_size", "task_time", "cpu_time", "workers", "threads", "access_log")
+NAMES = ("anyio_threads", "pool_size", "task_time", "cpu_time", "workers", "threads", "access_log")
 TEXTS = {
     "4 s|+0.0 %|5 %|4.4 ms|100 %|837 requests/s|access.log|16 sent|worker3 4|4 slots of 1 s": reported("prediction"),
     "4 s|5 s|given the split": reported("split"),
@@ -175,7 +175,7 @@ TEXTS = {
     " 14 | 15 | 16 |93 ms|--threads 4|total_tokens = 5|16 in all": report_sizes.size_text(SIZE, 4),
     "2.5 s|4 3 s 4 s": report.on_paper_text(PLAN, sample_prediction(), PLAN.load.forecast(PLAN.service, 1.0)),
     "fastapi-uvicorn|40 for /io|no limit for /async-io|--host 127.0.0.1": report.targets_list(
-        argparse.Namespace(**dict.fromkeys(NAMES), server_args="", subtasks=2, start_timeout=30)
+        argparse.Namespace(**dict.fromkeys(NAMES), server_args="", subtasks=2, start_timeout=30, env=[])
     ),
     **{why: report.probe_result(RUN, key) for key, why in report_words.PROBE_ENDS.items()},
 }  # fmt: skip

@@ -160,11 +160,13 @@ def asgi(app):
 
 
 def say_threads():
-    """AnyIO's limit, as it stands when the app has started; nothing where no AnyIO is."""
+    """AnyIO's limit, as it stands when the app has started, or as it is asked for; nothing where no AnyIO is."""
     with contextlib.suppress(ImportError, RuntimeError, LookupError):
         from anyio import to_thread
 
         resources.default_limiter = to_thread.current_default_thread_limiter()
+        if asked := os.environ.get("BENCH_ANYIO_THREADS"):
+            resources.default_limiter.total_tokens = int(asked)
         write_line(f"threads {resources.default_limiter.total_tokens:.0f}")
 
 

@@ -1,0 +1,81 @@
+"""Changes of the settings: what they will do, by what limited the run before; and on real servers, what they do."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from commands import run_bench
+from samples import LAUNCH, sample_plan, sample_run, sample_where
+from servers import write_files
+
+from engine.changes import advised, expected_s
+from engine.places import Limit, Resource
+from engine.run import Verdict
+
+
+def run_with(resource, slots, held_s=1.0, **changes):
+    limit = Limit(resource, 1.0, slots / held_s, slots, held_s)
+    return sample_run(where=sample_where(limit=limit), verdict=Verdict(None, (limit,), None, None, ()), **changes)
+
+
+@pytest.mark.parametrize(
+    "last_s, options, slots, workers, first",
+    [
+        (2.0, "--workers 8", 8, 8, run_with(Resource.SLOTS.value, 4)),
+        (2.0, "--workers 8", 160, 8, run_with("a semaphore", 4)),  # one in each process
+        (4.0, "--workers 8", 160, 8, run_with("SQLite's write lock", 4)),
+        (4.0, "--threads 40", 160, 4, run_with("a semaphore", 4)),  # threads do not help it
+        (8.0, "--threads 2", 2, 4, run_with("a semaphore", 4)),  # but fewer of them harm
+        (None, "--env POOL=9", 4, 4, run_with("a semaphore", 4)),
+        (None, "--threads 2", None, 4, run_with("AnyIO's threads", 4)),
+    ],
+)
+def test_a_change_is_predicted_from_what_was_seen(last_s, options, slots, workers, first):
+    plan = sample_plan(slots=slots, workers=workers, slots_known=slots is not None)
+    assert expected_s(plan, options, first) == last_s
+
+
+@pytest.mark.parametrize(
+    "options, resource",
+    [
+        ("--workers 8", Resource.SLOTS.value),
+        ("--workers 8", "a lock (lock)"),
+        ("--anyio-threads 80", "AnyIO's threads"),
+        (None, "SQLite's write lock"),
+        (None, Resource.CPU.value),  # of all CPUs
+    ],
+)
+def test_what_is_advised_is_more_of_what_limits(options, resource):
+    assert advised(run_with(resource, 4, launch=LAUNCH)) == options
+
+
+APP = """
+import threading, time
+from fastapi import FastAPI
+app, pool = FastAPI(), threading.Semaphore(5)
+@app.get("/")
+def holds():
+    with pool:
+        time.sleep(0.2)
+"""
+
+
+def test_a_change_that_helps_and_one_that_does_not_are_predicted_on_a_real_server(tmp_path, monkeypatch, capsys):
+    write_files(tmp_path, {"main.py": APP})
+    monkeypatch.chdir(tmp_path)
+    tries = ["--try", "--workers 2", "--try", "--anyio-threads 80", "--try", "auto"]
+    code, document = run_bench(tmp_path, "--app", "main:app", "-n", "40", *tries)
+    took_s = [run["measured"]["measured_s"] for run in document["runs"]]
+    assert [run["plan"]["tried"] for run in document["runs"]] == [
+        "",
+        "--workers 2",
+        "--anyio-threads 80",
+        "--workers 2",
+    ]
+    assert code == 0 and took_s[1] < 0.85 * took_s[0] and 0.85 * took_s[0] < took_s[2]
+    said = re.findall(r"(?m)^try  .*: ([\d.]+) (ms|s) is predicted", capsys.readouterr().out)
+    due_s = [float(number) * (0.001 if unit == "ms" else 1) for number, unit in said]
+    assert [due / took for due, took in zip(due_s, took_s[1:], strict=True)] == pytest.approx(
+        [1, 1, 1], abs=0.3
+    )  # workers get uneven shares
