@@ -14,9 +14,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from engine import access_log, estimate, plans, report, send, summary, verdict, where
+from engine import access_log, estimate, plans, report, send, summary, verdict, victim, where
 from engine.access_log import AccessLog, LogLine, name_workers
 from engine.client import Outcome, is_success
 from engine.database import BooksDatabase, books_seen
@@ -88,6 +89,7 @@ class Before:
     sent: int = 0
     created: int = 0  # answers with 201
     lone_s: Sequence[float] = ()
+    victim_s: float | None = None  # a lone request to the victim
 
 
 def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
@@ -112,8 +114,22 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
         lone_s.append(found.answered_s[0] - found.started_s[0])
         if sum(lone_s) > LONE_S:
             break
-    before = Before(sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent), lone_s)
+    before = Before(
+        sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent), lone_s,
+        lone_victim_s(plan, site),
+    )  # fmt: skip
     return plans.with_lone_requests(plan, lone_s), before
+
+
+def lone_victim_s(plan: Plan, site: Site) -> float | None:
+    """How long the victim takes by itself: the median of three requests; None: there is none, or one failed."""
+    if not plan.victim:
+        return None
+    alone = lone_plan(victim.victim_plan(plan))
+    found = [send.measure(alone, site.address).exchanges for _ in range(3)]
+    if not all(is_success(one.status[0], one.error[0]) for one in found if one.status):
+        return None
+    return median(one.answered_s[0] - one.started_s[0] for one in found)
 
 
 def lone_plan(plan: Plan) -> Plan:
@@ -132,6 +148,7 @@ class Sent:
     log: AccessLog | None
     server_ended: bool
     where: Where | None = None
+    victim: Outcome | None = None
     sampling_s: float = 0.0  # CPU seconds of the server's processes that went into samples
 
 
@@ -145,17 +162,25 @@ def send_load(plan: Plan, site: Site) -> Sent:
     begins = len(access_log.text_of(log, "latin-1")) if log else 0
     group_s = functools.partial(group_cpu_s, server.guard.pid)
     samples: list[Mapping[str, Any]] = []
-    with server.samples.into(samples) if server.samples else nullcontext():
+    sender_of = functools.partial(send.sender_of, address=site.address)
+    sampled = server.samples.into(samples) if server.samples else nullcontext()
+    with sampled, victim.asked_beside(plan, sender_of) as beside:
         outcome = send.measure(plan, site.address, numbered=log is not None, server_cpu_s=group_s)
     ended = server.ends_within(0.2 if any(outcome.exchanges.error) else 0.0)
     if not log:
         return Sent(outcome, None, ended)
     found = access_log.wait_for_log(log, sum(map(bool, outcome.exchanges.status)), begins)
-    if outcome.numbers:  # of several client processes: a request's number is not its place
-        place = {str(number): str(i) for i, number in enumerate(outcome.numbers)}
-        lines = [line._replace(request=place.get(line.request, line.request)) for line in found.lines]
-        found = found._replace(lines=lines)
-    return Sent(outcome, found, ended, where_in(samples, plan, outcome), sum(one.get("cost", 0.0) for one in samples))
+    found = by_place(found, outcome.numbers)
+    return Sent(
+        outcome, found, ended, where_in(samples, plan, outcome), beside[0] if beside else None,
+        sum(one.get("cost", 0.0) for one in samples),
+    )  # fmt: skip
+
+
+def by_place(log: AccessLog, numbers: Sequence[int]) -> AccessLog:
+    """The log with the place of each request in the columns as its number, which is another of several processes."""
+    place = {str(number): str(i) for i, number in enumerate(numbers)}
+    return log._replace(lines=[line._replace(request=place.get(line.request, line.request)) for line in log.lines])
 
 
 def folder_of(plan: Plan) -> str:
@@ -188,6 +213,8 @@ def execute(
         if not is_known or plan.held_s:
             prediction = plans.prediction_for(plan)
             show((report.what_is_expected if is_known else report.what_is_predicted)(plan, prediction))
+        if plan.victim:
+            show(report.victim_expected(plan.victim, victim.predicted_victim(plan, before.victim_s)))
         watched = place.live(site.log) if place.live and site.log else None
         sent = send_load(plan, site)
         if watched:
@@ -227,6 +254,7 @@ def judged(
     return Run(
         **vars(facts), verdict=verdict.judge(facts, found, timer_s()), when=when,
         exchanges=columns if keep_exchanges else None,
+        victim=victim.victim_of(plan, sent.victim, before.victim_s),
     )  # fmt: skip
 
 

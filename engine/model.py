@@ -61,6 +61,19 @@ class Forecast(NamedTuple):
     answered_s: list[float]
 
 
+def wait_behind(forecast: Forecast, slots: float, at_s: float) -> float:
+    """How long one more request would wait for a slot, behind all that have arrived: seconds.
+
+    >>> wait_behind(predict([0.0] * 5, Service((2,)), 1.0), 2, 0.25)  # after the third round has begun
+    1.75
+    """
+    ends_s = sorted(
+        end_s for came_s, end_s in zip(forecast.arrived_s, forecast.answered_s, strict=True) if came_s <= at_s < end_s
+    )
+    ahead = len(ends_s) - slots  # requests that leave a slot before this one can have it, less one
+    return max(0.0, ends_s[int(ahead)] - at_s) if ahead >= 0 else 0.0
+
+
 # ---------------------------------------------------------------- every request, one by one
 
 

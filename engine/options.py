@@ -171,6 +171,8 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--data": (str, "TEXT", "the body to send, as text", ""),
         "-s --timeout": (SECONDS, "S", "for each request (40, or more where the prediction says so)"),
         "-r": "as with ab: go on after errors (always so)",
+        "--victim": (pattern(PATH, "a path: / and no white space"), "PATH",
+                     "ask for it ten times a second beside the load: how long does a cheap request wait?"),
         "--processes": (number(int, 1, 256), "N", "deal the load to N client processes", 1),
         "--client-cpus": (CPUS, "0,1", "pin the client (Linux)", ()),
     },
@@ -233,6 +235,7 @@ NEEDS = {  # option -> it goes with one of these
     "scale": "workload",
     "server": "app",
     "try": "target app run",
+    "victim": "target app run",
     "env": "target app run",
     "anyio_threads": "target app",
     "factory": "app",
@@ -249,8 +252,8 @@ EXCLUDES = {  # option -> it goes with none of these
     "app": f"url pool_size database_url {PAPER}",
     "url": "path workers threads server_args pool_size database_url server_cpus start_timeout"
     f" access_log cpu_time {PAPER}",
-    "probe": SENDS_ITS_OWN,
-    "find_rate": f"try requests probe {SENDS_ITS_OWN}",
+    "probe": f"victim {SENDS_ITS_OWN}",
+    "find_rate": f"try victim requests probe {SENDS_ITS_OWN}",
     "workload": "path method data body_file",
     "serve": f"try url requests probe {SENDS_ITS_OWN}",
     "is_paper": "threads try env anyio_threads server_args pool_size database_url server_cpus access_log server path"

@@ -85,7 +85,7 @@ def plan_of(options: argparse.Namespace, name: str, path: str, **more: Any) -> P
         more = {"wait_s": float(wait), "distribution": wait.distribution} | more
     return Plan(
         name, path=path, load=load, method=options.method, headers=tuple(options.header), body=options.body,
-        keep_alive=options.keep_alive, warm_up=options.warmup or 0,
+        victim=options.victim or "", keep_alive=options.keep_alive, warm_up=options.warmup or 0,
         processes=int(min(options.processes, load.most_under_way)), **more,
     )  # fmt: skip
 
@@ -93,6 +93,9 @@ def plan_of(options: argparse.Namespace, name: str, path: str, **more: Any) -> P
 def plan_app(options: argparse.Namespace, path: str, launch: Launch) -> Plan:
     """The user's own service, started here."""
     plan = with_launch(plan_of(options, launch.app or launch.name, path), launch)
+    if options.victim and options.app:
+        victim = launch_app(options, "GET", options.victim)
+        plan = replace(plan, victim_handler=victim.handler or next(iter(victim.handlers), None))
     return replace(plan, warm_up=min(32, 4 * plan.workers)) if options.warmup is None else plan
 
 
@@ -122,7 +125,8 @@ def plan_target(name: str, route: Route, path: str, options: argparse.Namespace,
         wait_s=wait_s, workload=options.workload, ids=SEEDED_BOOKS if workload else 0,
         kinds=tuple(Kind(*kind) for kind in workload.kinds) if workload else (),
     )  # fmt: skip
-    return with_launch(plan, launch)
+    routes = {route.path: route.handler for route in TARGETS[name].routes}
+    return with_launch(replace(plan, victim_handler=routes.get(options.victim)), launch)
 
 
 def wait_of(route: Route, path: str, task_time_s: float, subtasks: int) -> float | None:

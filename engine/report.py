@@ -22,7 +22,7 @@ from engine.plans import forecast_of, held_for
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
 from engine.report_where import seen_in_short, where
 from engine.report_words import EXPLANATIONS, HANDLER_WORDS, LETTERS, LOADS, PROBE_ENDS, requests_s, said, stacked, told
-from engine.run import Explanation, Plan, Prediction, Run
+from engine.run import Explanation, Plan, Prediction, Run, VictimPrediction
 from engine.targets import TARGETS
 from engine.verdict import seen_limit
 from engine.words import duration, per_cent, plural, rate, slots_text
@@ -166,7 +166,7 @@ def result(run: Run, log: AccessLog | None) -> str:
         stacked(told("verdict", verdict(run)), warnings(run), estimate(run), bottleneck(run)),
         log and not steady and stacked(told("access log", path), tables.log_table(log, plan.wait_s or 0.1)),
         not steady and tables.batch_table(run, forecast_of(plan)),
-        where(run),
+        stacked(where(run), victim_text(run)),
         stacked(tables.figure_table(run), of_figures(run)),
         in_detail and tables.phase_table(run),
         tables.stage_table(run),
@@ -228,6 +228,31 @@ def checks(run: Run) -> str:
             f"Client {per_cent((measured.client_cpu_s - measured.client_spun_s) / last_s)} of a CPU.",
             server_s is not None and f"Server {per_cent(server_s / last_s)}.",
         ),
+    )
+
+
+def victim_expected(path: str, found: VictimPrediction | None) -> str:
+    """How long a cheap request beside the load will wait."""
+    if not found:
+        return told("victim", f"{path}: not predicted. It is not known whether it needs the load's slots.") + "\n"
+    why = "It needs the same slots." if found.shares_slots else "It needs none of the load's slots."
+    each = ", ".join(duration(median_s) for median_s in sorted(set(found.of_processes_s)))
+    processes = f"By process: {each}." if len(set(found.of_processes_s)) > 1 else ""
+    return told("victim", f"{path}: a median of {duration(found.median_s)} is predicted. {why} {processes}") + "\n"
+
+
+def victim_text(run: Run) -> str:
+    """How long a cheap request has waited beside the load."""
+    found = run.victim
+    if not found:
+        return ""
+    latency, predicted = found.latency_s, found.prediction
+    return told(
+        "victim",
+        f"{found.path}: {plural(found.answered, 'answer')}{f', {found.failed} failed' if found.failed else ''}.",
+        latency and f"Latency: median {duration(latency.median)}, longest {duration(latency.max)}.",
+        predicted and f"Predicted was a median of {duration(predicted.median_s)}.",
+        found.alone_s and f"By itself it takes {duration(found.alone_s)}.",
     )
 
 

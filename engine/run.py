@@ -55,6 +55,8 @@ class Plan:
     kinds: tuple[Kind, ...] = ()  # a mix of requests instead of method, path and body
     ids: int = 0
     workload: str | None = None
+    victim: str = ""  # a path that is asked for beside the load
+    victim_handler: str | None = None  # a key of HANDLERS; None: not known
     load: Load = field(default_factory=Burst)
     keep_alive: bool = False
     timeout_s: float = 40.0
@@ -227,6 +229,25 @@ class Inside:
     where: Where | None = None
 
 
+@dataclass(frozen=True)
+class VictimPrediction:
+    median_s: float
+    of_processes_s: tuple[float, ...]  # the median at each process that has a queue of its own
+    shares_slots: bool  # with the load
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A cheap request that was sent ten times a second beside the load."""
+
+    path: str
+    answered: int
+    failed: int
+    latency_s: Statistics | None
+    alone_s: float | None  # before the load
+    prediction: VictimPrediction | None  # made before the load; None: it is not known whether it shares the slots
+
+
 # ---------------------------------------------------------------- the verdict: values
 
 
@@ -368,6 +389,7 @@ class Run(Facts):
     verdict: Verdict
     exchanges: Columns | None  # kept of a burst, and where JSON is asked for
     when: str
+    victim: Victim | None = None
 
 
 # ---------------------------------------------------------------- JSON

@@ -80,12 +80,7 @@ def measure(
     server_cpu_s: tells the CPU seconds of the server so far; None: not known, and then the CPU seconds of other
     programs are not known either. Raises Problem if the client processes cannot be started.
     """
-
-    def send_part(part: Part, progress: Callable[..., object], begun_s: float = 0.0) -> Outcome:
-        requests = islice(messages(plan, address[1], numbered), part.k, None, part.processes)
-        how = plan.timeout_s, plan.method == "HEAD", plan.keep_alive
-        return Client(address, requests, part, *how, progress, begun_s).run()
-
+    send_part = sender_of(plan, address, numbered)
     before, processes = counters(server_cpu_s()), int(min(plan.processes, plan.load.most_under_way))
     begun_s = perf_counter()
     try:
@@ -98,6 +93,17 @@ def measure(
     if not server_s >= 0:  # not known; or less than before, because some of its processes have ended
         return outcome
     return outcome._replace(server_cpu_s=server_s, other_cpu_s=max(0.0, other_s - STEP_S * plan.all_cpus))
+
+
+def sender_of(plan: Plan, address: Address, numbered: bool = False) -> Callable[..., Outcome]:
+    """What sends a part of a plan's load."""
+
+    def send_part(part: Part, progress: Callable[..., object], begun_s: float = 0.0) -> Outcome:
+        requests = islice(messages(plan, address[1], numbered), part.k, None, part.processes)
+        how = plan.timeout_s, plan.method == "HEAD", plan.keep_alive
+        return Client(address, requests, part, *how, progress, begun_s).run()
+
+    return send_part
 
 
 def resolve(host: str, port: int) -> Address:
