@@ -40,7 +40,7 @@ Everything that a run leaves is in its folder under logs/; --json writes all
 runs into one file. Failed requests are in no percentile; a p99 needs 100
 answers.
 
-Exit code: 0 every request was answered with a 2xx, 1 some requests failed or
+Exit code: 0 every request was answered (2xx, 3xx), 1 some requests failed or
 --fail-if was met, 2 wrong usage or a missing package, 3 the server did not
 start, 129, 130 or 143 (128 + the signal) interrupted; what was measured until
 then is reported. Python 3.10 or newer, nothing else.

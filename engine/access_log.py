@@ -11,12 +11,13 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from engine.inside.wrap._bench_log_line import REQUEST_LINE, WORD_LINE
 from engine.targets import ANYIO_THREADS
 
-LEAST_HELD_S = 0.002  # a request that is in its handler for less tells nothing of slots
+LEAST_HELD_S = 0.002  # handlers that mostly end sooner tell nothing of slots
 LAST_LINE_S = 1.0  # how long after the answer its line may come
 
 
@@ -110,12 +111,12 @@ def slots_held(lines: Sequence[LogLine], sent_s: Sequence[float]) -> int | None:
     ends, so that all slots are taken. A request that waited for CPU time starts beside any number of others. Handlers
     that end at once tell nothing.
     """
+    if not lines or median(line.duration_s for line in lines) < LEAST_HELD_S:
+        return None
     waited = [
         (line.pid, line.started_s)
         for line in lines
-        if line.duration_s > LEAST_HELD_S
-        and (number := int(line.request)) < len(sent_s)
-        and line.started_s - sent_s[number] > line.duration_s / 2
+        if (number := int(line.request)) < len(sent_s) and line.started_s - sent_s[number] > line.duration_s / 2
     ]
     held = Counter(in_handlers(lines, waited))
     ((slots, count),) = held.most_common(1) or [(0, 0)]

@@ -32,6 +32,8 @@ def of_failures(facts: Facts) -> Iterator[Warned]:
         yield Warned("failed-requests", counts | said)
     if (measured.due or 0) > sent:
         yield Warned("never-left", {"due": measured.due, "sent": sent})
+    if measured.redirected:
+        yield Warned("redirects", {"redirected": measured.redirected, "sent": sent})
     if late := connects_again(facts):
         overflows = measured.kernel.get("ListenOverflows", 0)
         yield Warned("backlog-overflow", {"late": late, "overflows": overflows})

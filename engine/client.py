@@ -99,8 +99,8 @@ def had_to_resend(sock: socket.SocketType) -> bool:
 
 
 def is_success(status: int, error_code: int) -> bool:
-    """A whole answer with a status of 2xx."""
-    return not error_code and 200 <= status < 300
+    """A whole answer with a status of 2xx, or a redirect, which is not followed."""
+    return not error_code and 200 <= status < 400
 
 
 # ---------------------------------------------------------------- connections

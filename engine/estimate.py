@@ -206,7 +206,7 @@ def exchanges_of(columns: Columns) -> tuple[list[Exchange], list[Exchange]]:
     """The requests that succeeded, and the others."""
     good, failed = list[Exchange](), list[Exchange]()
     for begin_s, end_s, status in zip(columns.started_s, columns.answered_s, columns.status, strict=True):
-        (good if 200 <= (status or 0) < 300 else failed).append((begin_s or 0.0, end_s or 0.0))
+        (good if 200 <= (status or 0) < 400 else failed).append((begin_s or 0.0, end_s or 0.0))
     return good, failed
 
 

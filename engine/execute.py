@@ -14,24 +14,21 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from engine import access_log, estimate, plans, report, send, summary, verdict, victim, where
 from engine.access_log import AccessLog, LogLine, name_workers
-from engine.client import Outcome, is_success
+from engine.before import Before, Site, send_before
+from engine.client import Outcome
 from engine.database import BooksDatabase, books_seen
 from engine.files import shown
 from engine.launch import APPS, installed_versions
 from engine.listeners import cpu_s_of
-from engine.loads import Burst
 from engine.machine import timer_s
 from engine.places import Where
 from engine.run import Columns, Database, Facts, Inside, Plan, Prediction, Run
-from engine.server import RunningServer, group_cpu_s, last_words, start_server, stop_server, telling_lines
-from engine.signals import Interrupted, signals
-
-LONE_S = 0.5  # lone requests end after so long
+from engine.server import group_cpu_s, last_words, start_server, stop_server, telling_lines
+from engine.signals import signals
 
 Announce = Callable[[str], None]
 
@@ -44,18 +41,6 @@ class Place:
     cpus: Sequence[int] = ()
     database: BooksDatabase | None = None
     live: Callable[[Path], Any] | None = None  # shows the access log as it grows
-
-
-@dataclass(frozen=True)
-class Site:
-    """A server that runs: ours, or one that ran before."""
-
-    address: tuple[Any, ...]
-    server: RunningServer | None = None
-
-    @property
-    def log(self) -> Path | None:
-        return self.server.access_log if self.server else None
 
 
 @contextmanager
@@ -77,64 +62,6 @@ def site_for(plan: Plan, place: Place) -> Iterator[Site]:
         yield Site(("127.0.0.1", server.port), server)
     finally:
         stop_server(server)
-
-
-# ---------------------------------------------------------------- before the load
-
-
-@dataclass(frozen=True)
-class Before:
-    """What was sent before the run, in no figure."""
-
-    sent: int = 0
-    created: int = 0  # answers with 201
-    lone_s: Sequence[float] = ()
-    victim_s: float | None = None  # a lone request to the victim
-
-
-def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
-    """Warm up, then send lone requests: the plan with what they and the server's process show.
-
-    Lone requests end after half a second, and with the first that is not answered with a 2xx. Raises Interrupted.
-    """
-    if plan.launch and not plan.is_target and site.log and not plan.slots_stated:
-        launch = dataclasses.replace(plan.launch, anyio_threads=access_log.anyio_threads(site.log))
-        plan = plans.with_launch(plan, launch)
-    sent = [send.warm_up(plan, site.address)] if plan.warm_up else []
-    if signals.received:  # there is nothing to report yet
-        raise Interrupted
-    alone, lone_s = lone_plan(plan), list[float]()
-    for _ in range(plan.lone_requests):
-        found = send.measure(alone, site.address).exchanges
-        if signals.received:
-            raise Interrupted
-        sent.append(found)
-        if not all(map(is_success, found.status, found.error)):
-            break
-        lone_s.append(found.answered_s[0] - found.started_s[0])
-        if sum(lone_s) > LONE_S:
-            break
-    before = Before(
-        sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent), lone_s,
-        lone_victim_s(plan, site),
-    )  # fmt: skip
-    return plans.with_lone_requests(plan, lone_s), before
-
-
-def lone_victim_s(plan: Plan, site: Site) -> float | None:
-    """How long the victim takes by itself: the median of three requests; None: there is none, or one failed."""
-    if not plan.victim:
-        return None
-    alone = lone_plan(victim.victim_plan(plan))
-    found = [send.measure(alone, site.address).exchanges for _ in range(3)]
-    if not all(is_success(one.status[0], one.error[0]) for one in found if one.status):
-        return None
-    return median(one.answered_s[0] - one.started_s[0] for one in found)
-
-
-def lone_plan(plan: Plan) -> Plan:
-    """One request by itself."""
-    return dataclasses.replace(plan, load=Burst(1), keep_alive=False, processes=1)
 
 
 # ---------------------------------------------------------------- the load

@@ -54,6 +54,7 @@ class Launch:
     handlers: tuple[str, ...] = ()  # those that it may be, if something is known of it
     passes: tuple[float, ...] = ()  # of a request through the slots, as the app says; (): as the handler has them
     anyio_threads: int = ANYIO_THREADS  # AnyIO's limit, as it stands in the app's process
+    routes: tuple[str, ...] = ()  # paths that the app has, as far as it says
     imported: tuple[str, ...] | None = None  # distributions that bring a limit, of those that the app has imported
     holds_while_queueing: bool = False  # a request keeps what a dependency opened while it waits for a second thread
     workers: int = 1

@@ -170,6 +170,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "-p --body-file": (Path, "FILE", "the body to send"),
         "--data": (str, "TEXT", "the body to send, as text", ""),
         "-s --timeout": (SECONDS, "S", "for each request (40, or more where the prediction says so)"),
+        "--any-status": "go on where a request by itself is answered with 4xx or 5xx",
         "-r": "as with ab: go on after errors (always so)",
         "--victim": (pattern(PATH, "a path: / and no white space"), "PATH",
                      "ask for it ten times a second beside the load: how long does a cheap request wait?"),

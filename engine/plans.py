@@ -85,7 +85,8 @@ def plan_of(options: argparse.Namespace, name: str, path: str, **more: Any) -> P
         more = {"wait_s": float(wait), "distribution": wait.distribution} | more
     return Plan(
         name, path=path, load=load, method=options.method, headers=tuple(options.header), body=options.body,
-        victim=options.victim or "", keep_alive=options.keep_alive, warm_up=options.warmup or 0,
+        victim=options.victim or "", any_status=options.any_status, keep_alive=options.keep_alive,
+        warm_up=options.warmup or 0,
         processes=int(min(options.processes, load.most_under_way)), **more,
     )  # fmt: skip
 

@@ -21,7 +21,18 @@ from engine.objectives import MOST_RUNS, SERVED, Found, Tried
 from engine.plans import forecast_of, held_for
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
 from engine.report_where import seen_in_short, where
-from engine.report_words import EXPLANATIONS, HANDLER_WORDS, LETTERS, LOADS, PROBE_ENDS, requests_s, said, stacked, told
+from engine.report_words import (
+    EXPLANATIONS,
+    FAILURES,
+    HANDLER_WORDS,
+    LETTERS,
+    LOADS,
+    PROBE_ENDS,
+    requests_s,
+    said,
+    stacked,
+    told,
+)
 from engine.run import Explanation, Plan, Prediction, Run, VictimPrediction
 from engine.targets import TARGETS
 from engine.verdict import seen_limit
@@ -152,6 +163,18 @@ def what_is_expected(plan: Plan, prediction: Prediction) -> str:
     )
     last = of.is_known and f"the last answer after {duration(of.makespan_s)}."
     return stacked(told("alone", held_s and alone), told("expected", of.mean_s and latency, last)) + "\n"
+
+
+def refused_text(plan: Plan, status: int, body: str, said_lines: Sequence[str], routes: Sequence[str]) -> str:
+    """Why a run does not start: a request by itself is answered with an error."""
+    hint = FAILURES[next(name for name in FAILURES if f"HTTP {status}".startswith(name))]
+    return said(
+        f"{plan.method} {plan.path} is answered with HTTP {status}{f': {body}' if body else ''}.",
+        hint,
+        routes and f"The app has {', '.join(routes)}.",
+        said_lines and f"The server said: {'; '.join(said_lines)}.",
+        "To send all the same: --any-status.",
+    )
 
 
 # ---------------------------------------------------------------- after the run

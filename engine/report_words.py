@@ -171,7 +171,6 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "client died": "A client process ended too early. The system may have killed it, for example for lack of memory."
     " Send less at a time, or use fewer --processes.",
     "too large": "The head of an answer has more than 64 KiB, which is more than this client reads.",
-    "HTTP 3": "A redirect is not followed. Ask for the address that it names (curl -v shows it).",
     "HTTP 401": "The service wants to know who asks. Send a header (-H 'Authorization: ...', --auth, --cookie).",
     "HTTP 403": "The service does not allow it. Send a header (-H 'Authorization: ...', --auth, --cookie).",
     "HTTP 404": "The service has no such path. Look at --path or the URL.",
@@ -188,6 +187,9 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
     "failed-requests": lambda of:
         f"{of.failed} of {of.sent} requests failed: {', '.join(f'{n} {error}' for error, n in of.errors.items())}."
         f" They are in no percentile. {likely_cause(of)}",
+    "redirects": lambda of:
+        f"{of.redirected} of {of.sent} requests were answered with a redirect, which is not followed. Ask for the"
+        " address that it names (curl -v shows it).",
     "never-left": lambda of:
         f"{of.due} requests were due, but only {of.sent} were sent. The client cannot send so fast. Lower --rate, or"
         " use more --processes.",

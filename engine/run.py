@@ -60,6 +60,7 @@ class Plan:
     load: Load = field(default_factory=Burst)
     keep_alive: bool = False
     timeout_s: float = 40.0
+    any_status: bool = False  # go on where a lone request is answered with an error
     warm_up: int = 0  # requests before the run, in no figure
     lone_requests: int = 0  # and requests one after the other, to learn what a single one costs
     processes: int = 1  # of the client
@@ -154,7 +155,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the client saw. A success is an answer with a status of 2xx; failed requests are in no percentile."""
+    """What the client saw. A success is an answer with a status of 2xx or 3xx; failed requests are in no percentile."""
 
     sent: int
     answered: int
@@ -176,6 +177,7 @@ class Measured:
     slow_connects: int  # longer than TCP's first retry
     late_bodies: int  # small ones, whose last byte came some 40 ms after the first
     created: int  # answers with 201
+    redirected: int  # answers with 3xx, which are not followed
     body_bytes: int
     sockets_opened: int
     client_cpu_s: float  # of all client processes

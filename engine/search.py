@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from engine import estimate, objectives, plans, report, send, sizes, verdict
-from engine.execute import Announce, Before, Place, Site, judged, lone_plan, now, send_before, send_load, site_for
+from engine.before import Before, Site, lone_plan, send_before
+from engine.execute import Announce, Place, judged, now, send_load, site_for
 from engine.loads import Burst, Closed, Load, Open
 from engine.machine import timer_s
 from engine.run import Plan, Run

@@ -1,7 +1,7 @@
 """What the raw times of a run come to: every figure of run.Measured, and the columns of run.Columns.
 
-Statistics are of successes only (2xx): a refused or timed-out request says nothing about how long an answer takes. It
-is counted by name instead. Everything is pure; times of events are seconds since the run began.
+Statistics are of successes only (2xx and 3xx): a refused or timed-out request says nothing about how long an answer
+takes. It is counted by name instead. Everything is pure; times of events are seconds since the run began.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         levels=levels(ends, begun_s, getattr(load, "stages", ())),
         mean_in_flight=under_way_s / (window_s or math.inf),
         created=rows.status.count(201),
+        redirected=redirects(rows.status),
         body_bytes=sum(compress(rows.body_bytes, good)),
         sockets_opened=outcome.sockets_opened,
         client_cpu_s=outcome.client_cpu_s,
@@ -109,6 +110,10 @@ def other_cpu_s(outcome: Outcome, measured_s: float, all_cpus: int) -> float | N
         return None
     share = outcome.other_cpu_s / (all_cpus * outcome.counted_s or math.inf)
     return min(1.0, share) * all_cpus * measured_s
+
+
+def redirects(status: Sequence[int]) -> int:
+    return sum(300 <= one < 400 for one in status)
 
 
 def how_many(spans_s: Sequence[float], low_s: float, high_s: float = math.inf) -> int:

@@ -11,7 +11,8 @@ from stubs import keep_answering, reset, stub
 from test_summary import short
 
 from engine.access_log import AccessLog, LogLine
-from engine.execute import Before, Place, Sent, Site, execute, judged, send_before
+from engine.before import Before, Site, send_before
+from engine.execute import Place, Sent, execute, judged
 from engine.inside.wrap._bench_log_line import log_line
 from engine.live import LiveLog
 from engine.loads import Burst

@@ -17,7 +17,8 @@ from test_summary import short
 
 import bench
 from engine import launch, plans, report, send
-from engine.execute import Before, Sent, Site, judged
+from engine.before import Before, Site
+from engine.execute import Sent, judged
 from engine.signals import signals
 from engine.targets import TARGETS
 

@@ -39,6 +39,18 @@ def in_parts():
         yield b"b"
     return StreamingResponse(parts())
 
+@app.get("/moved")
+def moved():
+    return Response(status_code=307, headers={"Location": "/"})
+
+@app.get("/refuses")
+def refuses(wanted: int):
+    pass
+
+@app.get("/fails")
+def fails():
+    return 1 / 0
+
 @app.get("/large")
 def large():
     return Response(bytes(80_000_000))
@@ -144,7 +156,8 @@ def test_an_answer_in_the_middle_of_an_upload_is_the_answer(folder):
 
     with socket.create_server(("127.0.0.1", 0)) as sock:
         threading.Thread(target=refuse, args=(sock,), daemon=True).start()
-        run = only_run(folder, "--url", f"http://127.0.0.1:{sock.getsockname()[1]}/", "-p", "body", "-n", "4")
+        run = only_run(folder, "--url", f"http://127.0.0.1:{sock.getsockname()[1]}/", "-p", "body", "-n", "4",
+                       "--any-status")  # fmt: skip
     assert run["measured"]["errors"] == {"HTTP 413": 4}
 
 
@@ -178,6 +191,22 @@ def test_a_client_that_stood_still_says_so(folder):
     assert bench.wait(60) == 0
     (run,) = json.loads((folder / "out.json").read_text())["runs"]
     assert "client-stalled" in warned(run) and run["measured"]["client_stalled_s"] > 1
+
+
+@pytest.mark.parametrize("more, says", [
+    (["--path", "/nope"], ("404", "/parts")), (["-m", "DELETE"], ("405", "-m")),
+    (["--path", "/refuses"], ("422", "--data", "wanted")), (["--path", "/fails"], ("500", "ZeroDivisionError")),
+])  # fmt: skip
+def test_a_run_does_not_start_where_a_request_by_itself_is_an_error(folder, more, says):
+    done = command(*BENCH, *["--app", "main:app", "-n", "8", "--logs", "logs", *more])
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "verdict" not in done.stdout
+    assert [word for word in says if word not in done.stderr] == []
+    assert only_run(folder, "--app", "main:app", "-n", "8", "--any-status", *more)["measured"]["failed"] == 8
+
+
+def test_a_redirect_is_an_answer_and_said_to_be_one(folder):
+    run = only_run(folder, "--app", "main:app", "--path", "/moved", "-n", "8")
+    assert (run["measured"]["answered"], run["measured"]["redirected"]) == (8, 8) and "redirects" in warned(run)
 
 
 # ---------------------------------------------------------------- lost, or left

@@ -18,8 +18,8 @@ from tests.samples import LOADS, sample_estimate, sample_plan, sample_prediction
 from tests.test_tables import sample_log
 
 NUMBERS = """
-    failed sent due late overflows busy more_processes lag_s latency_s sockets expected late_bodies under_way asked
-    lines slots each of alone_s wait_s share rows created statements shortest_s stalled_s
+    failed sent redirected due late overflows busy more_processes lag_s latency_s sockets expected late_bodies
+    under_way asked lines slots each of alone_s wait_s share rows created statements shortest_s stalled_s
 """
 FACTS = dict.fromkeys(NUMBERS.split(), 7) | {
     "errors": {"HTTP 500": 20, "timed out": 5}, "most": "HTTP 500", "predicted": math.inf, "said": ["it is full"],

@@ -8,7 +8,8 @@ import pytest
 from samples import sample_columns, sample_estimate, sample_plan, sample_run, sample_statistics
 
 from engine import search
-from engine.execute import Before, Place, Site
+from engine.before import Before, Site
+from engine.execute import Place
 from engine.run import Verdict
 from engine.signals import signals
 

@@ -9,6 +9,7 @@ as "ImportError: ... (main.py, line 3)". In the JSON, which fills a Launch of en
 
     app        its name; MODULE:APP() if that was a function that makes the app
     server     what has to serve it: gunicorn (WSGI), uvicorn (ASGI), or null if neither
+    routes     paths that it has
     imported   distributions that the app has imported, of those that are known to bring a limit
     handler    the kind of handler that METHOD PATH meets, a key of HANDLERS; left out where it is not known
     handlers   those that it may be: an `async def` may block
@@ -28,6 +29,8 @@ import signal
 import sys
 import traceback
 
+OWN_ROUTES = ("", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc", "/static/<path:filename>")
+MOST_ROUTES = 20
 WRAPPED = ("app", "application", "wsgi_application", "wsgi_app", "_app")  # where a wrapper keeps what it wraps
 SUSPECTS = (  # modules of packages that are known to bring a limit, see engine/limits.py
     "aiohttp", "anyio", "asgiref", "asyncpg", "httpx", "psycopg_pool", "redis", "sqlalchemy",
@@ -46,8 +49,18 @@ def about(name, method, path):
     if server == inner_server:  # else an adapter between WSGI and ASGI is around it, with threads of its own
         with contextlib.suppress(Exception):  # no such path, or another version of the framework: not known
             said = ask(inner, method, path.partition("?")[0])
+    with contextlib.suppress(Exception):
+        said = said | {"routes": routes_of(inner)}
     imported = [module.replace("_", "-") for module in SUSPECTS if module in sys.modules]
     return {"app": name, "server": server, "imported": imported} | said
+
+
+def routes_of(app):
+    """The paths of a FastAPI, Starlette or Flask app."""
+    found = [str(rule) for rule in app.url_map.iter_rules()] if hasattr(app, "url_map") else [
+        getattr(one, "path", "") for one in app.routes
+    ]  # fmt: skip
+    return [path for path in found if path not in OWN_ROUTES][:MOST_ROUTES]
 
 
 def needed_arguments(call):

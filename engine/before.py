@@ -1,0 +1,117 @@
+"""What is sent before the load: requests that warm up the server, and requests by themselves, to see what one costs.
+
+None of them is in a figure of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from engine import access_log, plans, report, send, victim
+from engine.client import is_success
+from engine.loads import Burst
+from engine.run import Plan
+from engine.server import RunningServer, telling_lines
+from engine.signals import Interrupted, signals
+from engine.words import Problem
+
+LONE_S = 0.5  # lone requests end after so long
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server that runs: ours, or one that ran before."""
+
+    address: tuple[Any, ...]
+    server: RunningServer | None = None
+
+    @property
+    def log(self) -> Path | None:
+        return self.server.access_log if self.server else None
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was sent before the run, in no figure."""
+
+    sent: int = 0
+    created: int = 0  # answers with 201
+    lone_s: Sequence[float] = ()
+    victim_s: float | None = None  # a lone request to the victim
+
+
+def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
+    """Warm up, then send lone requests: the plan with what they and the server's process show.
+
+    Lone requests end after half a second, and with the first that fails. Raises Interrupted, and Problem where the
+    service answers with an error.
+    """
+    if plan.launch and not plan.is_target and site.log and not plan.slots_stated:
+        launch = dataclasses.replace(plan.launch, anyio_threads=access_log.anyio_threads(site.log))
+        plan = plans.with_launch(plan, launch)
+    sent = [send.warm_up(plan, site.address)] if plan.warm_up else []
+    if signals.received:  # there is nothing to report yet
+        raise Interrupted
+    alone, lone_s = lone_plan(plan), list[float]()
+    for _ in range(plan.lone_requests):
+        found = send.measure(alone, site.address).exchanges
+        if signals.received:
+            raise Interrupted
+        sent.append(found)
+        check_answer(plan, site, found.status[0])
+        if not all(map(is_success, found.status, found.error)):
+            break
+        lone_s.append(found.answered_s[0] - found.started_s[0])
+        if sum(lone_s) > LONE_S:
+            break
+    before = Before(
+        sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent), lone_s,
+        lone_victim_s(plan, site),
+    )  # fmt: skip
+    return plans.with_lone_requests(plan, lone_s), before
+
+
+def check_answer(plan: Plan, site: Site, status: int) -> None:
+    """Raises Problem where a request by itself is answered with an error: what it says, and what may be wrong."""
+    if status < 400 or plan.is_target or plan.any_status:
+        return
+    body = ""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        status, body = asked_once(plan, site)
+    server, launch = site.server, plan.launch
+    said = telling_lines(server.server_log) if server and status >= 500 else ()
+    routes = launch.routes if launch and status in (404, 405) else ()
+    raise Problem(report.refused_text(plan, status, body, said, routes))
+
+
+def asked_once(plan: Plan, site: Site) -> tuple[int, str]:
+    """Status and beginning of the body of one answer."""
+    host, port, *_ = site.address
+    headers = {name: value.strip() for name, value in (line.split(":", 1) for line in plan.headers)}
+    with contextlib.closing(http.client.HTTPConnection(host, port, timeout=plan.timeout_s)) as connection:
+        connection.request(plan.method, plan.path, plan.body or None, headers)
+        answer = connection.getresponse()
+        return answer.status, " ".join(answer.read(2000).decode(errors="replace").split())[:200]
+
+
+def lone_victim_s(plan: Plan, site: Site) -> float | None:
+    """How long the victim takes by itself: the median of three requests; None: there is none, or one failed."""
+    if not plan.victim:
+        return None
+    alone = lone_plan(victim.victim_plan(plan))
+    found = [send.measure(alone, site.address).exchanges for _ in range(3)]
+    if not all(is_success(one.status[0], one.error[0]) for one in found if one.status):
+        return None
+    return median(one.answered_s[0] - one.started_s[0] for one in found)
+
+
+def lone_plan(plan: Plan) -> Plan:
+    """One request by itself."""
+    return dataclasses.replace(plan, load=Burst(1), keep_alive=False, processes=1)
