@@ -68,6 +68,7 @@ from engine import (
     options,
     plans,
     report,
+    report_changes,
     report_sizes,
     report_where,
     search,
@@ -249,15 +250,15 @@ class Bench:
             if words:
                 rows.append(self.changed(words, number, first, database))
             else:
-                self.printer.show(report.NO_CHANGE)
-        self.printer.show(report.changes_table(rows, figure))
+                self.printer.show(report_changes.NO_CHANGE)
+        self.printer.show(report_changes.changes_table(rows, figure))
 
     def changed(self, words: str, number: int, first: Run, database: BooksDatabase | None) -> changes.Change:
         """One change: predicted, then measured."""
         plan = plans.plans_of(parse([*self.argv, *shlex.split(words)]))[number]
         plan = dataclasses.replace(plan, load=first.plan.load, tried=words)
         due_s = changes.expected_s(plan, words, first)
-        self.printer.show(report.change_text(words, due_s))
+        self.printer.show(report_changes.change_text(words, due_s, plan))
         folder = run_folder(self.asked.logs, f"{plan.target}{plan.path}-{words}")
         found, _ = execute(plan, Place(folder, self.asked.server_cpus, database))
         self.document.runs.append(found)

@@ -45,10 +45,12 @@ def expected_s(plan: Plan, options: str, first: Run) -> float | None:
         return None
     cpu_s = (first.measured.server_cpu_s or 0.0) / first.measured.answered
     is_cpu = first.verdict.limits and first.verdict.limits[0].resource == Resource.CPU
-    each = slots / plan.workers
+    workers = 1 if limit and limit.resource in OF_ALL_PROCESSES else plan.workers
+    each = slots / workers
     known = replace(
         plan, load=first.plan.load, wait_s=max(wait_s - cpu_s * bool(is_cpu), 0.0001), wait_is_measured=True,
         cpu_time_s=cpu_s if is_cpu else 0.0, slots=slots, slots_per_worker=each, server_slots=each, slots_known=True,
+        workers=workers,
     )  # fmt: skip
     return prediction_for(known).of(figure_of_change(first))
 

@@ -194,7 +194,7 @@ def estimate_of(
         return Estimate(Seen.UNKNOWN, None, 1, None, doubt="busy-machine")
     good, failed = exchanges_of(columns)
     failed_after_s = sorted(end_s - begin_s for begin_s, end_s in failed)
-    processes = launch.workers if launch else None
+    processes = launch.workers if launch else facts.plan.workers if facts.plan.listeners else None
     found = estimate_slots(
         count, good, failed_after_s, lone_s=lone_s, processes=processes, cpu_s=measured.server_cpu_s or 0.0
     )

@@ -16,10 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from engine import access_log, estimate, plans, report, send, summary, verdict, victim, where
+from engine import access_log, estimate, plans, report, report_changes, send, summary, verdict, victim, where
 from engine.access_log import AccessLog, LogLine, name_workers
 from engine.before import Before, Site, send_before
-from engine.client import Outcome
+from engine.client import Outcome, is_success
 from engine.database import BooksDatabase, books_seen
 from engine.files import shown
 from engine.launch import APPS, installed_versions
@@ -121,7 +121,7 @@ def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome)
     began_s = [at_s for at_s in sent.started_s if at_s]
     return where.where_of(
         samples, began_s, [at_s for at_s in sent.answered_s if at_s], folder_of(plan), not plan.load.is_steady,
-        None if plan.slots_stated else plan.slots,
+        None if plan.slots_stated else plan.slots, None if all(map(is_success, sent.status, sent.error)) else [],
     )  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def execute(
             prediction = plans.prediction_for(plan)
             show((report.what_is_expected if is_known else report.what_is_predicted)(plan, prediction))
         if plan.victim:
-            show(report.victim_expected(plan.victim, victim.predicted_victim(plan, before.victim_s)))
+            show(report_changes.victim_expected(plan.victim, victim.predicted_victim(plan, before.victim_s)))
         watched = place.live(site.log) if place.live and site.log else None
         sent = send_load(plan, site)
         if watched:

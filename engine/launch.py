@@ -40,6 +40,7 @@ from engine.words import Problem, plural
 
 INSIDE = Path(__file__).resolve().parent / "inside"
 APPS = INSIDE.parents[1] / "apps"
+BIN = Path(sys.executable).parent  # where the commands of this very Python's packages are
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class Launch:
     @property
     def why_slots(self) -> str:
         """Why a process has that many slots."""
+        if self.run:
+            return "not known: your own command starts the server"
         if "--without-threads" in self.server_args:
             return "the development server takes one request at a time, as --without-threads says"
         why = self.kind.why.format(threads=self.threads, connections=self.connections) or HANDLERS[self.handler].why
@@ -199,7 +202,7 @@ def env_of(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
 def launch_command(options: argparse.Namespace) -> Launch:
     """A service that a command of the user's starts; Problem if there is no such program."""
     command, program = options.run, shlex.split(options.run)[0]
-    if not shutil.which(program):
+    if not shutil.which(program, path=f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"):
         raise Problem(f"--run: there is no program {program!r}")
     return Launch(Path(program).name, "command", "", is_target=False, start_timeout_s=options.start_timeout,
                   env=env_of(options), run=command)  # fmt: skip

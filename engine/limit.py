@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import linear_regression
+from typing import NamedTuple
 
 from engine.places import Limit, Resource, Spot, State, Where
 
@@ -14,7 +15,17 @@ LOOP = "the event loop"  # as the sampler calls what a task waits for that could
 ITSELF = "an answer of this very server"
 MOSTLY, HALF = 0.8, 0.5  # of the samples
 FEW = 0.02  # of the requests
+LATE_S = 0.05  # for a sample that came late
 UNSEEN = 0.25  # of a request: a mean misses some that are just on their way
+
+
+class Answers(NamedTuple):
+    """When requests were answered, sorted; on the clock of the samples."""
+
+    times_s: Sequence[float]
+    of_burst: bool
+    since_s: Mapping[str, float] = {}  # when a resource was first waited for
+    processes: int = 1
 
 
 def requests_in(spots: Iterable[Spot], *states: State) -> float:
@@ -31,28 +42,25 @@ def total(sizes: Iterable[float | None]) -> float | None:
 # ---------------------------------------------------------------- the limit
 
 
-def limit_of(
-    where: Where, blocks: Sequence[Spot], answered_s: Sequence[float], is_burst: bool, slots: float | None = None
-) -> Limit | None:
+def limit_of(where: Where, blocks: Sequence[Spot], answers: Answers, slots: float | None = None) -> Limit | None:
     """The resource that requests wait for and whose holders wait for no other; None: none is seen.
 
     Where resources are held one inside another, that is the one that the fewest hold. blocks: the places that block an
-    event loop. answered_s is sorted. slots: of the server's settings: they are the limit where so many requests are
+    event loop. slots: of the server's settings: they are the limit where so many requests are
     worked on, and the others have not been accepted.
     """
     if where.blocked >= MOSTLY and (blocking := blocking_place(blocks)):
-        return limit_at(blocking, 1.0 * blocking.processes, LOOP, answered_s, is_burst)
+        return limit_at(blocking, 1.0 * blocking.processes, LOOP, answers)
     past = {spot: holders(where.places, spot) for spot in waiting_places(where)}
     if not past:
         queued = slots and queue_for(where, slots)
-        return limit_at(queued, slots or 1.0, Resource.SLOTS.value, answered_s, is_burst) if queued else None
+        return limit_at(queued, slots or 1.0, Resource.SLOTS.value, answers) if queued else None
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
     # Answers say nothing of when a slot of a burst is given back, if that is after the answer.
-    ends_late = is_burst and requests_in(where.places, State.ANSWERED) > FEW * where.requests
-    found = limit_at(
-        spot, max(1.0, round(2 * fewest) / 2), spot.resource or "", [] if ends_late else answered_s, is_burst
-    )
+    ends_late = answers.of_burst and requests_in(where.places, State.ANSWERED) > FEW * where.requests
+    known = answers._replace(times_s=[]) if ends_late else answers
+    found = limit_at(spot, max(1.0, round(2 * fewest) / 2), spot.resource or "", known)
     return replace(found, next_slots=min((slots for slots in past.values() if slots > fewest), default=None))
 
 
@@ -89,34 +97,37 @@ def blocking_place(spots: Sequence[Spot]) -> Spot | None:
     return max(found, key=lambda one: one.share, default=None)
 
 
-def limit_at(spot: Spot, slots: float, resource: str, answered_s: Sequence[float], is_burst: bool) -> Limit:
+def limit_at(spot: Spot, slots: float, resource: str, answers: Answers) -> Limit:
     if re.search("[Ff]uture|Event", resource):  # it frees all that wait for it at once
         return Limit(resource, 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
-    held_s = holding_time_s(slots, answered_s, is_burst)
+    held_s = holding_time_s(slots, answers, answers.since_s.get(resource))
     return Limit(
         resource, 1.0, slots / held_s if held_s else None, slots, held_s, line=spot.line, waiting=spot.requests,
         setting=spot.setting, size_line=spot.size_line, is_sized=spot.size is not None,
     )  # fmt: skip
 
 
-def holding_time_s(slots: float, answered_s: Sequence[float], is_burst: bool) -> float | None:
+def holding_time_s(slots: float, answers: Answers, since_s: float | None = None) -> float | None:
     """How long a request holds a slot: slots over the rate of answers, at which slots are given back.
 
-    answered_s: sorted. Of a burst the full rounds count, of other loads what comes after a third of the time. None: too
-    few answers.
+    Of a burst the full rounds count, and of several processes the first half, as one of them may have nothing left to
+    do; of other loads what comes after a third of the time. None: too few answers; or the first comes so long after
+    requests began to wait that they must need a slot more than once.
 
-    >>> holding_time_s(2, [1.0, 1.0, 2.0, 2.0, 3.0], True)
+    >>> holding_time_s(2, Answers([1.0, 1.0, 2.0, 2.0, 3.0], True))
     1.0
     """
-    times = list(answered_s)
-    if is_burst:
-        times = times[: len(times) // round(slots) * round(slots)]
+    times = list(answers.times_s)
+    if answers.of_burst:
+        times = times[: len(times) // (1 if answers.processes < 2 else 2) // round(slots) * round(slots)]
     elif times:
         times = [at_s for at_s in times if at_s >= times[0] + (times[-1] - times[0]) / 3]
     if len(times) < 2 * slots or times[-1] <= times[0]:
         return None
     rate_rps: float = linear_regression(times, range(len(times))).slope
-    return slots / rate_rps if rate_rps > 0 else None
+    held_s = slots / rate_rps if rate_rps > 0 else math.inf
+    is_late = answers.of_burst and since_s is not None and times[0] - since_s > 1.5 * held_s + LATE_S
+    return None if is_late or held_s == math.inf else held_s
 
 
 # ---------------------------------------------------------------- a standstill

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from engine.run import Estimate, Facts, Plan, Suspect
 
 MOST_SUSPECTS = 3
+SERVERS_OF_LIMITS = {"gunicorn", "waitress"}
 
 
 class Known(NamedTuple):
@@ -89,11 +90,17 @@ def suspects(
 def possible(plan: Plan, installed: Collection[str]) -> Sequence[Known]:
     """The limits that such a service can meet, as far as it is known. A server's own may be set to another number."""
     if not (launch := plan.launch):
-        return KNOWN
+        return possible_elsewhere(" ".join(plan.listeners[0].command) if plan.listeners else "")
     handler = "def" if (launch.handler or "").startswith("def") else "async"
     kinds, packages = {launch.server, launch.kind.wrapper, handler}, {"", *launch.kind.packages, *installed}
     there = [one for one in KNOWN if kinds.issuperset(one.needs) and one.package in packages]
     return [one for one in there if launch.server not in one.needs or plan.slots == int(one.default) * plan.workers]
+
+
+def possible_elsewhere(command: str) -> Sequence[Known]:
+    """Of a server that runs already, with this command line; empty: not known."""
+    others = [name for name in SERVERS_OF_LIMITS if command and name not in command]
+    return [one for one in KNOWN if set(one.needs).isdisjoint(others)]
 
 
 def guesses(limit: Known, found: Estimate, cpus: int) -> list[Suspect]:

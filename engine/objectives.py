@@ -123,7 +123,8 @@ def next_rate(objective_s: float, tried: Sequence[Tried]) -> float | Found:
     if len(tried) >= MOST_RUNS or (is_near and held.count(low) > 1):
         return Found(low, high, len(tried))
     if not held:  # below what the server could follow
-        return min([0.8 * high, *(0.95 * run.throughput_rps for run in tried if run.rate == high)])
+        followed = [0.95 * run.throughput_rps for run in tried if run.rate == high and run.throughput_rps]
+        return min([0.8 * high, *followed])
     if high == math.inf:
         return low * min(2.0, 1 + CLOSE * 2.0 ** len(tried))
     return low if is_near else math.sqrt(low * high)

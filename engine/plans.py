@@ -160,7 +160,7 @@ def with_listeners(plan: Plan) -> Plan:
     slots = slots_by_command(found)
     plan = replace(plan, listeners=found)
     if not slots:
-        return plan
+        return replace(plan, workers=max(1, len(found)))
     return replace(
         plan, workers=slots.workers, slots_per_worker=slots.each, slots=slots.each * slots.workers, slots_known=True,
         shared_queue=slots.one_queue,
@@ -195,6 +195,8 @@ def default_timeout_s(plan: Plan) -> float:
 def split_url(url: str) -> tuple[str, int, str]:
     """Host, port and path of an http URL. Raises Problem."""
     match = re.fullmatch(r"http://(\[[\dA-Fa-f:.]+\]|[\w.-]+)(:\d+)?([/?][!-~]*)?", url.partition("#")[0], re.ASCII)
+    if "://" not in url:
+        raise Problem(f"{url!r} has no http:// in front")
     if not match or not 0 < int((match[2] or ":80")[1:]) < 65536:
         why = "; TLS is not supported, measure the http port behind it" * url.startswith("https:")
         raise Problem(f"{url!r} is not http://host:port/path in printable ASCII{why}")

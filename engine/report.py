@@ -11,14 +11,13 @@ from collections.abc import Sequence
 
 from engine import tables
 from engine.access_log import AccessLog
-from engine.changes import Change
 from engine.estimate import first_true
 from engine.launch import launch_target
-from engine.loads import Figure
 from engine.machine import Machine
 from engine.model import Forecast
 from engine.objectives import MOST_RUNS, SERVED, Found, Tried
 from engine.plans import forecast_of, held_for
+from engine.report_changes import victim_text
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
 from engine.report_where import seen_in_short, where
 from engine.report_words import (
@@ -33,7 +32,7 @@ from engine.report_words import (
     stacked,
     told,
 )
-from engine.run import Explanation, Plan, Prediction, Run, VictimPrediction
+from engine.run import Explanation, Plan, Prediction, Run
 from engine.targets import TARGETS
 from engine.verdict import seen_limit
 from engine.words import duration, per_cent, plural, rate, slots_text
@@ -239,10 +238,11 @@ def checks(run: Run) -> str:
         return ""
     turnover_rps = (measured.sent + measured.answered - measured.finished_after_limit) / 2 / measured.window_s
     by_law, last_s, server_s = turnover_rps * total.mean, measured.measured_s, measured.server_cpu_s
+    is_over = run.plan.load.is_scheduled and late_answers(run) > 0.1 * measured.sent
     agree = "agree" if abs(by_law - under_way) <= 0.1 * under_way + 0.1 else "do NOT agree"
     law = f"Little's law: {rate(turnover_rps)} x {duration(total.mean)} = {by_law:.1f} requests under way."
     return stacked(
-        told("check", f"{law} Counted: {under_way:.1f}. They {agree}."),
+        told("check", f"{law} Counted: {under_way:.1f}. They {agree}.", is_over and OVERLOADED),
         told(
             "connections", f"{measured.sockets_opened} opened; {measured.body_bytes} bytes of response bodies received"
         ),
@@ -254,37 +254,21 @@ def checks(run: Run) -> str:
     )
 
 
-def victim_expected(path: str, found: VictimPrediction | None) -> str:
-    """How long a cheap request beside the load will wait."""
-    if not found:
-        return told("victim", f"{path}: not predicted. It is not known whether it needs the load's slots.") + "\n"
-    why = "It needs the same slots." if found.shares_slots else "It needs none of the load's slots."
-    each = ", ".join(duration(median_s) for median_s in sorted(set(found.of_processes_s)))
-    processes = f"By process: {each}." if len(set(found.of_processes_s)) > 1 else ""
-    return told("victim", f"{path}: a median of {duration(found.median_s)} is predicted. {why} {processes}") + "\n"
+OVERLOADED = "In an overload they need not: the queue grows until the end."
 
 
-def victim_text(run: Run) -> str:
-    """How long a cheap request has waited beside the load."""
-    found = run.victim
-    if not found:
-        return ""
-    latency, predicted = found.latency_s, found.prediction
-    return told(
-        "victim",
-        f"{found.path}: {plural(found.answered, 'answer')}{f', {found.failed} failed' if found.failed else ''}.",
-        latency and f"Latency: median {duration(latency.median)}, longest {duration(latency.max)}.",
-        predicted and f"Predicted was a median of {duration(predicted.median_s)}.",
-        found.alone_s and f"By itself it takes {duration(found.alone_s)}.",
-    )
+def late_answers(run: Run) -> int:
+    return run.measured.finished_after_limit
 
 
 # ---------------------------------------------------------------- several targets
 
 
 def verdict_of_target(run: Run) -> str:
-    """The only line of a run with --quiet."""
-    return told("verdict", f"{run.plan.target} {run.plan.path}: {verdict(run)}")
+    """All that is shown of a run with --quiet."""
+    return stacked(
+        told("verdict", f"{run.plan.target} {run.plan.path}: {verdict(run)}", seen_in_short(run)), warnings(run)
+    )
 
 
 ROWS = """\
@@ -406,31 +390,6 @@ def found_rate(found: Found, full: Run, objective_s: float, percentile: int) -> 
 def no_rate(last_run: Run) -> str:
     """Why a search found no rate: nothing was answered with a 2xx."""
     return "\n" + stacked(told("verdict", "No rate was found, as no request succeeded."), warnings(last_run))
-
-
-# ---------------------------------------------------------------- changes that are tried
-
-NO_CHANGE = "\n" + told("try", "Nothing that limits this run can be changed from outside.")
-
-
-def change_text(options: str, due_s: float | None) -> str:
-    """A change, before it is tried."""
-    due = f"{duration(due_s)} is predicted." if due_s else "What it does cannot be known beforehand."
-    return "\n" + told("try", f"{options}: {due}")
-
-
-def changes_table(rows: Sequence[Change], figure: Figure) -> str:
-    """What each change was predicted to do, and did."""
-    what = {Figure.LAST_ANSWER: "the last answer"}.get(figure, "the mean latency")
-    lines = [f"\n{what:40}{'predicted':>12}{'measured':>12}   of before"]
-    for one in rows:
-        times = f"{duration(one.predicted_s):>12}{duration(one.measured_s):>12}"
-        lines.append(f"{one.options:40}{times}{share_text(one.measured_s, rows[0].measured_s):>12}")
-    return "\n".join(lines)
-
-
-def share_text(value_s: float | None, of_s: float | None) -> str:
-    return f"{value_s / of_s:.2f}" if value_s and of_s else "-"
 
 
 # ---------------------------------------------------------------- on paper

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from engine.estimate import taken_by_others
 from engine.places import Limit, Resource
 from engine.report_words import (
     DOUBTS,
@@ -48,9 +49,9 @@ def allowed(run: Run) -> str:
     assert band  # or nothing is explained
     many, room_s = (at_once(run), band.latency_s) if is_steady else (band.in_turn, band.makespan_s)
     if run.verdict.explained_by in (Explanation.CPU, Explanation.SPLIT):
-        return (
-            f"The CPU time of {many:g} requests in turn is {duration(band.cpu_s * many)} ({duration(band.cpu_s)} each)."
-        )
+        others = ", with what other programs took" * (taken_by_others(run) > 0.05)
+        each = f"{duration(band.cpu_s)} each{others}"
+        return f"The CPU time of {many:g} requests in turn is {duration(band.cpu_s * many)} ({each})."
     costs = f"{duration(band.overhead_s)} of overhead per round, {duration(band.timer_s)} for the timer"
     return f"A difference of 5 % plus {duration(max(0.0, room_s - band.cpu_s * many))} is allowed ({costs})."
 
@@ -109,7 +110,7 @@ def next_limit(run: Run) -> str:
     first, *others = run.verdict.limits
     later = [f"{name_of(one)}, at {requests_s(one.ceiling_rps)}" for one in others if one.ceiling_rps]
     which = "first" if first.resource in (Resource.ARRIVALS, Resource.NONE) else "next"
-    return f"The {which} limit would be {later[0]}." if later else ""
+    return f"The {which} limit that is known would be {later[0]}." if later else ""
 
 
 def name_of(limit: Limit) -> str:

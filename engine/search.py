@@ -55,7 +55,7 @@ def why_probe_ends(runs: Sequence[Run], left: int, left_s: float) -> str | None:
     shown = [(limit.resource, limit.slots) for limit in seen if limit]
     if last.measured.stopped:
         return "stopped"
-    if last.measured.sent > 10 and shown[1:] and shown[0] == shown[1]:
+    if last.measured.sent > 10 and not last.measured.failed and shown[1:] and shown[0] == shown[1]:
         return "seen"
     return estimate.why_over(bursts_of(runs), left, left_s)
 

