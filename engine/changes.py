@@ -72,16 +72,16 @@ def slots_with(plan: Plan, limit: Limit | None, workers_before: int) -> float | 
 
 def advised(run: Run) -> str | None:
     """The options that give twice as much of what limits the run; None: it cannot be changed from outside."""
-    limit, launch = seen_limit(run), run.plan.launch
-    if not launch or launch.run or not run.verdict.limits:
+    limit, launch, limits = seen_limit(run), run.plan.launch, run.verdict.limits
+    is_cpu = limits and limits[0].resource == Resource.CPU
+    if not launch or launch.run or not (limit or is_cpu):
         return None
     twice = f"--workers {2 * launch.workers}" if "workers" in launch.kind.settings else None
-    if run.verdict.limits[0].resource == Resource.CPU:
-        return twice if launch.workers < run.plan.cpus else None
-    if not limit or limit.resource in OF_ALL_PROCESSES:
-        return None
-    if limit.resource.startswith("AnyIO"):
-        return f"--anyio-threads {2 * launch.anyio_threads}"
-    if limit.resource == Resource.SLOTS and "threads" in launch.kind.settings:
-        return f"--threads {2 * launch.threads}"
-    return twice
+    threads = f"--threads {2 * launch.threads}" if "threads" in launch.kind.settings else twice
+    options = {
+        Resource.CPU.value: twice if launch.workers < run.plan.cpus else None,
+        Resource.SLOTS.value: threads,
+        "AnyIO's threads": f"--anyio-threads {2 * launch.anyio_threads}",
+        **dict.fromkeys(OF_ALL_PROCESSES),
+    }
+    return options.get(limits[0].resource if is_cpu or not limit else limit.resource, twice)

@@ -309,7 +309,7 @@ def p99_if_longer_s(plan: Plan, slots: float) -> float | None:
 def possibilities(plan: Plan) -> dict[str, float]:
     """When the last answer would come, for each kind of handler that it can be; empty where that is known."""
     launch, load = plan.launch, plan.load
-    if not launch or plan.slots_known or not plan.wait_s or load.last_answer_s(1, plan.wait_s) is None:
+    if not launch or launch.run or plan.slots_known or not plan.wait_s or load.last_answer_s(1, plan.wait_s) is None:
         return {}
     found = {}
     for handler in launch.handlers or ("def", "async", "blocking"):

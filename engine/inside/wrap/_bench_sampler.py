@@ -64,6 +64,20 @@ def call_of(task):
     return context.get(request_call)
 
 
+def find_loops():
+    """Event loops that did not begin with a request: asgiref runs one for each `async def` of Flask or Django."""
+    every = getattr(asyncio.tasks, "_scheduled_tasks", None) or getattr(asyncio.tasks, "_all_tasks", ())
+    with contextlib.suppress(RuntimeError):  # the set has changed meanwhile
+        for task in list(every):
+            if task._loop not in loops and (thread := getattr(task._loop, "_thread_id", None)):
+                loops[task._loop] = thread
+
+
+def waits_for_loop(own):
+    """Whether the threads of a request wait for a task of its own."""
+    return any(frame.f_code.co_filename.endswith("asgiref/sync.py") for place in own for frame in place.below)
+
+
 def tasks_of(loop):
     for _ in range(5):
         with contextlib.suppress(RuntimeError):  # the set has changed meanwhile
@@ -159,12 +173,15 @@ def places():
     """Every place where a request of this process stands, with those of no request that hold an event loop."""
     threads = sys._current_frames()
     by_thread = places_of_threads(threads)
-    found = [place for own in by_thread.values() for place in deepest_threads(own)]
+    find_loops()
+    found = []
     for loop, thread in list(loops.items()):
         if loop.is_closed():
             del loops[loop]
         else:
             found += places_of_loop(loop, thread, threads.get(thread), by_thread)
+    in_tasks = {place.call for place in found if place.task}
+    found += [place for call, own in by_thread.items() if call not in in_tasks for place in deepest_threads(own)]
     for key, (greenlet, thread) in list(greenlets.items()):
         runs = greenlet.gr_frame is None  # in its thread, and no other one there can
         frames = stack_of(threads.get(thread) if runs else greenlet.gr_frame)
@@ -205,7 +222,7 @@ def places_of_loop(loop, thread, frame, by_thread):
         tasks = tasks_of_call[call]
         if running in tasks:
             found.append(Place(call, stack_of(frame), thread, on_loop=True))
-        elif call not in by_thread:
+        elif call not in by_thread or waits_for_loop(by_thread[call]):
             found += deepest_tasks(call, tasks)
         for place in by_thread.get(call, ()):  # a thread without code of the app: the task has sent it there
             if not place.app:
