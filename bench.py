@@ -18,10 +18,10 @@ Our own servers
 Your own service
     python bench.py --app main:app --path /items -n 100     start it and look
     python bench.py --app main:app --path /items --probe    how many at a time?
-    python bench.py --run 'fastapi run --host 127.0.0.1 --port {port}' -n 100
+    python bench.py --run 'uvicorn main:app --port {port}' -n 100
     python bench.py --url http://127.0.0.1:8000/ -n 5000 -c 500 -k
     python bench.py --app main:app --find-rate --p99 0.1    the highest rate
-    python bench.py --app main:app --fail-if 'p99>0.1'      for CI: exit code 1
+    python bench.py --app main:app -n 1000 -c 10 --fail-if 'p99>0.1'     for CI
 
 On paper: nothing is started
     python bench.py -n 100 --slots 40 --wait 1              a burst

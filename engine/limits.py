@@ -90,15 +90,16 @@ def suspects(
 def possible(plan: Plan, installed: Collection[str]) -> Sequence[Known]:
     """The limits that such a service can meet, as far as it is known. A server's own may be set to another number."""
     if not (launch := plan.launch):
-        return possible_elsewhere(" ".join(plan.listeners[0].command) if plan.listeners else "")
+        return possible_elsewhere(plan)
     handler = "def" if (launch.handler or "").startswith("def") else "async"
     kinds, packages = {launch.server, launch.kind.wrapper, handler}, {"", *launch.kind.packages, *installed}
     there = [one for one in KNOWN if kinds.issuperset(one.needs) and one.package in packages]
     return [one for one in there if launch.server not in one.needs or plan.slots == int(one.default) * plan.workers]
 
 
-def possible_elsewhere(command: str) -> Sequence[Known]:
-    """Of a server that runs already, with this command line; empty: not known."""
+def possible_elsewhere(plan: Plan) -> Sequence[Known]:
+    """Of a server that runs already, as far as its command line is known."""
+    command = " ".join(plan.listeners[0].command) if plan.listeners else ""
     others = [name for name in SERVERS_OF_LIMITS if command and name not in command]
     return [one for one in KNOWN if set(one.needs).isdisjoint(others)]
 

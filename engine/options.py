@@ -138,13 +138,13 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--access-log": "log the hello targets, too (it costs them throughput)",
     },
     "what a request does": {
-        "--task-time": (task_time, "S", "of a target: what a request waits, as 1, 50ms, 50ms:exp (1)"),
+        "--task-time": (task_time, "S", "of a target: what a request waits, as 1, 50ms, or 50ms:exp: drawn, 50 ms on average (1)"),
         "--cpu-time": (number(float, 0.0, 60), "S", "what a request computes besides (0)"),
         "--subtasks": (FEW, "N", "parts of a -multi request's task (2)", 2),
-        "--slots": (COUNT, "N", "you know the slots: of --app and --url in all, on paper of each process"),
+        "--slots": (COUNT, "N", "the slots, if you know them: of all processes together; on paper, of each"),
         "--wait": (task_time, "S", "of --app, --url and on paper: how long a request waits"),
         "--split": (SPLIT, "N,N", "on paper: requests of each process (of -c: users)", ()),
-        "--one-queue": "on paper: the processes accept only when they are idle",
+        "--one-queue": "on paper: all processes share one queue",
         "--passes": (number(int, 1, 9), "N", "on paper: how often a request takes a slot (1)", 1),
         "--cpus": (FEW, "N", "on paper, with an objective: CPUs of the server (one a worker)"),
     },
@@ -171,7 +171,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--data": (str, "TEXT", "the body to send, as text", ""),
         "-s --timeout": (SECONDS, "S", "for each request (40, or more where the prediction says so)"),
         "--any-status": "go on where a request by itself is answered with 4xx or 5xx",
-        "-r": "as with ab: go on after errors (always so)",
+        "-r": "accepted for ab; it changes nothing",
         "--victim": (pattern(PATH, "a path: / and no white space"), "PATH",
                      "ask for it ten times a second beside the load: how long does a cheap request wait?"),
         "--processes": (number(int, 1, 256), "N", "deal the load to N client processes", 1),
@@ -180,7 +180,7 @@ GROUPS: dict[str, dict[str, Any]] = {
     "questions and objectives": {
         "--probe": "double the burst until the answers show how many at a time; -n and -t bound it"
         f" ({PROBE_REQUESTS} requests, {PROBE_S:g} s)",
-        **{f"--p{p}": (SECONDS, "S", f"{p} %% of the requests within S: with --rate, the slots that needs")
+        **{f"--p{p}": (SECONDS, "S", f"the objective: {p} %% of the requests within S; of --rate and --find-rate")
            for p in PERCENTILES},
         "--try": (str, "'OPTIONS'", "the same load with this changed, as '--threads 8'; several times; or auto", []),
         "--find-rate": "the highest rate of random arrivals that keeps the objective",
