@@ -19,7 +19,7 @@ from statistics import fmean, median
 from typing import Any
 
 from engine.limit import HALF, LOOP, Answers, circle_of, limit_of, requests_in, total
-from engine.places import Spot, State, Where
+from engine.places import Limit, Spot, State, Where
 
 Line = Mapping[str, Any]  # as a sampler wrote it: a sample, or a last word
 Row = Mapping[str, Any]
@@ -64,7 +64,18 @@ def where_of(
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=total(circle.values()))
     answers = Answers(sorted(good_s), is_burst, waited_since(samples), len(by_process(samples)))
-    return replace(found, limit=limit_of(found, blocking, answers, slots))
+    return replace(found, limit=limit_in(found, blocking, answers, min(began_s), slots))
+
+
+def limit_in(
+    where: Where, blocking: Sequence[Spot], answers: Answers, begun_s: float, slots: float | None
+) -> Limit | None:
+    """The limit; without a holding time where more was served than that would allow."""
+    limit, times_s = limit_of(where, blocking, answers, slots), answers.times_s
+    if not limit or not limit.ceiling_rps or not times_s:
+        return limit
+    is_exceeded = len(times_s) / (times_s[-1] - begun_s) > 1.02 * limit.ceiling_rps
+    return replace(limit, held_s=None, ceiling_rps=None) if is_exceeded else limit
 
 
 def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot]) -> list[Spot]:
