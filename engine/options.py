@@ -138,7 +138,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--access-log": "log the hello targets, too (it costs them throughput)",
     },
     "what a request does": {
-        "--task-time": (task_time, "S", "of a target: what a request waits: 1, 50ms, 50ms:exp (drawn, that on average) (1)"),
+        "--task-time": (task_time, "S", "of a target: what a request waits: 1, 50ms, 50ms:exp (drawn; on average) (1)"),
         "--cpu-time": (number(float, 0.0, 60), "S", "what a request computes besides (0)"),
         "--subtasks": (FEW, "N", "parts of a -multi request's task (2)", 2),
         "--slots": (COUNT, "N", "the slots, if you know them: of all processes together; on paper, of each"),
