@@ -148,11 +148,9 @@ def shared(found):
 
 
 def executor(found):
+    """Without its use: what it counts are its idle threads, and it counts some of them twice."""
     size, name = attribute(found, "_max_workers"), type(found).__name__
-    running = less(length(found, "_threads"), attribute(found, "_idle_semaphore", "_value"))
-    return Resource(
-        f"a {'process' if 'Process' in name else 'thread'} of a {name}", found, size, running, "max_workers"
-    )
+    return Resource(f"a {'process' if 'Process' in name else 'thread'} of a {name}", found, size, None, "max_workers")
 
 
 KNOWN = {  # (end of the file's path, function) -> what tells the resource of `self`, of a frame so much further out
