@@ -256,7 +256,7 @@ class Bench:
     def changed(self, words: str, number: int, first: Run, database: BooksDatabase | None) -> changes.Change:
         """One change: predicted, then measured."""
         plan = plans.plans_of(parse([*self.argv, *shlex.split(words)]))[number]
-        plan = dataclasses.replace(plan, load=first.plan.load, tried=words)
+        plan = dataclasses.replace(changes.with_threads_of(plan, words, first.plan), load=first.plan.load, tried=words)
         due_s = changes.expected_s(plan, words, first)
         self.printer.show(report_changes.change_text(words, due_s, plan))
         folder = run_folder(self.asked.logs, f"{plan.target}{plan.path}-{words}")

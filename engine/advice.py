@@ -15,12 +15,17 @@ from engine.limit import LOOP
 from engine.objectives import figure_of
 from engine.places import Limit, Resource
 from engine.run import Run
-from engine.sizes import Asked, Size, size
-from engine.verdict import seen_limit
+from engine.sizes import Asked, Size, size, too_short
+from engine.verdict import is_servers, seen_limit, slower_than_alone_s
 from engine.where import OF_ALL_PROCESSES
-from engine.words import Problem
+from engine.words import Problem, duration
 
 MOST_PROCESSES = 256
+UNSEEN = "how long each request needs what it waits for was not seen"
+
+
+class Unknown(Exception):
+    """No number can be told, with the reason."""
 
 
 class Cure(str, Enum):
@@ -30,7 +35,7 @@ class Cure(str, Enum):
     RESOURCE = "resource"  # what the requests wait for inside the handlers
     PROCESSES = "processes"  # each has one of it
     NOTHING = "nothing"  # no number helps; `why` says it
-    UNKNOWN = "unknown"  # what was slow was not seen
+    UNKNOWN = "unknown"  # what was slow was not seen, or `why`
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ def advice_for(run: Run, objective: tuple[float, int]) -> Advice:
     limit, asked = seen_limit(run), asked_of(run, objective)
     try:
         cure, need, found = cure_of(run, limit, asked)
+    except Unknown as problem:
+        return Advice(percentile, objective_s, measured_s, is_kept, Cure.UNKNOWN, limit, why=f"{problem}")
     except Problem as problem:
         return Advice(percentile, objective_s, measured_s, is_kept, Cure.NOTHING, limit, why=f"{problem}")
     if not is_kept and need and need <= there_are(run, cure):  # this many were just measured not to be enough
@@ -77,19 +84,38 @@ def asked_of(run: Run, objective: tuple[float, int]) -> Asked:
 
 
 def cure_of(run: Run, limit: Limit | None, asked: Asked) -> tuple[Cure, int | None, Size | None]:
-    """What has to grow, and to how many. Raises Problem, with the reason, where no number is enough."""
+    """What has to grow, and to how many. Raises Problem, with the reason, where no number is enough, and Unknown."""
     name, limits = limit.resource if limit else "", run.verdict.limits
     if name in OF_ALL_PROCESSES:
         raise Problem(f"all processes share {name}: no number of threads or processes helps")
     if limits and limits[0].resource == Resource.CPU:
         return Cure.PROCESSES, processes_for_cpu(asked), None
-    if name == LOOP or "lock" in name:
+    if (alone_s := run.plan.wait_s or 0.0) > asked.objective_s:
+        raise too_short(asked.objective_s, alone_s)
+    if why := why_unknown(run, limit, asked):
+        raise Unknown(why)
+    if limit and is_one_at_a_time(limit):
         return Cure.PROCESSES, processes_for(asked), None
-    if not limit and not run.plan.wait_s:
-        return Cure.UNKNOWN, None, None
     found = size(asked)
-    is_server = not limit or name == Resource.SLOTS or name.startswith("AnyIO")
-    return Cure.SLOTS if is_server else Cure.RESOURCE, int(found.fits.slots), found
+    return Cure.SLOTS if not limit or is_servers(limit) else Cure.RESOURCE, int(found.fits.slots), found
+
+
+def why_unknown(run: Run, limit: Limit | None, asked: Asked) -> str:
+    """Why no number can be told; empty: it can."""
+    alone_s = run.plan.wait_s or 0.0
+    if not limit:
+        return "" if alone_s else UNSEEN
+    if limit.size:
+        return "something else than requests has a part of what they wait for"
+    if slower_than_alone_s(run) or (limit.held_s and alone_s <= asked.objective_s < asked.held_s):
+        held, alone = duration(limit.held_s), duration(alone_s)
+        return f"under this load a request has it for {held}, by itself it takes {alone}: what slows it was not seen"
+    return "" if limit.held_s or not is_one_at_a_time(limit) else UNSEEN
+
+
+def is_one_at_a_time(limit: Limit) -> bool:
+    """Whether a process has only one of it."""
+    return limit.resource == LOOP or "lock" in limit.resource
 
 
 def processes_for(asked: Asked) -> int:

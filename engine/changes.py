@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from engine.loads import Figure
 from engine.places import Limit, Resource
-from engine.plans import prediction_for
+from engine.plans import prediction_for, with_launch
 from engine.run import Plan, Run
-from engine.verdict import seen_limit
+from engine.verdict import is_servers, seen_limit, slower_than_alone_s
 from engine.where import OF_ALL_PROCESSES
 
 UNKNOWN = ("--env", "--server-args", "--server")  # what they change is not known beforehand
@@ -41,7 +41,7 @@ def expected_s(plan: Plan, options: str, first: Run) -> float | None:
     limit = seen_limit(first)
     slots = None if any(word in options for word in UNKNOWN) else slots_with(plan, limit, first.plan.workers)
     wait_s = held_s_of(limit, first)
-    if not slots or not wait_s:
+    if not slots or not wait_s or slower_than_alone_s(first):
         return None
     cpu_s = (first.measured.server_cpu_s or 0.0) / first.measured.answered
     is_cpu = first.verdict.limits and first.verdict.limits[0].resource == Resource.CPU
@@ -55,6 +55,13 @@ def expected_s(plan: Plan, options: str, first: Run) -> float | None:
     return prediction_for(known).of(figure_of_change(first))
 
 
+def with_threads_of(plan: Plan, options: str, first: Plan) -> Plan:
+    """The plan with AnyIO's threads as the app itself had set them in the first run, unless the options set them."""
+    if not plan.launch or not first.launch or "--anyio-threads" in options:
+        return plan
+    return with_launch(plan, replace(plan.launch, anyio_threads=first.launch.anyio_threads))
+
+
 def held_s_of(limit: Limit | None, first: Run) -> float | None:
     return limit.held_s if limit and limit.held_s else first.plan.wait_s
 
@@ -64,7 +71,7 @@ def slots_with(plan: Plan, limit: Limit | None, workers_before: int) -> float | 
     server = plan.slots if plan.slots is not None else math.inf
     if limit is None or limit.slots is None:
         return plan.slots
-    if limit.resource == Resource.SLOTS or limit.resource.startswith("AnyIO"):
+    if is_servers(limit):
         return plan.slots
     processes = 1.0 if limit.resource in OF_ALL_PROCESSES else plan.workers / workers_before
     return min(server, limit.slots * processes)
@@ -74,7 +81,7 @@ def advised(run: Run) -> str | None:
     """The options that give twice as much of what limits the run; None: it cannot be changed from outside."""
     limit, launch, limits = seen_limit(run), run.plan.launch, run.verdict.limits
     is_cpu = limits and limits[0].resource == Resource.CPU
-    if not launch or launch.run or not (limit or is_cpu):
+    if not launch or launch.run or not (limit or is_cpu) or slower_than_alone_s(run):
         return None
     twice = f"--workers {2 * launch.workers}" if "workers" in launch.kind.settings else None
     threads = f"--threads {2 * launch.threads}" if "threads" in launch.kind.settings else twice

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ class Launch:
             return "not known: your own command starts the server"
         if "--without-threads" in self.server_args:
             return "the development server takes one request at a time, as --without-threads says"
-        why = self.kind.why.format(threads=self.threads, connections=self.connections) or HANDLERS[self.handler].why
+        why = self.kind.why or HANDLERS[self.handler].why
+        why = why.format(threads=self.threads, connections=self.connections, anyio_threads=self.anyio_threads)
         return f"{why}; a process has a pool of {plural(self.pool, 'database connection')}" if self.pool else why
 
     def command(self, port: int | str, app: str) -> list[str]:
@@ -221,14 +222,22 @@ def with_settings(launch: Launch, options: argparse.Namespace, strict: bool = Tr
     return in_force(replace(launch, settings=chosen, server_args=tuple(options.server_args)))
 
 
-def last_line_of(arguments: Sequence[str], failed: Problem, folder: Path | None = None) -> dict[str, Any]:
+def last_line_of(
+    arguments: Sequence[str], failed: Problem, folder: Path | None = None, env: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The JSON in the last line that Python prints with these arguments, lists as tuples; if there is none, the Problem
     with what was said instead. Nothing that it starts is left."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:  # a pipe lasts as long as a child
         # The guard ends what the app has started by being imported; its stdin is its lifeline.
         command = [sys.executable, f"{INSIDE}/guard.py", sys.executable, *arguments]
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=out, stderr=err, cwd=folder, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=err,
+            cwd=folder,
+            start_new_session=True,
+            env=os.environ | dict(env or {}),
         ) as asked:
             asked.wait()
         for file in (out, err):
@@ -246,7 +255,7 @@ def last_line_of(arguments: Sequence[str], failed: Problem, folder: Path | None 
 
 def in_force(launch: Launch) -> Launch:
     """The launch as its server will understand it: command line, environment and configuration file together."""
-    kind, env = launch.kind, os.environ
+    kind, env = launch.kind, os.environ | dict(launch.env)
     given = dict(re.findall(r"(--[\w-]+)(?=[ =](\S*))", " ".join([*launch.server_args, ""])))
     for option, value in given.items():
         if reason := NOT_FOR_US.get(option) or NOT_FOR_US.get(f"{option} {value}"):
@@ -303,7 +312,7 @@ def gunicorn_in_force(launch: Launch) -> Launch:
     """
     command = ["-c", ASK_GUNICORN, *launch.command(0, launch.app)[1:]]
     failed = Problem("gunicorn does not take these settings")
-    asked = last_line_of(command, failed, APPS if launch.is_target else None)
+    asked = last_line_of(command, failed, APPS if launch.is_target else None, dict(launch.env))
     if launch.server == "gunicorn-threads" and asked["threads"] == 1 and "threads" not in dict(launch.settings):
         return gunicorn_in_force(replace(launch, settings=(*launch.settings, ("threads", launch.kind.threads))))
     worker_class = asked.pop("worker_class")

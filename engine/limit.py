@@ -15,7 +15,11 @@ LOOP = "the event loop"  # as the sampler calls what a task waits for that could
 ITSELF = "an answer of this very server"
 MOSTLY, HALF = 0.8, 0.5  # of the samples
 FEW = 0.02  # of the requests
+GOES_ON = (State.WORKING, State.BLOCKING, State.ANSWERED)
 LATE_S = 0.05  # for a sample that came late
+ALWAYS = 0.9  # of the samples: so often in use that the rate of answers tells how long it is held
+IN_USE = 0.6  # of a resource, at least, by the requests that can have it; else something else has the rest
+ALSO_BLOCKS = 0.15  # of the samples
 UNSEEN = 0.25  # of a request: a mean misses some that are just on their way
 
 
@@ -26,6 +30,11 @@ class Answers(NamedTuple):
     of_burst: bool
     since_s: Mapping[str, float] = {}  # when a resource was first waited for
     processes: int = 1
+    busy: Mapping[str, float] = {}  # of a load that goes on: the share of the time that a resource was fully in use
+
+    def none(self) -> Answers:
+        """Where they do not show how long a slot is held."""
+        return self._replace(times_s=[])
 
 
 def requests_in(spots: Iterable[Spot], *states: State) -> float:
@@ -50,17 +59,26 @@ def limit_of(where: Where, blocks: Sequence[Spot], answers: Answers, slots: floa
     worked on, and the others have not been accepted.
     """
     if where.blocked >= MOSTLY and (blocking := blocking_place(blocks)):
-        return limit_at(blocking, 1.0 * blocking.processes, LOOP, answers)
+        others = sum(is_line(one) and one.share >= ALSO_BLOCKS for one in blocks) - 1
+        return replace(limit_at(blocking, 1.0 * blocking.processes, LOOP, answers), more_lines=others)
     past = {spot: holders(where.places, spot) for spot in waiting_places(where)}
-    if not past:
-        queued = slots and queue_for(where, slots)
-        return limit_at(queued, slots or 1.0, Resource.SLOTS.value, answers) if queued else None
+    if past:
+        return limit_of_waiting(where, past, answers)
+    queued = slots and queue_for(where, slots)
+    return limit_at(queued, slots or 1.0, Resource.SLOTS.value, answers) if queued else None
+
+
+def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers) -> Limit:
+    """What the fewest requests have, of all that requests wait for. past: how many have what each place waits for."""
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
     # Answers say nothing of when a slot of a burst is given back, if that is after the answer.
-    ends_late = answers.of_burst and requests_in(where.places, State.ANSWERED) > FEW * where.requests
-    known = answers._replace(times_s=[]) if ends_late else answers
+    ends_late = requests_in(where.places, State.ANSWERED) > FEW * where.requests
+    is_unclear = answers.of_burst and (ends_late or is_taken_again(where.places, spot))
+    known = answers.none() if is_unclear or is_one_of_many(past, spot) else answers
     found = limit_at(spot, max(1.0, round(2 * fewest) / 2), spot.resource or "", known)
+    if has_other_holders(where.places, spot):
+        found = replace(found, is_sized=False, size=spot.size)
     return replace(found, next_slots=min((slots for slots in past.values() if slots > fewest), default=None))
 
 
@@ -81,26 +99,63 @@ def waiting_places(where: Where) -> list[Spot]:
 def holders(spots: Sequence[Spot], waiting: Spot) -> float:
     """How many requests have what those at a place wait for: its size, in requests; else those that are seen to go on,
     inside of the same function of the app as the waiting ones if there are such."""
-    go_on = [one for one in spots if one.state in (State.WORKING, State.BLOCKING, State.ANSWERED) and not one.resource]
-    if waiting.size is not None:
+    if has_other_holders(spots, waiting):
+        return max(1.0, round(can_have(spots, waiting)))
+    go_on = [one for one in spots if one.state in GOES_ON and not one.resource]
+    if waiting.size is not None and not is_one_of_many(spots, waiting):
         parts = max([waiting.parts, *(one.parts for one in go_on if one.requests >= HALF)])
         return waiting.size / parts
-    named = ([one for one in go_on if function in one.through] for function in reversed(waiting.through))
-    inside = next(filter(None, named), go_on)
+    inside = inside_with(go_on, waiting)
     most = max((one.most for one in inside), default=0.0)
     return max(1.0, round(most), math.ceil(requests_in(inside, *State) - UNSEEN))
 
 
+def inside_with(go_on: Sequence[Spot], waiting: Spot) -> Sequence[Spot]:
+    """Of the places where something goes on, those in the innermost function of the app that has waiting ones, too."""
+    named = ([one for one in go_on if function in one.through] for function in reversed(waiting.through))
+    return next(filter(None, named), go_on)
+
+
+def is_taken_again(spots: Sequence[Spot], waiting: Spot) -> bool:
+    """Whether a request waits for a resource at several places, or has AnyIO's threads for several functions."""
+    places = {(one.phase, one.handler, one.line) for one in spots if one.resource == waiting.resource}
+    in_threads = {one.through[0] for one in spots if one.state is State.WORKING and one.through}
+    return len(places) > 1 or (len(in_threads) > 1 and (waiting.resource or "").startswith("AnyIO"))
+
+
+def is_one_of_many(spots: Iterable[Spot], waiting: Spot) -> bool:
+    """Whether at the same line others wait for another object of the kind, so that the numbers of one are not all."""
+    kind, of = (waiting.line, waiting.resource), (waiting.size, waiting.size_line)
+    return any((one.line, one.resource) == kind and (one.size, one.size_line) != of for one in spots)
+
+
+def has_other_holders(spots: Sequence[Spot], waiting: Spot) -> bool:
+    """Whether a good part of a resource is held by something else than requests: lost, or kept by another thread."""
+    size, have = waiting.size or 0.0, can_have(spots, waiting)
+    is_waited_for_once = sum(one.resource == waiting.resource for one in spots) == 1
+    return is_waited_for_once and have < IN_USE * size and size - have >= 1
+
+
+def can_have(spots: Sequence[Spot], waiting: Spot) -> float:
+    """How many can have what those at a place wait for: the tasks and threads of all requests that do not."""
+    others = [one for one in spots if one.state is not State.QUEUED and one.resource != waiting.resource]
+    return sum(one.requests * max(1.0, one.parts) for one in others)
+
+
+def is_line(spot: Spot) -> bool:
+    return bool(spot.line and not spot.resource)
+
+
 def blocking_place(spots: Sequence[Spot]) -> Spot | None:
-    """The line of the app that blocks the event loop in most samples; None: there is no such line."""
-    found = [one for one in spots if one.line and not one.resource and one.share >= HALF]
-    return max(found, key=lambda one: one.share, default=None)
+    """The line of the app that blocks the event loop most; None: there is no such line."""
+    return max((one for one in spots if is_line(one)), key=lambda one: one.share, default=None)
 
 
 def limit_at(spot: Spot, slots: float, resource: str, answers: Answers) -> Limit:
     if re.search("[Ff]uture|Event", resource):  # it frees all that wait for it at once
         return Limit(resource, 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
-    held_s = holding_time_s(slots, answers, answers.since_s.get(resource))
+    is_full = answers.of_burst or answers.busy.get(resource, 1.0) >= ALWAYS
+    held_s = holding_time_s(slots, answers, answers.since_s.get(resource)) if is_full else None
     return Limit(
         resource, 1.0, slots / held_s if held_s else None, slots, held_s, line=spot.line, waiting=spot.requests,
         setting=spot.setting, size_line=spot.size_line, is_sized=spot.size is not None,
@@ -133,6 +188,11 @@ def holding_time_s(slots: float, answers: Answers, since_s: float | None = None)
 # ---------------------------------------------------------------- a standstill
 
 
+def size_of_one(spot: Spot) -> float | None:
+    """Of a lock one, where several of a name were added up."""
+    return 1.0 if "a lock" in (spot.resource or "") else spot.size
+
+
 def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
     """The resources of a standstill with their sizes, whose sum is how many requests make one; empty: something goes
     on, or the holders are not seen.
@@ -141,7 +201,7 @@ def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
     """
     inside = [spot for spot in spots if spot.state is not State.QUEUED]
     stuck = [spot for spot in inside if spot.resource and spot.resource != LOOP]
-    sizes = {spot.resource or "": spot.size for spot in stuck}
+    sizes = {spot.resource or "": size_of_one(spot) for spot in stuck}
     blocking = [spot.resource or "" for spot in stuck if spot.state is State.BLOCKING]
     if blocking:  # whatever has what the loop's thread waits for cannot go on, as the loop does not
         return {LOOP: 1.0, blocking[0]: sizes[blocking[0]]}

@@ -91,9 +91,10 @@ GROWS = 1.5  # times the median latency of the first third is that of the last: 
 class Tried(NamedTuple):
     """One run of random arrivals at a rate."""
 
-    rate: float
+    rate: float  # that was aimed at
     latency_s: float  # the percentile of the objective; the longest of all, if there are too few for it
     throughput_rps: float
+    sent_rps: float
     failed: int = 0
     served: float = 1.0  # of what was due: the share that was answered by the end of the schedule
     grows: bool = False  # latency grows over the run, so that a longer one has a longer latency

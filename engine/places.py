@@ -37,6 +37,8 @@ class Limit:
     setting: str | None = None
     size_line: str | None = None
     is_sized: bool = True  # the slots are the size of the live object, not what was seen to go on
+    size: float | None = None  # of the live object, where requests do not have all of it; None: they have, or not known
+    more_lines: int = 0  # that block the event loop, besides the one that does so most
     next_slots: float | None = None  # what would be the limit with more of it: the next resource in use
 
 

@@ -242,7 +242,10 @@ def checks(run: Run) -> str:
     agree = "agree" if abs(by_law - under_way) <= 0.1 * under_way + 0.1 else "do NOT agree"
     law = f"Little's law: {rate(turnover_rps)} x {duration(total.mean)} = {by_law:.1f} requests under way."
     return stacked(
-        told("check", f"{law} Counted: {under_way:.1f}. They {agree}.", is_over and OVERLOADED),
+        # The rate counts failures too, the mean only answers; where users come and go, neither is one number.
+        not measured.failed
+        and (run.plan.load.is_scheduled or run.plan.load.steady_count)
+        and told("check", f"{law} Counted: {under_way:.1f}. They {agree}.", is_over and OVERLOADED),
         told(
             "connections", f"{measured.sockets_opened} opened; {measured.body_bytes} bytes of response bodies received"
         ),
@@ -365,7 +368,7 @@ def first_rate_text(full: Run, rate_rps: float, objective_s: float, percentile: 
 def tried_line(tried: Tried, objective_s: float, percentile: int) -> str:
     """One run of a search for a rate."""
     failed = f", {tried.failed} failed" * bool(tried.failed)
-    rates = f"{rate(tried.rate):>9} sent, {rate(tried.throughput_rps):>9} answered"
+    rates = f"{rate(tried.sent_rps):>9} sent, {rate(tried.throughput_rps):>9} answered"
     reasons = {
         "fast enough": tried.holds(objective_s),
         "too slow": tried.latency_s > objective_s or tried.failed,

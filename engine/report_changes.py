@@ -36,7 +36,7 @@ def victim_text(run: Run) -> str:
     )
 
 
-NO_CHANGE = "\n" + told("try", "Nothing that limits this run can be changed from outside.")
+NO_CHANGE = "\n" + told("try", "No change from outside is known that would help.")
 
 
 def change_text(options: str, due_s: float | None, plan: Plan) -> str:

@@ -70,7 +70,9 @@ def cure_text(found: Advice, run: Run) -> str:
     what = seen_in_short(run) or "CPU time is the limit."
     texts = {
         Cure.NOTHING: f"{capital(found.why)}.",
-        Cure.UNKNOWN: "Not known: what the slow requests waited for was not seen, or more of it would be no cure.",
+        Cure.UNKNOWN: f"Not known: {found.why}."
+        if found.why
+        else "Not known: what the slow requests waited for was not seen, or more of it would be no cure.",
         Cure.PROCESSES: f"{what} Each process has one of its own, and {need} of them are needed.",
         Cure.RESOURCE: grown_text(limit, need, held, run.plan.slots or math.inf) if limit else "",
         Cure.SLOTS: f"{plural(need, 'slot')}, {held}.",

@@ -108,9 +108,15 @@ def bottleneck(run: Run) -> str:
 def next_limit(run: Run) -> str:
     """What would be full next, at which rate."""
     first, *others = run.verdict.limits
-    later = [f"{name_of(one)}, at {requests_s(one.ceiling_rps)}" for one in others if one.ceiling_rps]
+    least_rps = max(first.ceiling_rps or 0.0, run.measured.throughput_rps)  # a lower one is no limit here
+    later = sorted(
+        (one.ceiling_rps, name_of(one)) for one in others if one.ceiling_rps and one.ceiling_rps >= least_rps
+    )
     which = "first" if first.resource in (Resource.ARRIVALS, Resource.NONE) else "next"
-    return f"The {which} limit that is known would be {later[0]}." if later else ""
+    if not later:
+        return ""
+    ceiling_rps, name = later[0]
+    return f"The {which} limit that is known would be {name}, at {requests_s(ceiling_rps)}."
 
 
 def name_of(limit: Limit) -> str:

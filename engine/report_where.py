@@ -12,6 +12,7 @@ from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_verdict import next_limit
 from engine.report_words import requests_s, said, stacked, told
 from engine.run import Run
+from engine.verdict import slower_than_alone_s
 from engine.words import duration, per_cent, plural
 
 MOST_ROWS = 8
@@ -131,7 +132,18 @@ def limit(run: Run, found: Where) -> str:
     if not of:
         return ""
     is_first = run.verdict.limits and run.verdict.limits[0] == of
-    return told("limit", seen_limit_text(of), more(run, of), is_first and next_limit(run))
+    return told("limit", seen_limit_text(of), slower_text(run), more(run, of), is_first and next_limit(run))
+
+
+def slower_text(run: Run) -> str:
+    """That a request keeps a slot of the server longer than it needs by itself."""
+    alone_s = slower_than_alone_s(run)
+    if not alone_s:
+        return ""
+    return (
+        f"By itself a request takes {duration(alone_s)}: under this load something inside the handlers makes it slower,"
+        " which was not seen. More slots alone may not help."
+    )
 
 
 def computing(run: Run, found: Where) -> str:
@@ -156,20 +168,32 @@ def computing_in(spot: Spot) -> str:
 def seen_limit_text(of: Limit) -> str:
     name, held, at = capital(of.resource), duration(of.held_s), f" at {of.line}" * bool(of.line)
     if of.resource == LOOP:
-        return f"The event loop is blocked{at}{f' for {held} in each request' if of.held_s else ''}."
+        more = f" and {plural(of.more_lines, 'other line')}" * bool(of.more_lines)
+        return f"The event loop is blocked{at}{more}{f', for {held} per request on average' if of.held_s else ''}."
     if of.resource == Resource.SLOTS:
-        return said(f"The server's slots: it works on {of.slots:g} at a time, and accepts no more.", holding_text(of))
+        return said(
+            f"The server's slots: it works on {plural(of.slots or 0, 'request')} at a time, and accepts no more.",
+            holding_text(of),
+        )
     if of.slots is None:
         waiting = plural(round(of.waiting or 0), "request")
         return f"{name}: {waiting} wait for it{at}, all until the same moment."
-    if of.slots <= 1:
-        return f"{name}{at}: one request at a time{f', for {held} of each' if of.held_s else ''}."
-    setting = f" ({of.setting})" * bool(of.setting)
+    if of.slots <= 1 and not of.size:
+        return f"{name}{at}: one request at a time{f', for {held} each on average' if of.held_s else ''}."
+    return said(shared_text(of, f"{name}{f' ({of.setting})' * bool(of.setting)}", at), holding_text(of))
+
+
+def shared_text(of: Limit, name: str, at: str) -> str:
+    """How many requests have a resource, where it is more than one."""
+    if of.size:
+        at_once = f"only {plural(of.slots or 0, 'request')} {'goes' if of.slots == 1 else 'go'} on at a time"
+        return (
+            f"{name}{at}: its size is {of.size:g}, but {at_once}. The rest is held by something else, or by requests"
+            " that wait for a second one."
+        )
     made = f", made at {of.size_line}" * bool(of.size_line)
     have = "have it" if of.is_sized else "are seen to go on"
-    return said(
-        f"{name}{setting}{made}: {of.slots:g} requests at a time {have}, and others wait{at}.", holding_text(of)
-    )
+    return f"{name}{made}: {of.slots:g} requests at a time {have}, and others wait{at}."
 
 
 def holding_text(of: Limit) -> str:
@@ -192,13 +216,20 @@ def seen_in_short(run: Run) -> str:
 
 def more(run: Run, of: Limit) -> str:
     """What the next limit would give, where that is known; of a burst."""
-    if not (of.next_slots and of.held_s and of.slots and of.slots > 1 and not run.plan.load.is_steady):
+    if not (of.next_slots and of.held_s) or (of.slots or 0) <= 1 or run.plan.load.is_steady:
         return ""
-    last_s = run.plan.load.last_answer_s(of.next_slots, of.held_s)
-    if not last_s or last_s >= run.measured.measured_s:
-        return ""
-    n = run.measured.sent
-    return f"With {of.next_slots:g}, these {n} would take {duration(last_s)}, not {duration(run.measured.measured_s)}."
+    now_s, last_s = run.measured.measured_s, last_with(run, of.next_slots, of.held_s)
+    with_next = f"With {of.next_slots:g}, these {run.measured.sent} would take some"
+    return f"{with_next} {duration(last_s)}, not {duration(now_s)}." if last_s and last_s < now_s else ""
+
+
+def last_with(run: Run, slots: float, held_s: float) -> float | None:
+    """The last answer of a burst with as many slots of the next kind; None: there is no closed form."""
+    plan, alone_s = run.plan, max(held_s, run.plan.wait_s or 0.0)
+    if slots in (plan.slots, plan.server_slots):  # the server's, which are held as long as a request takes
+        return plan.load.last_answer_s(slots, alone_s)
+    last_s = plan.load.last_answer_s(slots, held_s)
+    return last_s and last_s + alone_s - held_s
 
 
 def standstill(found: Where) -> str:

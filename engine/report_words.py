@@ -86,7 +86,9 @@ EXPLANATIONS = {
     "cpu": "Explained: CPU time adds to the wait.",
     "inside": "NOT as predicted: requests wait inside the handlers.",
     "sooner": "NOT as predicted: answers came sooner than slots and wait allow.",
-    "other-slots": "NOT as predicted: the server has another number of slots.",
+    "other-slots": "NOT as predicted: the server works on another number of requests at a time.",
+    "after-answer": "NOT as predicted: requests keep their slots after the answer.",
+    "longer-handlers": "NOT as predicted: under this load the handlers took longer.",
     "busy-machine": "NOT as predicted: other programs used the CPUs.",
     "longer-wait": "NOT as predicted: a request takes longer than stated.",
     "backlog-overflow": "NOT as predicted: the server's listen backlog was full.",
@@ -126,7 +128,7 @@ RESOURCES = {
     "none": "none: nothing that we can see was fully used",
 }
 SEEN = {  # {many}: "4 requests at a time", or a range
-    "slots": "The answers show that the server works on {many}.",
+    "slots": "The answers came as if the server worked on {many}.",
     "none": "The answers show no limit up to {low} requests at a time.",
     "unknown": "The answers do not show how many requests the server works on at a time.",
 }
@@ -173,7 +175,7 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "too large": "The head of an answer has more than 64 KiB, which is more than this client reads.",
     "HTTP 401": "The service wants to know who asks. Send a header (-H 'Authorization: ...', --auth, --cookie).",
     "HTTP 403": "The service does not allow it. Send a header (-H 'Authorization: ...', --auth, --cookie).",
-    "HTTP 404": "The service has no such path. Look at --path or the URL.",
+    "HTTP 404": "The service says that there is no such thing. Look at --path or the URL.",
     "HTTP 405": "The path is there, but not for this method. Look at -m.",
     "HTTP 422": "The service does not accept the values. Look at the query, the body (--data) and its -T.",
     "HTTP 429": "The service allows only so many requests in a time. It did not work on the others.",
@@ -222,8 +224,11 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
     "server-ended": lambda of:
         f"The server ended during the run, and {of.failed} of {of.sent} requests failed. {server_said(of)}",
     "log-lines": lambda of:
-        f"The access log has {of.lines} lines for {of.sent} requests. A request that reached no handler, or did not"
-        " end there, has no line. Look in the server's log for a worker that was killed or restarted.",
+        "The access log has no line, and nothing was seen inside: the server serves no app of Flask, Django,"
+        " Starlette or FastAPI."
+        if not of.lines
+        else f"The access log has {of.lines} lines for {of.sent} requests. A request that reached no handler, or did"
+        " not end there, has no line. Look in the server's log for a worker that was killed or restarted.",
     "uneven-split": lambda of:
         f"The workers took unequal numbers of requests: {', '.join(map(str, of.shares))}. Each worker accepts"
         " connections by itself, even when all its slots are taken and another worker has a free one. With gunicorn"
@@ -235,12 +240,16 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
     "longer-wait": lambda of:
         f"A request by itself takes {duration(of.alone_s)}, but the prediction assumes {duration(of.wait_s)}. The"
         " stated wait is probably too short. State the real one (--task-time or --wait).",
+    "longer-handlers": lambda of:
+        f"By the log a request was in its handler for {duration(of.handled_s)} on average, and the prediction assumes"
+        f" {duration(of.assumed_s)}. The server used {per_cent(of.cpu)} of a CPU, so something else made it longer:"
+        " what the handlers wait for, or their own waits.",
     "busy-machine": lambda of:
         f"Other programs used {per_cent(of.share)} of the CPUs during the run. They make all times longer. Run it"
         " again on an idle machine.",
     "sooner": lambda of:
         f"Even {duration(of.shortest_s)} was enough for an answer, but the handler waits {duration(of.wait_s)}. It did"
-        " not run to its end, or it waits for less."
+        " not run to its end, or it waits for less under this load."
         if (of.shortest_s or math.inf) < 0.9 * of.wait_s
         else f"There may be more than {slots_text(of.slots)} slots, or requests wait for less than"
         f" {duration(of.wait_s)}.",
@@ -262,8 +271,8 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f" {plural(of.slots, 'slot')}, whatever its settings say. The prediction assumes {slots_text(of.predicted)}."
         f" {OTHER}",
     "other-slots answers": lambda of:
-        f"The answers came {of.slots} at a time{f' ({of.each} per worker)' if of.each else ''}. So the server has"
-        f" {plural(of.slots, 'slot')}. The prediction assumes {slots_text(of.predicted)}. {OTHER}",
+        f"The answers came {of.slots} at a time{f' ({of.each} per worker)' if of.each else ''}. So the server works"
+        f" on {of.slots} at a time. The prediction assumes {slots_text(of.predicted)}. {OTHER}",
     "other-slots inside": lambda of:
         f"The answers came {of.slots} at a time{f' ({of.each} per worker)' if of.each else ''}, but a worker had up to"
         f" {of.of} requests in its handlers. So the limit is inside the handler: a connection pool, a lock or a"
@@ -288,4 +297,4 @@ def likely_cause(of: Any) -> str:
 
 
 def server_said(of: Any) -> str:
-    return f"The server said: {'; '.join(of.said) or 'nothing'}. Read {of.log}."
+    return f"The last in the server's log: {'; '.join(of.said) or 'nothing'}. Read {of.log}."

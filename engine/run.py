@@ -262,6 +262,8 @@ class Explanation(str, Enum):
     INSIDE = "inside"  # the requests were seen to wait for something inside the handlers
     SOONER = "sooner"  # answers came sooner than slots and wait allow
     OTHER_SLOTS = "other-slots"  # the log or the answers show another number of slots
+    AFTER_ANSWER = "after-answer"  # slots are held after the answer
+    LONGER_HANDLERS = "longer-handlers"  # than by themselves, for a reason that was not seen
     BUSY_MACHINE = "busy-machine"
     LONGER_WAIT = "longer-wait"
     BACKLOG = "backlog-overflow"

@@ -140,7 +140,13 @@ def tried_at(rate: float, run: Run, percentile: int) -> objectives.Tried:
     latencies_s = [end_s - load.due_s(i) for i, end_s in enumerate(columns.answered_s) if end_s]
     served = (measured.answered - measured.finished_after_limit) / (measured.due or math.inf)
     return objectives.Tried(
-        rate, latency_s, measured.throughput_rps, measured.failed, served, objectives.grows(latencies_s)
+        rate,
+        latency_s,
+        measured.throughput_rps,
+        (measured.due or 0) / load.time_limit_s,
+        measured.failed,
+        served,
+        objectives.grows(latencies_s),
     )
 
 

@@ -24,7 +24,7 @@ class Server(NamedTuple):
     wrapper: str  # the name in engine/inside/wrap/_bench_wrapper.py that this server takes: wsgi, asgi or flask_app
     packages: tuple[str, ...]  # distributions, as pip names them
     slots: float | Literal["threads", "connections", "handler"] = "handler"
-    why: str = ""  # why it has that many slots; {threads} and {connections} are filled in
+    why: str = ""  # why it has that many slots; the names in braces are filled in
     settings: tuple[str, ...] = ("workers",)  # those of workers and threads that its command line takes, as --workers
     threads: int = 1  # unless they are set
     connections: int = 1000  # gunicorn's worker_connections, waitress' connection_limit, unless they are set
@@ -100,10 +100,11 @@ class Handler(NamedTuple):
 
 HANDLERS = {
     None: Handler(None, "40 if the handler is a `def`, no limit if it is an `async def` that awaits, 1 if that blocks"),
-    "def": Handler(ANYIO_THREADS, "AnyIO runs `def` handlers in at most 40 threads"),
+    "def": Handler(ANYIO_THREADS, "AnyIO runs `def` handlers in at most {anyio_threads} threads"),
     "def with a response model": Handler(
         ANYIO_THREADS,
-        "AnyIO runs `def` handlers in at most 40 threads, and serialises a typed answer in one of them again",
+        "AnyIO runs `def` handlers in at most {anyio_threads} threads, and serialises a typed answer in one of them"
+        " again",
         (1.0, 0.0),
     ),
     "async": Handler(NO_LIMIT, "an `async def` that awaits holds nothing while it waits"),

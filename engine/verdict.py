@@ -14,8 +14,8 @@ from engine import model
 from engine.audit import connects_again, warnings_of_client, warnings_of_database
 from engine.estimate import first_true, taken_by_others
 from engine.loads import Figure
-from engine.places import Limit, Resource
-from engine.run import Band, Estimate, Explanation, Facts, Prediction, Verdict, Warned
+from engine.places import Limit, Resource, State
+from engine.run import Band, Estimate, Explanation, Facts, Plan, Prediction, Run, Verdict, Warned
 
 TOLERANCE = 0.05  # of a prediction, beside the band
 BUSY = 0.8  # a resource that is in use for so large a share of the time is full
@@ -150,6 +150,21 @@ def seen_limit(facts: Facts) -> Limit | None:
     return facts.inside.where.limit if facts.inside and facts.inside.where else None
 
 
+def slower_than_alone_s(run: Run) -> float | None:
+    """How long a request takes by itself, where it was seen to keep one of the server's slots much longer than that:
+    what it waits for meanwhile was not seen. None: not so, or not known."""
+    limit, plan, estimate = seen_limit(run), run.plan, run.verdict.estimate
+    varies = plan.distribution != "constant" or (estimate and estimate.doubt == "unlike-lone-requests")
+    if not (limit and limit.held_s and plan.wait_s) or varies or not is_servers(limit) or is_held_after(run):
+        return None
+    return plan.wait_s if limit.held_s > 1.5 * plan.busy_s + 0.02 else None
+
+
+def is_servers(limit: Limit) -> bool:
+    """Whether it is the server that has so many, and not the handlers."""
+    return limit.resource == Resource.SLOTS or limit.resource.startswith("AnyIO")
+
+
 def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
     """What may be the reason that no figure agrees with a prediction."""
     plan, alone_s = facts.plan, facts.measured.lone_s or 0.0
@@ -157,7 +172,9 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
     reasons = {
         "sooner": is_faster(facts) and not slots_of_answers(facts, estimate),
         "cpu": cpu_busy(facts) >= BUSY and not is_faster(facts),
-        "inside": seen_limit(facts),
+        "inside": waits_inside(facts),
+        "after-answer": is_held_after(facts),
+        "longer-handlers": takes_longer(facts),
         "busy-machine": taken_by_others(facts) > 0.3,
         "other-slots": slots_of_answers(facts, estimate),
         **{
@@ -167,6 +184,30 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
         "longer-wait": plan.wait_s and alone_s > 1.1 * plan.wait_s + plan.cpu_time_s + 0.02,
     }
     return Explanation(first_true(reasons) or "nothing")
+
+
+def waits_inside(facts: Facts) -> bool:
+    """Whether requests were seen to wait for something else than the server's slots."""
+    limit = seen_limit(facts)
+    return bool(limit and limit.resource != Resource.SLOTS)
+
+
+def is_held_after(facts: Facts) -> bool:
+    """Whether requests keep their slots after the answer, so that others wait for these."""
+    limit, where = seen_limit(facts), facts.inside and facts.inside.where
+    return bool(limit and where and any(one.state is State.ANSWERED and one.requests >= 0.5 for one in where.places))
+
+
+def takes_longer(facts: Facts) -> bool:
+    """Whether the handlers took much longer under the load than by themselves, as the log has it, and not for CPU: the
+    server used too little of it, even if others took the rest."""
+    plan, measured, inside = facts.plan, facts.measured, facts.inside
+    if not (inside and inside.handler_s and inside.log_lines and plan.wait_s and plan.distribution == "constant"):
+        return False
+    added_s = longer_handlers(facts)["handled_s"] - plan.busy_s
+    # A request that shares the CPUs waits for the CPU time of all that are at work, at most ten times as long.
+    cpu_s = 10 * at_once(facts) * (measured.server_cpu_s or math.inf) / measured.answered
+    return added_s > max(0.2 * plan.busy_s + 0.02, cpu_s)
 
 
 def is_faster(facts: Facts) -> bool:
@@ -183,8 +224,11 @@ def cpu_busy(facts: Facts) -> float:
 
 
 def processors(facts: Facts) -> int:
-    """CPUs that the server's processes can use: a Python process computes on one at a time."""
-    return max(1, min(facts.plan.workers, facts.plan.cpus))
+    """CPUs that the server's processes can use: a Python process computes on one at a time, unless it was seen to use
+    more, as libraries can that give back Python's lock."""
+    plan, measured = facts.plan, facts.measured
+    used = (measured.server_cpu_s or 0.0) / (measured.measured_s or math.inf)
+    return max(1, plan.cpus if used > 1.05 * plan.workers else min(plan.workers, plan.cpus))
 
 
 class OtherSlots(NamedTuple):
@@ -273,16 +317,21 @@ def limit_of_answers(facts: Facts, estimate: Estimate) -> list[Placed]:
 
 def limit_of_slots(facts: Facts) -> list[Placed]:
     """The slots of the settings, or the pool behind them."""
-    plan, measured, launch, slots = facts.plan, facts.measured, facts.plan.launch, facts.plan.slots
+    plan, measured, slots, is_pool = facts.plan, facts.measured, facts.plan.slots, has_pool(facts.plan)
     if not slots or not plan.wait_s:
         return []
-    is_pool = launch and launch.pool == plan.slots_per_worker != launch.threads
     logged_s = facts.inside and not is_pool and facts.inside.handler_s
     if measured.throughput_rps > slots / plan.busy_s * (1 + TOLERANCE):
         return []  # what was measured contradicts these slots, or this wait
     busy = (logged_s or measured.answered * plan.busy_s) / (slots * measured.measured_s)
-    limit = Limit(Resource.POOL if is_pool else Resource.SLOTS, min(1.0, busy), slots / plan.busy_s, slots, plan.busy_s)
+    held_s = longer_handlers(facts)["handled_s"] if takes_longer(facts) else plan.busy_s
+    limit = Limit(Resource.POOL if is_pool else Resource.SLOTS, min(1.0, busy), slots / held_s, slots, held_s)
     return [(FULL if have_waited(facts, slots, busy) else NOT_FULL, limit)]
+
+
+def has_pool(plan: Plan) -> bool:
+    """Whether the slots are those of a pool of database connections."""
+    return bool(plan.launch and plan.launch.pool == plan.slots_per_worker != plan.launch.threads)
 
 
 def have_waited(facts: Facts, slots: float, busy: float) -> bool:
@@ -322,7 +371,9 @@ def limit_of_client(facts: Facts) -> Placed:
 def offered(facts: Facts) -> Limit:
     """Where no resource was full: what was offered was the limit, or nothing that we can see."""
     load, rate_rps = facts.plan.load, facts.plan.load.offered_load(1, 1.0)  # of a schedule
-    is_served = load.is_steady and facts.plan.wait_s
+    latency_s = facts.measured.latency_s.mean if facts.measured.latency_s else math.inf
+    # Users get all that they ask for as long as an answer takes no longer than one to a request by itself.
+    is_served = bool(load.is_steady and facts.plan.wait_s and latency_s < 1.5 * facts.plan.busy_s + 0.01)
     if rate_rps is not None:
         is_served = facts.measured.throughput_rps >= 0.9 * rate_rps
     return Limit(Resource.ARRIVALS, 1.0, rate_rps) if is_served else Limit(Resource.NONE, 0.0)
@@ -360,9 +411,18 @@ def why_not_as_predicted(
         Explanation.SOONER: Warned(
             "sooner", off | {"shortest_s": shortest_s, "wait_s": plan.wait_s, "slots": plan.slots}
         ),
+        Explanation.LONGER_HANDLERS: Warned("longer-handlers", longer_handlers(facts)),
         Explanation.LONGER_WAIT: Warned("longer-wait", off | {"alone_s": measured.lone_s, "wait_s": plan.wait_s}),
     }
     if explained in found:
         yield found[explained]
     elif explained is Explanation.OTHER_SLOTS and other:
         yield Warned("other-slots", other._asdict())
+
+
+def longer_handlers(facts: Facts) -> dict[str, float]:
+    """The figures of that warning."""
+    measured, inside = facts.measured, facts.inside
+    handled_s = inside.handler_s / inside.log_lines if inside and inside.handler_s and inside.log_lines else 0.0
+    used = (measured.server_cpu_s or 0.0) / (measured.measured_s or math.inf)
+    return {"handled_s": handled_s, "assumed_s": facts.plan.busy_s, "cpu": used}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
 from bisect import bisect_left, bisect_right
@@ -18,18 +19,20 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
-from engine.limit import HALF, LOOP, Answers, circle_of, limit_of, requests_in, total
-from engine.places import Limit, Spot, State, Where
+from engine.limit import HALF, LOOP, MOSTLY, Answers, circle_of, limit_of, requests_in, total
+from engine.places import Limit, Resource, Spot, State, Where
 
 Line = Mapping[str, Any]  # as a sampler wrote it: a sample, or a last word
 Row = Mapping[str, Any]
 UnderWay = Callable[[float], int]  # how many requests the client had under way at a moment
 FULL = 0.9  # of the most requests: a sample with so many counts
+LEAST_ALIKE = 5  # samples of a process with as many requests
 LEAST = 3  # samples of a process; with fewer, those that are half full count too
 UNSETTLED = 0.2  # of a sample's requests: so many on their way, and it is left out if there are others
 FEW = 0.05  # requests: what is seen as rarely is no place
 BELOW = 5  # innermost frames that are kept
-SILENCE_S = 0.5
+SILENCE_S, LONG_SILENCE_S = 0.5, 2.0
+PAUSE_S = 0.05  # between two samples of a process
 OF_ALL_PROCESSES = (
     "SQLite's write lock",
     "a lock on a file",
@@ -49,7 +52,6 @@ def where_of(
     folder: of the app; its files are named from there. slots: as the server's settings give them. good_s: of ended_s,
     where requests failed: none, as nothing can be said then of how long anything is held.
     """
-    good_s = ended_s if good_s is None else good_s
     under_way = counter_of(began_s, ended_s)
     samples = [one for one in lines if "rows" in one and under_way(one["at"])]
     silent = in_silence(samples, began_s, ended_s)
@@ -57,13 +59,17 @@ def where_of(
     if not full:
         return None
     requests, half = fmean(under_way(one["at"]) for one in full), half_full(samples, under_way, min(ended_s))
-    blocking = [one for one in places_of(half, lines, folder) if one.state is State.BLOCKING and one.share >= HALF]
+    blocking = [one for one in places_of(half, lines, folder) if one.state is State.BLOCKING]
     spots = all_places(requests, places_of(full, lines, folder), blocking)
     blocked = max(map(blocked_share, by_process(half).values()))
     found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked)
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=total(circle.values()))
-    answers = Answers(sorted(good_s), is_burst, waited_since(samples), len(by_process(samples)))
+    slots = slots or constant_inside(full)
+    answers = Answers(
+        sorted(ended_s if good_s is None else good_s), is_burst, waited_since(samples), len(by_process(samples)),
+        busy_shares(after_third(samples, began_s, ended_s), slots),
+    )  # fmt: skip
     return replace(found, limit=limit_in(found, blocking, answers, min(began_s), slots))
 
 
@@ -74,7 +80,8 @@ def limit_in(
     limit, times_s = limit_of(where, blocking, answers, slots), answers.times_s
     if not limit or not limit.ceiling_rps or not times_s:
         return limit
-    is_exceeded = len(times_s) / (times_s[-1] - begun_s) > 1.02 * limit.ceiling_rps
+    # The first requests find free slots, and what is held after the answer delays only those behind them.
+    is_exceeded = (len(times_s) - (limit.slots or 0)) / (times_s[-1] - begun_s) > 1.02 * limit.ceiling_rps
     return replace(limit, held_s=None, ceiling_rps=None) if is_exceeded else limit
 
 
@@ -86,7 +93,7 @@ def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot])
     queued = requests - requests_in(spots, *{*State} - {State.ANSWERED})
     unseen = [Spot(queued, State.QUEUED)] if queued > max(0.5, 0.02 * requests) else []
     known = {(spot.line, spot.state) for spot in spots}
-    later = [one for one in blocking if (one.line, one.state) not in known]
+    later = [one for one in blocking if one.share >= HALF and (one.line, one.state) not in known]
     return sorted([*spots, *unseen], key=lambda spot: -spot.requests) + later
 
 
@@ -108,10 +115,11 @@ def counter_of(began_s: Iterable[float], ended_s: Iterable[float]) -> UnderWay:
 
 
 def in_silence(samples: Sequence[Line], began_s: Sequence[float], ended_s: Sequence[float]) -> list[Line]:
-    """The samples from a time in which no request was answered, if that was long: half a second, a third of the run."""
+    """The samples from a time in which no request was answered, if that was long: two seconds; or half a second, if
+    that is a third of the run."""
     times = sorted([min(began_s, default=0.0), *ended_s])
     gap_s, from_s = max(((after - before, before) for before, after in itertools.pairwise(times)), default=(0.0, 0.0))
-    if gap_s < max(SILENCE_S, (times[-1] - times[0]) / 3):
+    if gap_s < max(SILENCE_S, min(LONG_SILENCE_S, (times[-1] - times[0]) / 3)):
         return []
     return [one for one in samples if from_s + gap_s / 4 <= one["at"] <= from_s + gap_s]
 
@@ -158,6 +166,41 @@ def waited_since(samples: Sequence[Line]) -> dict[str, float]:
     return since
 
 
+def after_third(samples: Sequence[Line], began_s: Sequence[float], ended_s: Sequence[float]) -> list[Line]:
+    """The samples of the last two thirds of a load, until its last request was sent."""
+    first_s, last_s = min(began_s), max(began_s)
+    return [one for one in samples if first_s + (max(ended_s) - first_s) / 3 <= one["at"] <= last_s]
+
+
+def busy_shares(samples: Sequence[Line], slots: float | None) -> dict[str, float]:
+    """In how many samples each resource was waited for, so that it was fully in use: in the process where that was
+    least. Of the server's slots: in how many as many requests were inside."""
+    of_processes = by_process(samples).values()
+    each = (slots or math.inf) / max(1, len(of_processes))
+    counts = [Counter(name for one in own for name in in_use(one, each)) for own in of_processes]
+    names = {name for one in counts for name in one}
+    return {name: min(one[name] / len(own) for one, own in zip(counts, of_processes, strict=True)) for name in names}
+
+
+def in_use(sample: Line, slots: float) -> set[str]:
+    """What is fully in use in a sample. slots: of the process."""
+    found = {name for name in (resource_of(row)[0] for row in sample["rows"]) if name}
+    if any(row["on_loop"] for row in sample["rows"]):
+        found.add(LOOP)
+    return found | {Resource.SLOTS.value} if in_sample(sample) >= slots - HALF else found
+
+
+def constant_inside(samples: Sequence[Line]) -> float | None:
+    """How many requests the processes had inside in nearly all samples; None: that varied."""
+    found = 0
+    for own in by_process(samples).values():
+        ((inside, count),) = Counter(round(in_sample(one)) for one in own).most_common(1)
+        if count < max(LEAST_ALIKE, MOSTLY * len(own)):
+            return None
+        found += inside
+    return found or None
+
+
 def about_to_run(sample: Line) -> float:
     """The requests of a sample that wait for nothing but their turn."""
     return float(sum(row["n"] for row in sample["rows"] if resource_of(row)[0] == LOOP))
@@ -193,11 +236,35 @@ def places_of(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> li
     """The places of all processes; sizes and use of what each process has of its own are added up."""
     made = {(one["pid"], key): at for one in lines for key, at in one.get("made", {}).items()}
     groups: dict[object, list[Spot]] = defaultdict(list)
+    present = present_shares(by_process([one for one in lines if "rows" in one]))
     for pid, own in by_process(samples).items():
         for spot in spots_of(own, folder, {key: at for (of, key), at in made.items() if of == pid}):
-            at = spot.line or (spot.phase, spot.handler, None if spot.phase else spot.below[-1:])
-            groups[(spot.state, at, spot.resource, spot.size_line, spot.size)].append(spot)  # not another object
+            size, spot = spot.size, at_times(spot, present[pid])
+            at = spot.line or stands_at(spot)
+            groups[(spot.state, at, spot.resource, spot.size_line, size)].append(spot)  # not another object
     return [together(same) for same in groups.values()]
+
+
+def stands_at(spot: Spot) -> object:
+    """Where requests stand that are not in the code of the app."""
+    return spot.phase, spot.handler, None if spot.phase else spot.below[-1:]
+
+
+def present_shares(samples: Mapping[int, Sequence[Line]]) -> dict[int, float]:
+    """For how much of the time each process was there: all of it, unless some ended before others began."""
+    spans = {pid: (min(one["at"] for one in own), max(one["at"] for one in own)) for pid, own in samples.items()}
+    first_s, last_s = min(at for at, _ in spans.values()), max(at for _, at in spans.values())
+    if max(at for at, _ in spans.values()) <= min(at for _, at in spans.values()):
+        return dict.fromkeys(spans, 1.0)
+    return {pid: (end_s - start_s + PAUSE_S) / (last_s - first_s + PAUSE_S) for pid, (start_s, end_s) in spans.items()}
+
+
+def at_times(spot: Spot, share: float) -> Spot:
+    """A place in a process that was there for a part of the time only."""
+    if share == 1.0:
+        return spot
+    size, used = ((value or 0.0) * share if value is not None else None for value in (spot.size, spot.used))
+    return replace(spot, requests=spot.requests * share, most=spot.most * share, size=size, used=used)
 
 
 def together(same: Sequence[Spot]) -> Spot:
@@ -240,10 +307,10 @@ def resource_of(row: Row) -> Sequence[Any]:
 
 
 def state_of(row: Row, is_blocked: bool) -> State:
-    if row["answered"]:
-        return State.ANSWERED
     if row["on_loop"] and is_blocked:
         return State.BLOCKING
+    if row["answered"]:
+        return State.ANSWERED
     return State.WAITING if row["resource"] else State.WORKING
 
 

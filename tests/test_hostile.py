@@ -55,6 +55,94 @@ def fails():
 def large():
     return Response(bytes(80_000_000))
 """
+ODD = """
+import asyncio, itertools, threading, time
+from fastapi import BackgroundTasks, FastAPI
+from fastapi.concurrency import run_in_threadpool
+
+app = FastAPI()
+half_lost, threads_of_app = asyncio.Semaphore(10), itertools.count()
+
+@app.on_event("startup")
+async def loses_some():
+    for _ in range(7):
+        await half_lost.acquire()
+
+@app.get("/lost-permits")
+async def waits_for_permits():
+    async with half_lost:
+        await asyncio.sleep(0.1)
+
+@app.get("/late-thread")
+async def goes_to_a_thread_late(tasks: BackgroundTasks):
+    await asyncio.sleep(0.2)
+    await run_in_threadpool(time.sleep, 0.05)
+    tasks.add_task(time.sleep, 0.05)
+
+def first():
+    time.sleep(0.06)
+
+def second():
+    time.sleep(0.04)
+
+@app.get("/two-lines")
+async def blocks_at_two_lines():
+    first()
+    second()
+
+async def later():
+    time.sleep(0.05)
+
+tasks = set()
+
+@app.get("/after")
+async def blocks_after_the_answer():
+    tasks.add(asyncio.create_task(later()))
+"""
+POLLS = """
+import itertools, threading, time
+from flask import Flask
+
+app = Flask(__name__)
+is_taken, guard, count, locks = False, threading.Lock(), itertools.count(), [threading.Lock(), threading.Lock()]
+
+@app.get("/polls")
+def polls():
+    global is_taken
+    while True:
+        with guard:
+            if not is_taken:
+                is_taken = True
+                break
+        time.sleep(0.005)
+    time.sleep(0.05)
+    is_taken = False
+    return ""
+
+@app.get("/slower")
+def gets_slower():
+    time.sleep(0.05 if next(count) < 20 else 0.3)
+    return ""
+
+@app.get("/closes")
+def works_while_it_closes():
+    class Body:
+        def __iter__(self):
+            yield b"done"
+        def close(self):
+            time.sleep(0.1)
+    return app.response_class(Body())
+
+@app.get("/crossed")
+def takes_locks_in_both_orders():
+    one, other = locks if next(count) % 2 else locks[::-1]
+    with one:
+        time.sleep(0.05)
+        if other.acquire(timeout=3):
+            other.release()
+            return ""
+    return "", 500
+"""
 ENDS = """
 import os
 from fastapi import FastAPI
@@ -88,7 +176,15 @@ app = FastAPI(lifespan=lifespan)
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     write_files(
-        tmp_path, {"main.py": APP, "ends.py": ENDS, "children.py": HAS_CHILDREN, "settings.py": HAS_NO_SETTINGS}
+        tmp_path,
+        {
+            "main.py": APP,
+            "ends.py": ENDS,
+            "children.py": HAS_CHILDREN,
+            "settings.py": HAS_NO_SETTINGS,
+            "odd.py": ODD,
+            "polls.py": POLLS,
+        },
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -137,6 +233,63 @@ def test_a_probe_of_drawn_waits_has_the_servers_slots(folder):
 def test_a_stream_has_no_delayed_ack_and_its_log_shows_no_slots(folder):
     run = only_run(folder, *["--app", "main:app", "--path", "/parts", "-n", "60", "-c", "4", "-k"])
     assert not warned(run) & {"delayed-ack", "other-slots"} and run["inside"]["slots_held"] is None
+
+
+# ---------------------------------------------------------------- what was said of requests and was not so
+
+
+def test_what_requests_do_not_have_is_not_said_to_be_theirs(folder):
+    limit = only_run(folder, "--app", "odd:app", "--path", "/lost-permits", "-n", "30")["verdict"]["limits"][0]
+    assert (limit["slots"], limit["size"], limit["is_sized"]) == (3, 10, False)
+    assert limit["held_s"] == pytest.approx(0.1, rel=0.3)
+
+
+def test_a_handler_starts_where_it_starts_not_with_a_thread_that_it_needs_later(folder):
+    run = only_run(folder, "--app", "odd:app", "--path", "/late-thread", "-n", "10")
+    waited_s = [start_s - sent_s for start_s, sent_s in zip(*(run["exchanges"][name] for name in (
+        "handler_started_s", "sent_s")), strict=True)]  # fmt: skip
+    assert max(waited_s) < 0.15 and run["inside"]["slots_seen"] == 10
+
+
+def test_of_two_lines_that_block_none_has_the_time_of_both_alone(folder):
+    limit = only_run(folder, "--app", "odd:app", "--path", "/two-lines", "-n", "12")["verdict"]["limits"][0]
+    assert (limit["resource"], limit["more_lines"]) == ("the event loop", 1)
+
+
+def test_what_blocks_the_loop_after_the_answer_is_the_limit(folder):
+    run = only_run(folder, "--app", "odd:app", "--path", "/after", "-n", "20")
+    assert run["verdict"]["limits"][0]["resource"] == "the event loop"
+
+
+@pytest.mark.parametrize("path, how", [("/polls", ["-n", "24"]), ("/slower", ["-n", "40", "-c", "8"])])
+def test_a_handler_that_gets_slower_is_said_to_and_more_threads_are_no_cure(folder, path, how):
+    where = ["--app", "polls:app", "--path", path, "--threads", "8"]
+    _, document = run_bench(folder, *where, *how, "-q", "--try", "auto")
+    (run,) = document["runs"]  # nothing is tried
+    assert run["verdict"]["explained_by"] == "longer-handlers"
+
+
+def test_slots_that_are_kept_after_the_answer_are_seen(folder):
+    how = ["--app", "polls:app", "--path", "/closes", "-n", "24", "-c", "8", "-k", "--threads", "2"]
+    run = only_run(folder, *how)
+    limit = run["verdict"]["limits"][0]
+    assert (limit["resource"], limit["slots"]) == ("slots", 2)
+    assert limit["held_s"] == pytest.approx(0.1, rel=0.4)
+    assert "answered" in {one["state"] for one in run["inside"]["where"]["places"]}
+
+
+def test_a_standstill_that_time_outs_end_is_one(folder):
+    how = ["--app", "polls:app", "--path", "/crossed", "-n", "4", "--threads", "4", "--any-status"]
+    assert run_bench(folder, *how)[1]["runs"][0]["inside"]["where"]["circle"]
+
+
+@pytest.mark.parametrize("name, text, workers, threads", [
+    ("WEB_CONCURRENCY", "3", 3, 1), ("GUNICORN_CMD_ARGS", "--threads 3", 1, 3)
+])  # fmt: skip
+def test_the_environment_that_is_given_is_in_force(folder, name, text, workers, threads):
+    run = only_run(folder, *["--app", "polls:app", "--path", "/slower", "-n", "6", "--env", f"{name}={text}"])
+    launch = run["plan"]["launch"]
+    assert (launch["workers"], launch["threads"], run["plan"]["slots"]) == (workers, threads, 3)
 
 
 def test_a_large_body_is_a_whole_answer(folder):

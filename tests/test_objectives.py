@@ -52,7 +52,7 @@ def search(highest, first, jitter=0.0):
     tried, rate = [], first
     while not isinstance(rate, Found):
         load = rate / (2 * highest) * (1 + jitter * (-1) ** len(tried))
-        tried.append(Tried(rate, 0.05 / (1 - load) if load < 1 else 9.0, min(rate, 2 * highest)))
+        tried.append(Tried(rate, 0.05 / (1 - load) if load < 1 else 9.0, min(rate, 2 * highest), rate))
         rate = next_rate(0.1, tried)
     return rate, tried
 
@@ -67,18 +67,18 @@ def test_the_highest_rate_is_found_from_any_first_guess(first, jitter):
 
 
 def test_no_rate_is_above_one_that_failed():
-    luck = [Tried(100.0, 0.09, 100.0), Tried(90.0, 0.2, 90.0)]
+    luck = [Tried(100.0, 0.09, 100.0, 100.0), Tried(90.0, 0.2, 90.0, 90.0)]
     assert next_rate(0.1, luck) < 90
 
 
 @pytest.mark.parametrize("bad", ({"failed": 1}, {"served": 0.8}, {"grows": True}, {"latency_s": 0.11}))
 def test_a_run_holds_only_if_nothing_speaks_against_it(bad):
-    good = Tried(50.0, 0.01, 50.0)
+    good = Tried(50.0, 0.01, 50.0, 50.0)
     assert good.holds(0.1) and not good._replace(**bad).holds(0.1)
 
 
 def test_a_search_without_an_end_says_so(monkeypatch):
     monkeypatch.setattr(objectives, "MOST_RUNS", 2)
-    held, broke = ([Tried(rate, latency_s, rate) for rate in (1.0, 2.0)] for latency_s in (0.01, 9.0))
+    held, broke = ([Tried(rate, latency_s, rate, rate) for rate in (1.0, 2.0)] for latency_s in (0.01, 9.0))
     assert next_rate(0.1, held) == Found(2.0, math.inf, 2)
     assert next_rate(0.1, broke) == Found(0.0, 1.0, 2)

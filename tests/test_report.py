@@ -20,6 +20,7 @@ from tests.test_tables import sample_log
 NUMBERS = """
     failed sent redirected due late overflows busy more_processes lag_s latency_s sockets expected late_bodies
     under_way asked lines slots each of alone_s wait_s share rows created statements shortest_s stalled_s
+    handled_s assumed_s cpu
 """
 FACTS = dict.fromkeys(NUMBERS.split(), 7) | {
     "errors": {"HTTP 500": 20, "timed out": 5}, "most": "HTTP 500", "predicted": math.inf, "said": ["it is full"],
@@ -170,7 +171,7 @@ TEXTS = {
     "2000 requests in 60 s": report.search(PLAN, report.probe_plan(2000, 60.0), report.find_rate_plan(0.1, 99)),
     "16 at once|4 requests": report.probe_line(RUN),
     "16 users|4 requests/s|35.2/s|9 s": report.first_rate_text(RUN, 35.2, 0.1, 99, 9.0),
-    "120 ms|35.2/s|too slow": report.tried_line(Tried(35.2, 0.12, 35.0), 0.1, 99),
+    "120 ms|35.2/s|too slow": report.tried_line(Tried(35.0, 0.12, 35.0, 35.2), 0.1, 99),
     "p99|100 ms|37.5/s|38.6/s|837 requests/s": report.found_rate(Found(37.5, 38.6, 6), RUN, 0.1, 99),
     " 14 | 15 | 16 |93 ms|--threads 4|total_tokens = 5|16 in all": report_sizes.size_text(SIZE, 4),
     "2.5 s|4 3 s 4 s": report.on_paper_text(PLAN, sample_prediction(), PLAN.load.forecast(PLAN.service, 1.0)),

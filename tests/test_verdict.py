@@ -146,8 +146,9 @@ IDLE = {"handler_s": 8.0, "mean_in_flight": 2}
         "cpu": [{"server_cpu_s": 7.0}],
         "client": [{"client_cpu_s": 3.5}],
         "machine": [{"shared_cpus": 2, "server_cpu_s": 6.0, "client_cpu_s": 1.5}],
-        "arrivals": [IDLE | {"load": LOADS["closed"]}, IDLE | {"load": LOADS["open"]}],
-        "none": [{"slots": None, "wait_s": None}, {"answered": 0},
+        "arrivals": [IDLE | {"load": LOADS["closed"], "latency_s": sample_statistics(mean=1.1)},
+                     IDLE | {"load": LOADS["open"]}],
+        "none": [{"slots": None, "wait_s": None}, {"answered": 0}, IDLE | {"load": LOADS["closed"]},
                  IDLE | {"load": LOADS["open"], "throughput_rps": 3.5}],
     }),
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from samples import sample_where
 
@@ -96,7 +98,8 @@ WORKS = Spot(7.0, State.WORKING, "app.py:5")
     "places, limit",
     [
         ((waits(60.0, "AnyIO's threads", 40), waits(25.0, size=15), WORKS), ("a pool", 15, 40)),  # one inside another
-        ((waits(60.0, "AnyIO's threads", 40), WORKS), ("AnyIO's threads", 40, None)),
+        ((waits(60.0, "AnyIO's threads", 40), replace(WORKS, requests=39.0)), ("AnyIO's threads", 40, None)),
+        ((waits(60.0, size=20), WORKS), ("a pool", 7, None)),  # something else has the rest
         ((waits(30.0, "a semaphore"), WORKS), ("a semaphore", 7, None)),  # its size is what goes on
         ((waits(0.3, size=15), WORKS), None),  # hardly ever
         ((waits(30.0, LOOP, 1), WORKS), None),

@@ -127,11 +127,15 @@ def watched_connect(connect):
 
 
 def watched_init(init):
-    """With how many a semaphore begins; Python does not keep that."""
+    """With how many a semaphore begins, and where it was made; Python does not keep that."""
 
     @functools.wraps(init)
     def watched(self, value=1, *args, **kwargs):
         init(self, value, *args, **kwargs)
         self._bench_size = value
+        frame = sys._getframe(1)
+        while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("threading", "asyncio"):
+            frame = frame.f_back  # of a subclass
+        self._bench_made = [frame.f_code.co_filename, frame.f_lineno]
 
     return watched

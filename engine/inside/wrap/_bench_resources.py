@@ -153,6 +153,15 @@ def executor(found):
     return Resource(f"a {'process' if 'Process' in name else 'thread'} of a {name}", found, size, None, "max_workers")
 
 
+def has_turn(future, found):
+    """Whether an executor works on what was sent to it; one of processes says so of some that only come next, too."""
+    work = getattr(found, "_pending_work_items", None)
+    if not future.running() or work is None:
+        return future.running()
+    running = [one.future for _, one in sorted(work.copy().items()) if one.future.running()]
+    return future in running[: found._max_workers]
+
+
 KNOWN = {  # (end of the file's path, function) -> what tells the resource of `self`, of a frame so much further out
     ("sqlalchemy/pool/impl.py", "_do_get"): (sqlalchemy_pool, 0),
     ("psycopg_pool/pool.py", "getconn"): (psycopg_pool, 0),
@@ -350,6 +359,8 @@ def held_by(owner, modules):
 
     The module that defines it, not one that imports it: the file must assign a call to that name.
     """
+    if made := getattr(owner, "_bench_made", None):
+        return made
     for module in modules:
         for name, value in list(vars(module).items()):
             if holds(value, owner) and (line := assigned_at(module.__file__, name)):

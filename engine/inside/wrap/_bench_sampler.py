@@ -129,7 +129,7 @@ class Place:
         if call and self.waits_for_itself():
             return resources.Resource("an answer of this very server", None)
         for future, executor in list(call.queued.items()) if call else ():
-            if not future.running() and self.waits_for(future):
+            if not resources.has_turn(future, executor) and self.waits_for(future):
                 return resources.executor(executor)
         frames = [*reversed(self.below), *([self.app] if self.app else [])]
         found = resources.resource_of(frames, not task) if frames else None

@@ -60,7 +60,7 @@ class Call:
         self.is_answered, self.to_itself, self.queued = False, None, {}  # for the sampler
         sampler.start()
         tracked.begins(self)
-        self.hold = ()  # of a thread: whether for the handler itself, how long, the wall_s and start_s of its start
+        self.hold = ()  # of the thread of a `def` handler: how long, the wall_s and start_s of its start
 
     def starts(self, wall_s=None):
         """Say so, once, where the log is shown live. A `def` endpoint starts when it has a thread: at wall_s."""
@@ -74,7 +74,7 @@ class Call:
         self.starts(self.wall_s)
         duration_s = (self.end_s or time.perf_counter()) - self.start_s
         if self.hold:
-            _, duration_s, self.wall_s, self.start_s = self.hold
+            duration_s, self.wall_s, self.start_s = self.hold
         write_line(f"{self.text} {self.status} {duration_s:.4f}s #{self.request} @{self.start_s:.6f}", self.wall_s)
 
 
@@ -112,6 +112,7 @@ class Body:
             yield part
 
     def close(self):
+        self.call.is_answered = True
         try:
             getattr(self.body, "close", lambda: None)()
         finally:
@@ -171,10 +172,7 @@ def say_threads():
 
 
 def stamp_in_thread():
-    """Have AnyIO's threads tell the request that they work for how long they were held.
-
-    The handler's own hold counts, else the longest.
-    """
+    """Have AnyIO's threads tell the request that they work for how long its `def` handler held one."""
     try:
         from anyio import to_thread
     except ImportError:  # an ASGI app without AnyIO has none of its threads
@@ -183,9 +181,7 @@ def stamp_in_thread():
 
     async def stamped_run_sync(func, *args, **kwargs):
         call = tracked.request_call.get()
-        # The handler is in a functools.partial; newer versions of FastAPI call it through a `function` of theirs.
-        faces = getattr(func, "func", func), getattr(func, "keywords", {}).get("function", func)
-        is_handler = call and any(face is call.scope.get("endpoint") for face in faces)
+        is_handler = call and is_handler_of(call, func)
 
         def stamped(*args):
             wall_s, start_s = time.time(), time.perf_counter()
@@ -195,12 +191,20 @@ def stamp_in_thread():
                 with tracked.works_for(call):
                     return func(*args)
             finally:
-                if call:
-                    call.hold = max(call.hold, (is_handler, time.perf_counter() - start_s, wall_s, start_s))
+                if is_handler:
+                    call.hold = time.perf_counter() - start_s, wall_s, start_s
 
         return await run_sync(stamped, *args, **kwargs)
 
     to_thread.run_sync = stamped_run_sync
+
+
+def is_handler_of(call, func):
+    """Whether a function that goes to a thread is the request's handler, or a method of a class that is."""
+    # The handler is in a functools.partial; newer versions of FastAPI call it through a `function` of theirs.
+    faces = getattr(func, "func", func), getattr(func, "keywords", {}).get("function", func)
+    endpoint = call.scope.get("endpoint")
+    return endpoint and any(endpoint in (face, type(getattr(face, "__self__", None))) for face in faces)
 
 
 def wrapped(kind):
