@@ -78,7 +78,7 @@ from engine import (
 )
 from engine.access_log import AccessLog
 from engine.database import BooksDatabase, database_for
-from engine.execute import Announce, Place, execute, folder_of
+from engine.execute import Announce, Place, execute
 from engine.files import NO_MANUAL, Document, Printer, check_folder, run_folder, say, tell, write_json
 from engine.launch import Launch, check_packages, versions_of
 from engine.live import LiveLog
@@ -301,7 +301,7 @@ def serve(asked: argparse.Namespace) -> int:
                 while not server.ended:
                     print(log.read(), end="", flush=True)
                     if has_line(0.1):
-                        show_where(server, plan)
+                        show_where(server)
             say(f"bench.py: the server ended: {why_it_ended(server.server_log)}")
             return 1
         except (Interrupted, KeyboardInterrupt):
@@ -320,13 +320,13 @@ def has_line(timeout_s: float) -> bool:
     return False
 
 
-def show_where(server: RunningServer, plan: Plan) -> None:
+def show_where(server: RunningServer) -> None:
     """Look for a second where the requests stand."""
     samples: list[Mapping[str, Any]] = []
     if server.samples:
         with server.samples.into(samples):
             time.sleep(1)
-    found = where.where_now(samples, folder_of(plan))
+    found = where.where_now(samples, server.code)
     tell(report_where.where_table(found) if found else "No request is under way.")
 
 

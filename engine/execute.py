@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,7 +21,7 @@ from engine.before import Before, Site, send_before
 from engine.client import Outcome, is_success
 from engine.database import BooksDatabase, books_seen
 from engine.files import shown
-from engine.launch import APPS, installed_versions
+from engine.launch import installed_versions
 from engine.listeners import cpu_s_of
 from engine.machine import timer_s
 from engine.places import Where
@@ -99,7 +98,7 @@ def send_load(plan: Plan, site: Site) -> Sent:
     found = access_log.wait_for_log(log, sum(map(bool, outcome.exchanges.status)), begins)
     found = by_place(found, outcome.numbers)
     return Sent(
-        outcome, found, ended, where_in(samples, plan, outcome), beside[0] if beside else None,
+        outcome, found, ended, where_in(samples, plan, outcome, server.code), beside[0] if beside else None,
         sum(one.get("cost", 0.0) for one in samples),
     )  # fmt: skip
 
@@ -110,17 +109,12 @@ def by_place(log: AccessLog, numbers: Sequence[int]) -> AccessLog:
     return log._replace(lines=[line._replace(request=place.get(line.request, line.request)) for line in log.lines])
 
 
-def folder_of(plan: Plan) -> str:
-    """Where the code of the app is."""
-    return f"{APPS}" if plan.is_target else os.getcwd()
-
-
-def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome) -> Where | None:
+def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome, code: str) -> Where | None:
     """Where the requests of a load stood, as the server's processes saw it."""
     sent = outcome.exchanges
     began_s = [at_s for at_s in sent.started_s if at_s]
     return where.where_of(
-        samples, began_s, [at_s for at_s in sent.answered_s if at_s], folder_of(plan), not plan.load.is_steady,
+        samples, began_s, [at_s for at_s in sent.answered_s if at_s], code, not plan.load.is_steady,
         None if plan.slots_stated else plan.slots, None if all(map(is_success, sent.status, sent.error)) else [],
     )  # fmt: skip
 

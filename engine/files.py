@@ -29,7 +29,7 @@ STDOUT = ("-", "/dev/stdout")
 
 def shown(path: Path) -> str:
     """A path as you would type it."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OSError):  # the working directory may be gone by now
         return str(path.resolve().relative_to(Path.cwd()))
     return str(path)
 
@@ -39,8 +39,8 @@ def run_folder(logs: Path, name: str) -> Path:
     stem = f"{datetime.now():%Y%m%d-%H%M%S}-" + re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:80]
     number = 1
     while True:
-        folder = logs.absolute() / (f"{stem}-{number}" if number > 1 else stem)
         try:
+            folder = logs.absolute() / (f"{stem}-{number}" if number > 1 else stem)
             folder.mkdir(parents=True)
             return folder
         except OSError as error:

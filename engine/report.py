@@ -170,7 +170,7 @@ def refused_text(plan: Plan, status: int, body: str, said_lines: Sequence[str], 
     return said(
         f"{plan.method} {plan.path} is answered with HTTP {status}{f': {body}' if body else ''}.",
         hint,
-        routes and f"The app has {', '.join(routes)}.",
+        routes and f"The app has {', '.join(dict.fromkeys(routes))}.",
         said_lines and f"The server said: {'; '.join(said_lines)}.",
         "To send all the same: --any-status.",
     )

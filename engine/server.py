@@ -37,6 +37,7 @@ class RunningServer:
     access_log: Path | None  # None: the app is not wrapped
     server_log: Path  # what the server prints
     samples: Samples | None = None  # of its processes; None: they cannot be looked into
+    code: str = ""  # the folder of the app
 
     @property
     def ended(self) -> bool:
@@ -70,9 +71,10 @@ def start_server(
         # It opens a control socket in the home folder, one for all: leave that to the user's own gunicorn.
         command.insert(1, "--no-control-socket")
     env = environment_for(launch, access_log, database_url, live, samples) | {"BENCH_PORT": f"{port}"}
+    code = f"{APPS}" if launch.is_target else os.getcwd()
     python = [] if launch.run else [sys.executable, "-m"]
     guard = guarded([*python, *command], server_log, env, APPS if launch.is_target else None)
-    server = RunningServer(guard, port, access_log if launch.wrap else None, server_log, samples)
+    server = RunningServer(guard, port, access_log if launch.wrap else None, server_log, samples, code)
     try:
         if cpus:
             pin(guard.pid, cpus)
