@@ -5,6 +5,7 @@ report.py has the symptom, the likely cause and the next step of each id. Pure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from engine.run import Facts, Warned
@@ -42,7 +43,7 @@ def of_failures(facts: Facts) -> Iterator[Warned]:
 def of_speed(facts: Facts) -> Iterator[Warned]:
     """Whether the client was fast enough."""
     plan, measured, clients = facts.plan, facts.measured, facts.plan.processes
-    busy = (measured.client_cpu_s - measured.client_spun_s) / clients / measured.measured_s
+    busy = client_busy(facts)
     if busy > 0.8 and measured.measured_s > 0.5:
         more = 2 * clients if clients < plan.all_cpus else 0  # 0: no CPU is left
         yield Warned("client-limit", {"busy": busy, "processes": clients, "more_processes": more})
@@ -50,6 +51,12 @@ def of_speed(facts: Facts) -> Iterator[Warned]:
         lag_s, latency_s = (of.p99 or of.max for of in (measured.lag_s, measured.latency_s))
         if lag_s > min(0.01, max(0.0005, 0.1 * latency_s)):
             yield Warned("late-sends", {"lag_s": lag_s, "latency_s": latency_s})
+
+
+def client_busy(facts: Facts) -> float:
+    """The share of a CPU that each client process used, without its waiting awake; 0 where nothing was sent."""
+    measured = facts.measured
+    return (measured.client_cpu_s - measured.client_spun_s) / facts.plan.processes / (measured.measured_s or math.inf)
 
 
 def of_stalls(facts: Facts) -> Iterator[Warned]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from engine import model
-from engine.audit import connects_again, warnings_of_client, warnings_of_database
+from engine.audit import client_busy, connects_again, warnings_of_client, warnings_of_database
 from engine.estimate import first_true, taken_by_others
 from engine.loads import Figure
 from engine.places import Limit, Resource, State
@@ -361,8 +361,7 @@ def limit_of_machine(facts: Facts) -> list[Placed]:
 
 def limit_of_client(facts: Facts) -> Placed:
     """held_s: CPU seconds of the client for a request."""
-    measured, processes = facts.measured, facts.plan.processes
-    busy = (measured.client_cpu_s - measured.client_spun_s) / processes / measured.measured_s
+    measured, processes, busy = facts.measured, facts.plan.processes, client_busy(facts)
     held_s = measured.client_cpu_s / measured.sent
     limit = Limit(Resource.CLIENT, min(1.0, busy), processes / held_s if held_s else None, held_s=held_s)
     return 1 if busy >= BUSY else NOT_FULL, limit

@@ -207,6 +207,12 @@ def test_a_warning_of_the_client_begins_where_it_says(identifier, base, field, a
     assert [identifier in {warned.id for warned in warnings_of_client(one)} for one in facts] == [False, True]
 
 
+def test_a_run_that_ended_before_anything_was_sent_is_judged():
+    nothing = {"sent": 0, "answered": 0, "measured_s": 0.0, "stopped": "SIGINT", "latency_s": None, "log_lines": 0}
+    found = judge(sample_facts(**nothing, client_cpu_s=0.01, server_cpu_s=0.01), None, 0.002)
+    assert (found.explained_by, found.warnings) == (None, ()) and found.limits[0].resource is Resource.NONE
+
+
 def test_a_client_with_cpus_left_can_have_more_processes():
     for processes, more in ((1, 2), (2, 0)):
         (warned,) = warnings_of_client(sample_facts(**USERS, client_cpu_s=18.0, processes=processes))

@@ -1,0 +1,123 @@
+"""Every verdict, limit and warning that a report has words for: a run of which it is true and is said, beside one of
+which it is almost true and is not said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from samples import LAUNCH, LOADS, sample_estimate, sample_facts, sample_prediction, sample_statistics, sample_where
+
+from engine import report_words
+from engine.loads import Closed, Open
+from engine.places import Limit, Resource, Spot, State
+from engine.run import Database, Explanation, Prediction
+from engine.verdict import judge
+
+LATE, SOON = {"measured_s": 6.0}, {"measured_s": 3.0}
+USERS = {"load": Closed(1000, concurrency=10), "sent": 1000, "answered": 1000, "measured_s": 10.0, "log_lines": 1000}
+SERVED = {"handler_s": 8.0, "mean_in_flight": 2}
+FAILED = {"failed": 1, "errors": {"reset": 1}, "answered": 15}
+SLOTS = Limit(Resource.SLOTS.value, 1.0, 4.0, 4, 1.0)
+AFTER = Spot(4.0, State.ANSWERED, "app.py:3")
+KEPT = {"where": sample_where(limit=SLOTS, places=(AFTER,))}
+LOCK = Limit("a lock", 1.0, slots=1, line="app.py:3")
+LONG = {"handler_s": 16 * 1.4, "server_cpu_s": 0.04}
+UNKNOWN = {"slots_known": False, "slots": None, "slots_per_worker": None, "prediction": Prediction()}
+HELD = {"slots_held": None, "slots": 8, "slots_per_worker": 8, "server_slots": 8}
+ONE = {"requests_of_workers": {"a": 16}, "slots_held": None, "slots_per_worker": 4, "server_slots": 4}
+
+Case = dict[str, Any]
+EXPLANATIONS: dict[str, tuple[Case, Case]] = {
+    "prediction": ({"measured_s": 4.2}, {"measured_s": 4.4}),
+    "split": ({"split_prediction": sample_prediction(makespan_s=6.0)} | LATE,
+              {"split_prediction": sample_prediction(makespan_s=8.0)} | LATE),
+    "cpu": (LATE | {"server_cpu_s": 10.0}, LATE | {"server_cpu_s": 1.0}),
+    "inside": (LATE | {"where": sample_where(limit=LOCK)}, LATE | {"where": sample_where(limit=SLOTS)}),
+    "sooner": (SOON, {"measured_s": 3.9}),
+    "other-slots": (LATE | {"slots_held": 3}, LATE | {"slots_held": None}),
+    "after-answer": (LATE | KEPT, LATE | {"where": sample_where(limit=SLOTS, places=())}),
+    # A handler that is longer by the CPU time of all that are at work has nothing to explain.
+    "longer-handlers": (LATE | LONG, LATE | LONG | {"server_cpu_s": 0.4}),
+    "busy-machine": (LATE | {"other_cpu_s": 5.0}, LATE | {"other_cpu_s": 3.0}),
+    "longer-wait": (LATE | {"lone_s": 1.2}, LATE | {"lone_s": 1.11}),
+    "backlog-overflow": (LATE | {"sockets_resent": 1}, LATE | {"kernel": {"ListenOverflows": 3}}),
+    "delayed-ack": (LATE | {"late_bodies": 2}, LATE | {"late_bodies": 1}),
+    "client-limit": ({"measured_s": 30.0, "client_cpu_s": 25.0}, {"measured_s": 30.0, "client_cpu_s": 23.0}),
+    "client-stalled": (LATE | {"client_stalled_s": 1.5}, LATE | {"client_stalled_s": 0.3}),
+    "late-sends": (LATE | {"lag_s": sample_statistics()}, LATE | {"lag_s": sample_statistics(max=0.009, p99=0.009)}),
+    "nothing": (LATE, LATE | {"lone_s": 1.2}),
+}  # fmt: skip
+LIMITS: dict[str, tuple[Case, Case]] = {  # named as the first
+    "slots": ({}, {"load": Open(16, rate_rps=2.0), "throughput_rps": 2.0} | SERVED),
+    "pool": ({"launch": LAUNCH.__class__(**{**vars(LAUNCH), "pool": 1, "threads": 4})}, {}),
+    "cpu": ({"server_cpu_s": 7.0}, {"server_cpu_s": 6.0}),
+    "client": ({"client_cpu_s": 3.5}, {"client_cpu_s": 3.0}),
+    "machine": ({"shared_cpus": 2, "server_cpu_s": 6.0, "client_cpu_s": 1.5},
+                {"shared_cpus": 2, "server_cpu_s": 4.5, "client_cpu_s": 1.5}),
+    "backlog": ({"sockets_resent": 3}, {"kernel": {"ListenOverflows": 3}}),
+    "arrivals": ({"load": Open(16, rate_rps=4.0)} | SERVED, {"load": Open(16, rate_rps=5.0)} | SERVED),
+    "none": ({"load": Open(16, rate_rps=5.0)} | SERVED, {"load": Open(16, rate_rps=4.0)} | SERVED),
+}  # fmt: skip
+WARNINGS: dict[str, tuple[Case, Case]] = {
+    "failed-requests": (FAILED, {}),
+    "redirects": ({"redirected": 1}, {}),
+    "never-left": (USERS | {"due": 1001}, USERS | {"due": 1000}),
+    "backlog-overflow": ({"sockets_resent": 1}, {"kernel": {"ListenOverflows": 3}}),
+    "client-limit": (USERS | {"client_cpu_s": 8.1}, USERS | {"client_cpu_s": 8.1, "client_spun_s": 1.0}),
+    "late-sends": ({"lag_s": sample_statistics()}, {"lag_s": sample_statistics(max=0.009, p99=0.009)}),
+    "no-keep-alive": ({"keep_alive": True, "load": LOADS["closed"]},
+                      {"keep_alive": True, "load": LOADS["closed"], "sockets_opened": 4}),
+    "delayed-ack": (USERS | {"late_bodies": 101}, USERS | {"late_bodies": 100}),
+    "client-stalled": ({"client_stalled_s": 0.5}, {"client_stalled_s": 0.3}),
+    "little": (USERS | {"mean_in_flight": 8.9}, USERS | {"mean_in_flight": 9.0}),
+    "server-ended": (FAILED | {"server_ended": True}, FAILED),
+    "log-lines": ({"log_lines": 15}, {"log_lines": 15} | FAILED),
+    "uneven-split": ({"split_prediction": sample_prediction(makespan_s=6.0)} | LATE,
+                     {"split_prediction": sample_prediction(makespan_s=6.0)}),
+    "unexplained": (LATE, LATE | {"slots_held": 3}),
+    "longer-wait": (LATE | {"lone_s": 1.2}, {"lone_s": 1.2}),
+    "longer-handlers": (LATE | LONG, LONG),
+    "busy-machine": ({"other_cpu_s": 1.3}, {"other_cpu_s": 1.1}),
+    "sooner": (SOON, {"measured_s": 3.9}),
+    "rows": ({"database": Database(10_001, 16)}, {"database": Database(10_001, 16), "created": 1}),
+    "statements": ({"database": Database(10_000, 17)}, {"database": Database(10_000, 17, connections=1)}),
+    "other-slots held": (LATE | {"slots_held": 3}, LATE | {"slots_held": None}),
+    "other-slots seen-more": (LATE | ONE | {"slots_seen": 5}, LATE | ONE | {"slots_seen": 4}),
+    "other-slots never-more": (LATE | ONE | {"slots_seen": 3, "server_cpu_s": 0.1},
+                               LATE | ONE | {"slots_seen": 3, "server_cpu_s": 3.0}),  # CPU time kept them apart
+    "other-slots answers": (LATE | HELD | {"slots_seen": 3, "estimate": sample_estimate(12, each=3)},
+                            LATE | HELD | {"slots_seen": 3, "estimate": sample_estimate(12, each=3, high=None)}),
+    "other-slots inside": (LATE | HELD | {"slots_seen": 8, "estimate": sample_estimate(12, each=3)},
+                           LATE | HELD | {"slots_seen": 3, "estimate": sample_estimate(12, each=3)}),
+}  # fmt: skip
+
+
+def judged(case: Case) -> Any:
+    changes = dict(case)
+    estimate = changes.pop("estimate", None)
+    return judge(sample_facts(**changes), estimate, 0.002)
+
+
+def is_said(kind: str, name: str, case: Case) -> bool:
+    found = judged(case)
+    if kind == "explanation":
+        return bool(found.explained_by == name)
+    if kind == "limit":
+        return bool(found.limits[0].resource == name)
+    return name in {f"{one.id} {one.facts.get('kind', '')}".strip() for one in found.warnings}
+
+
+TABLES = {"explanation": EXPLANATIONS, "limit": LIMITS, "warning": WARNINGS}
+
+
+@pytest.mark.parametrize("kind, name", [(kind, name) for kind, table in TABLES.items() for name in table])
+def test_it_is_said_where_it_is_true_and_not_where_it_is_almost_true(kind, name):
+    true, almost = TABLES[kind][name]
+    assert (is_said(kind, name, true), is_said(kind, name, almost)) == (True, False)
+
+
+def test_every_sentence_has_its_two_runs():
+    assert {*EXPLANATIONS} == {one.value for one in Explanation} == {*report_words.EXPLANATIONS}
+    assert {*LIMITS} == {one.value for one in Resource} == {*report_words.RESOURCES}
+    assert {*WARNINGS} == {*report_words.WARNINGS}
