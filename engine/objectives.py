@@ -83,6 +83,7 @@ def failing(run: Run, conditions: Sequence[Condition]) -> list[str]:
 # ---------------------------------------------------------------- the highest rate: --find-rate --p99 0.1
 
 MOST_RUNS = 12
+LONGER = 3  # times the others: a run that confirms a rate, as a short one sees few of the bursts that chance brings
 CLOSE = 0.08  # the rate is known when what holds and what does not are so close together
 SERVED = 0.9  # of what is sent: a server that answers less than that falls behind
 GROWS = 1.5  # times the median latency of the first third is that of the last: the queue grows
@@ -115,7 +116,7 @@ def next_rate(objective_s: float, tried: Sequence[Tried]) -> float | Found:
     """The rate to try after these runs, or the answer.
 
     A rate at which one run failed does not hold, nor does a higher one, whatever chance let hold there. Moves outward
-    until the objective lies between two rates, closes in, and confirms the lower one by a second run.
+    until the objective lies between two rates, closes in, and confirms the lower one by a second, longer run.
     """
     high = min((run.rate for run in tried if not run.holds(objective_s)), default=math.inf)
     held = [run.rate for run in tried if run.rate < high]

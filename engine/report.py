@@ -15,7 +15,7 @@ from engine.estimate import first_true
 from engine.launch import launch_target
 from engine.machine import Machine
 from engine.model import Forecast
-from engine.objectives import MOST_RUNS, SERVED, Found, Tried
+from engine.objectives import LONGER, MOST_RUNS, SERVED, Found, Tried
 from engine.plans import forecast_of, held_for
 from engine.report_changes import victim_text
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
@@ -359,7 +359,7 @@ def first_rate_text(full: Run, rate_rps: float, objective_s: float, percentile: 
         told(
             "prediction",
             f"The p{percentile} is {duration(objective_s)} at {rate(rate_rps)}. The search begins there.",
-            f"It takes at most {MOST_RUNS} runs of {duration(run_s)}.",
+            f"It takes at most {MOST_RUNS} runs of {duration(run_s)}. What confirms a rate takes {LONGER} times that.",
         )
         + "\n",
     )

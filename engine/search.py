@@ -92,7 +92,9 @@ def find_rate(
         rate: float | objectives.Found = first
         while isinstance(rate, float) and not signals.received:
             settle(plan, site, before)
-            run = one_run(plan, Open.poisson(rate, math.inf, run_s, seed=len(tried) + 1), site, before)
+            is_again = any(one.rate == rate for one in tried)
+            time_s = run_s * (objectives.LONGER if is_again else 1)
+            run = one_run(plan, Open.poisson(rate, math.inf, time_s, seed=len(tried) + 1), site, before)
             bring_home(run)
             tried.append(tried_at(rate, run, percentile))
             show(report.tried_line(tried[-1], objective_s, percentile))
