@@ -22,6 +22,7 @@ from typing import Any
 
 from engine import options
 from engine.plans import plans_of
+from engine.report_words import EXPLANATIONS
 from engine.words import Problem
 from suites.common import P99_S, RPS, TIME_S, Drawing, Json, Suite, SweepDocument, Variant, look_up, table
 from suites.io import draw_bursts
@@ -74,20 +75,25 @@ def check_variant(variant: Json, names: Sequence[str]) -> None:
 # ---------------------------------------------------------------- tables
 
 
+def verdict_of(run: Json) -> str:
+    explained = look_up(run, "verdict.explained_by")
+    return EXPLANATIONS[explained].rstrip(".") if explained else "-"
+
+
 def tables(document: SweepDocument) -> str:
     figure, variants = document.figure, document.asked["variants"]
     rows = []
     ratios = []
     for one in variants:
         name = one["name"]
-        reasons = Counter(look_up(run, "verdict.explained_by") or "-" for run in document.runs_of(name).values())
+        verdicts = Counter(verdict_of(run) for run in document.runs_of(name).values())
         rows.append(
             [
                 name,
                 *(figure(name, path) for path in ("prediction.makespan_s", "split_prediction.makespan_s", TIME_S, RPS)),
                 *(document.latency_ms(name, key) for key in ("median", "p99", "max")),
                 sum(figure(name, "measured.failed").values()),
-                ", ".join(f"{reason} {count}" for reason, count in reasons.items()),
+                ", ".join(f"{verdict} ({count})" for verdict, count in verdicts.items()),
             ]
         )
         if other := one.get("compared_with"):
@@ -98,7 +104,7 @@ def tables(document: SweepDocument) -> str:
         "*Predicted*: when the last answer is due, where slots and wait are known; *given the split*: the same, given"
         " which worker took which request. *p99*: - of fewer than 100 answers.",
         table("variant | predicted, s | given the split | last answer, s | requests/s | p50, ms | p99, ms | max, ms"
-              " | failed | explained by", rows),
+              " | failed | verdict (runs)", rows),
         table("ratio | predicted | measured", ratios),
         "\n".join(f"- `{one['name']}`: `bench.py {one['arguments']}`" for one in variants),
     ])  # fmt: skip
