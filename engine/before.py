@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from engine import access_log, plans, report, send, victim
-from engine.client import is_success
+from engine import access_log, plans, report, send, victim, workload
+from engine.client import Exchanges, is_success
+from engine.kinds import Kind
 from engine.loads import Burst
 from engine.run import Plan
 from engine.server import RunningServer, telling_lines
@@ -53,14 +54,34 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
     Lone requests end after half a second, and with the first that fails. Raises Interrupted, and Problem where the
     service answers with an error.
     """
-    if plan.launch and not plan.is_target and site.log and not plan.slots_stated:
-        launch = dataclasses.replace(plan.launch, anyio_threads=access_log.anyio_threads(site.log))
-        plan = plans.with_launch(plan, launch)
+    plan = with_login(with_anyio_threads(plan, site), site)
     sent = [send.warm_up(plan, site.address)] if plan.warm_up else []
     if signals.received:  # there is nothing to report yet
         raise Interrupted
-    alone, lone_s = lone_plan(plan), list[float]()
+    of_kinds = [send_alone(one, site, sent) for one in workload.plans_of_kinds(plan)]
+    lone_s = [] if plan.kinds else send_alone(plan, site, sent)
+    if of_kinds and all(of_kinds) and len(of_kinds) == len(plan.kinds):
+        plan = dataclasses.replace(plan, kind_waits_s=tuple(round(median(times), 6) for times in of_kinds))
+    before = Before(
+        sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent), lone_s,
+        lone_victim_s(plan, site),
+    )  # fmt: skip
+    return plans.with_lone_requests(plan, lone_s), before
+
+
+def with_anyio_threads(plan: Plan, site: Site) -> Plan:
+    """The plan with AnyIO's threads as a worker of the user's app found them."""
+    if not plan.launch or plan.is_target or not site.log or plan.slots_stated:
+        return plan
+    return plans.with_launch(plan, dataclasses.replace(plan.launch, anyio_threads=access_log.anyio_threads(site.log)))
+
+
+def send_alone(plan: Plan, site: Site, sent: list[Exchanges]) -> list[float]:
+    """How long requests take that are sent one after the other, seconds; they end after half a second, and with the
+    first that fails. Raises Interrupted, and Problem where the service answers with an error."""
+    lone_s = list[float]()
     for _ in range(plan.lone_requests):
+        alone = dataclasses.replace(lone_plan(plan), first_number=send.WARM_UP_NUMBER // 2 + len(sent))
         found = send.measure(alone, site.address).exchanges
         if signals.received:
             raise Interrupted
@@ -71,11 +92,28 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
         lone_s.append(found.answered_s[0] - found.started_s[0])
         if sum(lone_s) > LONE_S:
             break
-    before = Before(
-        sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent), lone_s,
-        lone_victim_s(plan, site),
-    )  # fmt: skip
-    return plans.with_lone_requests(plan, lone_s), before
+    return lone_s
+
+
+def with_login(plan: Plan, site: Site) -> Plan:
+    """The plan with what its login gives; as it is without one. Raises Problem."""
+    login = plan.login
+    if not login:
+        return plan
+    host, port, *_ = site.address
+    with contextlib.closing(http.client.HTTPConnection(host, port, timeout=plan.timeout_s)) as connection:
+        headers = dict(header_pairs([*plan.headers, *login.headers]))
+        try:
+            connection.request(login.method, login.path, login.body.encode() or None, headers)
+            answer = connection.getresponse()
+            body, cookies = answer.read(), answer.headers.get_all("Set-Cookie", [])
+        except (OSError, http.client.HTTPException) as error:
+            raise Problem(f"the login, {login.method} {login.path}, has no answer: {error}") from None
+    return dataclasses.replace(plan, session=workload.session_of(login, answer.status, body, cookies))
+
+
+def header_pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
+    return [(name, value.strip()) for name, value in (line.split(":", 1) for line in lines)]
 
 
 def check_answer(plan: Plan, site: Site, status: int) -> None:
@@ -94,9 +132,11 @@ def check_answer(plan: Plan, site: Site, status: int) -> None:
 def asked_once(plan: Plan, site: Site) -> tuple[int, str]:
     """Status and beginning of the body of one answer."""
     host, port, *_ = site.address
-    headers = {name: value.strip() for name, value in (line.split(":", 1) for line in plan.headers)}
+    kind = next(workload.asked_for(plan)) if plan.kinds else Kind(1.0, plan.method, plan.path)
+    cookie = [f"Cookie: {plan.session.cookie}"] if plan.session and plan.session.cookie else []
+    headers = dict(header_pairs([*plan.headers, *kind.headers, *cookie]))
     with contextlib.closing(http.client.HTTPConnection(host, port, timeout=plan.timeout_s)) as connection:
-        connection.request(plan.method, plan.path, plan.body or None, headers)
+        connection.request(kind.method, kind.path, kind.body.encode() or plan.body or None, headers)
         answer = connection.getresponse()
         return answer.status, " ".join(answer.read(2000).decode(errors="replace").split())[:200]
 

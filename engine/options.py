@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engine import objectives
+from engine import objectives, workload
 from engine.files import LOGS, tell
 from engine.model import DISTRIBUTIONS
 from engine.targets import SERVERS, WORKLOADS, TaskTime
 from engine.words import Problem
+from engine.workload import PLACEHOLDER
 
 LEAST_PROBE = 100  # three bursts, and what goes before them
 PROBE_REQUESTS, PROBE_S = 2000, 60.0  # what a probe may spend, unless you say otherwise
@@ -156,7 +157,10 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--arrivals": (("constant", "poisson"), None, "of --rate: evenly spaced (default), or at random"),
         "--seed": (number(int, 0, 2**31), "N", "of --arrivals poisson (default: drawn, and printed)"),
         "--think": (number(float, 0, 3600), "S", "pause of a user between two requests", 0.0),
-        "--workload": (WORKLOADS, None, "mixed requests of the Books API, with their ramp"),
+        "--workload": (pattern(r"(?s).+", "a name or a file"), "FILE",
+                       "a TOML file with kinds of requests, their weights, and a login; of the Books API one of"
+                       f" {', '.join(WORKLOADS)}, with its ramp"),
+        "--requests-from": (Path, "LOG", "the paths of an access log, in its order, again and again"),
         "--scale": (number(float, 0.001, 100), "X", "make the workload's stages X times as long", 1.0),
         "-t --time-limit": (SECONDS, "S", "stop sending then (10, without -n)"),
         "--warmup": (number(int, 0, 1_000_000), "N", "requests to send before, not counted"),
@@ -228,10 +232,10 @@ def join_values(argv: Sequence[str]) -> list[str]:
 # ---------------------------------------------------------------- which go together
 
 PAPER = "split one_queue passes cpus"  # of a prediction on paper only
-SENDS_ITS_OWN = "concurrency rate ramp workload"
+SENDS_ITS_OWN = "concurrency rate ramp workload requests_from"
 NEEDS = {  # option -> it goes with one of these
     "arrivals": "rate",
-    "seed": "rate",
+    "seed": "rate workload requests_from",
     "think": "concurrency ramp workload",
     "scale": "workload",
     "server": "app",
@@ -240,7 +244,8 @@ NEEDS = {  # option -> it goes with one of these
     "env": "target app run",
     "anyio_threads": "target app",
     "factory": "app",
-    "workload": "target",
+    "workload": "target app run url",
+    "requests_from": "target app run url",
     "find_rate": "p99 p95 p50",
     "p50": "rate find_rate",
     "p95": "rate find_rate",
@@ -255,10 +260,11 @@ EXCLUDES = {  # option -> it goes with none of these
     f" access_log cpu_time {PAPER}",
     "probe": f"victim {SENDS_ITS_OWN}",
     "find_rate": f"try victim requests probe {SENDS_ITS_OWN}",
-    "workload": "path method data body_file",
+    "workload": "path method head data body_file requests_from",
+    "requests_from": "path method head data body_file",
     "serve": f"try url requests probe {SENDS_ITS_OWN}",
     "is_paper": "threads try env anyio_threads server_args pool_size database_url server_cpus access_log server path"
-    " probe find_rate serve workload keep_alive",
+    " requests_from probe find_rate serve workload keep_alive",
     "split": "rate ramp one_queue",
     "concurrency": "rate ramp",
     "rate": "ramp",
@@ -344,12 +350,29 @@ def fill_in_own_loads(options: argparse.Namespace) -> None:
     if options.probe:
         options.budget = options.requests or PROBE_REQUESTS, options.time_limit or PROBE_S
         options.requests, options.time_limit = PROBE_REQUESTS, None
-    if options.workload:
+    options.mix = mix_of(options)
+    if options.workload and not options.mix:
         kinds, found, _ = WORKLOADS[options.workload]
-        options.keep_alive, options.path = True, [kinds[0][2].replace("{id}", "1")]
+        options.keep_alive, options.path = True, [PLACEHOLDER.sub("1", kinds[0][2])]
         options.content_type = options.content_type or "application/json"
         if not any((options.requests, options.concurrency, options.rate, options.ramp)):
             options.ramp = tuple((stage_s * options.scale, users) for stage_s, users in found)
+
+
+def mix_of(options: argparse.Namespace) -> workload.Mix | None:
+    """What a file of the user's has to be sent; None: no such file. Raises Problem."""
+    if options.requests_from:
+        mix = workload.read_log(options.requests_from)
+    elif not options.workload or (options.workload in WORKLOADS and options.target):
+        return None
+    elif options.target:
+        raise Problem(f"--workload with --target: one of {', '.join(WORKLOADS)}")
+    else:
+        mix = workload.read_workload(Path(options.workload))
+    if options.url and not re.fullmatch(r"\w+://[^/]+/?", options.url):
+        raise Problem(f"--url without a path: {mix.name} has the paths")
+    options.path = [PLACEHOLDER.sub("1", mix.kinds[0].path)] if not options.url else []
+    return mix
 
 
 def fill_in_request(options: argparse.Namespace) -> None:

@@ -1,7 +1,9 @@
 """From options to plans, and from a plan to its prediction. A prediction never sees what its run measured."""
 
 import argparse
+import itertools
 import math
+import operator
 import re
 import statistics
 from collections.abc import Sequence
@@ -9,16 +11,18 @@ from dataclasses import replace
 from typing import Any
 
 from engine import model
+from engine.kinds import Kind
 from engine.launch import Launch, launch_app, launch_command, launch_target
 from engine.listeners import listeners, slots_by_command
 from engine.loads import Burst, Closed, Load, Open, Ramp
 from engine.machine import about_machine, allowed_cpus
 from engine.model import Forecast, Wait
-from engine.run import Kind, Plan, Prediction
+from engine.run import Plan, Prediction
 from engine.stats import figures_of
-from engine.targets import HANDLERS, SEEDED_BOOKS, TARGETS, WORKLOADS, Route, TaskTime
+from engine.targets import HANDLERS, TARGETS, WORKLOADS, Route, TaskTime
 from engine.verdict import most_overhead_s
 from engine.words import Problem
+from engine.workload import MOST_TIMED, PLACEHOLDER, drawn
 
 TIMEOUT_S = 40.0  # pools and gunicorn's workers give up after 30 s: their word for it is better than our time-out
 MOST_PREDICTED = 300_000  # requests that are predicted one by one: a second
@@ -63,7 +67,28 @@ def plans_of(options: argparse.Namespace) -> list[Plan]:
         plans = [plan_app(options, path, launch_command(options)) for path in options.path or ["/"]]
     else:
         plans = plan_targets(options)
-    return [finished(plan, options) for plan in plans]
+    return [finished(with_mix(plan, options), options) for plan in plans]
+
+
+def with_mix(plan: Plan, options: argparse.Namespace) -> Plan:
+    """The plan with the kinds of request that a file has."""
+    mix = options.mix
+    if not mix:
+        return plan
+    plan = replace(
+        plan, kinds=mix.kinds, order=mix.order, mix_seed=options.seed, login=mix.login, mix_note=mix.note,
+        workload=mix.name, distribution="mix",
+    )  # fmt: skip
+    if options.app:
+        handlers = {launch_app(options, kind.method, bare(kind.path)).handler for kind in mix.kinds[:MOST_TIMED]}
+        if plan.launch and len(handlers) > 1:  # they have different slots
+            plan = with_launch(plan, replace(plan.launch, handler=None, handlers=()))
+    return plan
+
+
+def bare(path: str) -> str:
+    """A path with ones for its placeholders."""
+    return PLACEHOLDER.sub("1", path)
 
 
 def paper_plan(options: argparse.Namespace) -> Plan:
@@ -123,7 +148,7 @@ def plan_target(name: str, route: Route, path: str, options: argparse.Namespace,
     wait_s = workload.wait_s if workload else wait_of(route, path, task_time_s, subtasks)
     plan = plan_of(
         options, name, path, task_time_s=task_time_s, subtasks=subtasks, cpu_time_s=options.cpu_time or 0.0,
-        wait_s=wait_s, workload=options.workload, ids=SEEDED_BOOKS if workload else 0,
+        wait_s=wait_s, workload=options.workload,
         kinds=tuple(Kind(*kind) for kind in workload.kinds) if workload else (),
     )  # fmt: skip
     routes = {route.path: route.handler for route in TARGETS[name].routes}
@@ -214,10 +239,19 @@ def with_lone_requests(plan: Plan, lone_s: Sequence[float]) -> Plan:
     the parsing need no slot: the middle, which is at most half of that overhead off. Of a burst only the rounds count,
     so it keeps t + s. Nothing is taken from lone requests that take so long that their wait must be another one.
     """
+    if plan.kind_waits_s:
+        return with_kinds(plan)
     alone_s = statistics.median(lone_s or [0.0])
     if plan.wait_s is None and alone_s >= SHORT_WAIT_S:
         plan = replace(plan, wait_s=round(alone_s, 6), wait_is_measured=True)
     return with_overhead(plan, lone_s) if plan.load.is_steady else plan
+
+
+def with_kinds(plan: Plan) -> Plan:
+    """The plan with the mean wait of its mix, where that is more than CPU time."""
+    weights = [kind.weight for kind in plan.kinds]
+    mean_s = sum(map(operator.mul, weights, plan.kind_waits_s)) / sum(weights)
+    return replace(plan, wait_s=round(mean_s, 6), wait_is_measured=True) if mean_s >= SHORT_WAIT_S else plan
 
 
 def with_overhead(plan: Plan, lone_s: Sequence[float]) -> Plan:
@@ -262,6 +296,15 @@ def waits_of(plan: Plan, held_s: float) -> Wait:
     if plan.distribution == "constant":
         return held_s
     wait_s, distribution = plan.wait_s or 0.0, plan.distribution
+    if plan.kinds and plan.kind_waits_s:
+        waits_s, kinds, known = plan.kind_waits_s, drawn(plan), list[int]()
+        factor = held_s / (wait_s or 1.0)
+
+        def wait_of_kind(number: int) -> float:
+            known.extend(itertools.islice(kinds, max(0, number + 1 - len(known))))
+            return waits_s[known[number]] * factor
+
+        return wait_of_kind
     return lambda number: model.drawn_wait_s(wait_s, distribution, number) + held_s - wait_s
 
 
@@ -291,7 +334,9 @@ def prediction_of(plan: Plan, forecast: Forecast | None) -> Prediction:
     held_s = held_for(plan, as_lone_requests_show=False)
     figures: dict[str, Any] = {"makespan_s": load.last_answer_s(slots, held_s)}
     if forecast:
-        figures = figures_of(forecast, load.time_limit_s) | {"spread_s": load.spread_s(slots, plan.busy_s)}
+        figures = figures_of(forecast, load.time_limit_s) | {
+            "spread_s": load.spread_s(slots, plan.busy_s) if plan.distribution != "mix" else None
+        }
     busy = min(slots, load.most_under_way)
     return Prediction(
         **figures, ceiling_rps=busy / held_s if busy < math.inf else None, form=load.formula(slots, held_s),

@@ -69,7 +69,7 @@ def listeners_text(plan: Plan) -> str:
 
 def what_is_sent(plan: Plan) -> str:
     """The target, the load, and the server's command line."""
-    load, lone = plan.load, plan.lone_requests
+    load = plan.load
     drawn = f" on average (distribution: {plan.distribution})" * (plan.distribution != "constant")
     computes = f" and computes for {duration(plan.cpu_time_s)}" * bool(plan.cpu_time_s)
     in_parts = plan.is_target and plan.wait_s == plan.task_time_s / plan.subtasks < plan.task_time_s
@@ -80,10 +80,27 @@ def what_is_sent(plan: Plan) -> str:
         plan.processes > 1 and f"{plan.processes} client processes send them.",
         plan.wait_s and f"Each request waits {duration(plan.wait_s)}{drawn}{computes}.",
         in_parts and f"({plan.subtasks} subtasks of a task of {duration(plan.task_time_s)}, awaited together.)",
+        plan.mix_note,
+        is_one_user(plan)
+        and "All have the same path and the same cookie or token, so that they read the same rows and"
+        " caches, which users do not. --workload varies them.",
+        plan.login and f"First of all comes the login, {plan.login.method} {plan.login.path}.",
         plan.warm_up and f"Before the run, {plural(plan.warm_up, 'request')} (not counted) warm up the server.",
-        lone
-        and f"Before the run, a single request is timed {'once' if lone < 2 else f'up to {lone} times'} (not counted).",
+        lone_text(plan),
     )
+
+
+def lone_text(plan: Plan) -> str:
+    if not plan.lone_requests:
+        return ""
+    often = "once" if plan.lone_requests < 2 else f"up to {plan.lone_requests} times"
+    return f"Before the run, a single request{' of each kind' * bool(plan.kinds)} is timed {often} (not counted)."
+
+
+def is_one_user(plan: Plan) -> bool:
+    """Whether every request is that of one user of a service that knows its users."""
+    named = any(header.lower().startswith(("cookie:", "authorization:")) for header in plan.headers)
+    return named and not plan.kinds and not plan.is_target
 
 
 def what_is_predicted(plan: Plan, prediction: Prediction) -> str:
@@ -190,6 +207,7 @@ def result(run: Run, log: AccessLog | None) -> str:
         not steady and tables.batch_table(run, forecast_of(plan)),
         stacked(where(run), victim_text(run)),
         stacked(tables.figure_table(run), of_figures(run)),
+        tables.kind_table(run),
         in_detail and tables.phase_table(run),
         tables.stage_table(run),
         in_detail and tables.histogram_table(run),

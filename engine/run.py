@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from engine.kinds import Kind, KindMeasured, Login, Session
 from engine.launch import Launch
 from engine.listeners import Listener
 from engine.loads import Burst, Figure, Load
@@ -24,17 +25,6 @@ from engine.places import Limit, Where
 from engine.stats import Statistics
 
 # ---------------------------------------------------------------- before the run
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of request in a mix. {id} in its path is a random number from 1 to Plan.ids, {n} in its body the
-    request's number."""
-
-    share: float
-    method: str
-    path: str
-    body: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,8 +43,14 @@ class Plan:
     headers: tuple[str, ...] = ()
     body: bytes = field(default=b"", metadata={"json": False})
     kinds: tuple[Kind, ...] = ()  # a mix of requests instead of method, path and body
-    ids: int = 0
+    kind_waits_s: tuple[float, ...] = ()  # of each kind by itself; empty: not known
+    order: tuple[int, ...] = field(default=(), metadata={"json": False})  # of kinds, by number; empty: at random
+    mix_seed: int = 0
+    first_number: int = field(default=0, metadata={"json": False})  # {n} of the first request
+    login: Login | None = field(default=None, metadata={"json": False})
+    session: Session | None = field(default=None, metadata={"json": False})
     workload: str | None = None
+    mix_note: str = ""  # what of a file is left out
     victim: str = ""  # a path that is asked for beside the load
     victim_handler: str | None = None  # a key of HANDLERS; None: not known
     load: Load = field(default_factory=Burst)
@@ -173,6 +169,7 @@ class Measured:
     histogram: list[tuple[float, int]]  # (upper bound in seconds, count)
     per_second: list[Second]
     levels: list[Level]
+    kinds: list[KindMeasured]
     mean_in_flight: float
     slow_connects: int  # longer than TCP's first retry
     late_bodies: int  # small ones, whose last byte came some 40 ms after the first

@@ -9,67 +9,61 @@ import contextlib
 import dataclasses
 import functools
 import math
-import random
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from itertools import count, islice, repeat
+from itertools import islice, repeat
 from time import perf_counter
 
+from engine import workload
 from engine.client import Address, Client, Exchanges, Outcome
+from engine.kinds import Kind
 from engine.loads import Closed, Part
 from engine.machine import counters
 from engine.processes import send_from
 from engine.run import Plan
 from engine.words import Problem
 
+WARM_UP_NUMBER = 1_000_000_000  # {n} of requests that are not counted, so that none is of a counted one, too
 STEP_S = 0.01  # in which the system counts CPU time, on each CPU
 CLEAR = "\r\033[K"  # a terminal's line
 
 
-def message(plan: Plan, port: int, method: str, path: str, body: bytes) -> tuple[bytes, bytes]:
+def message(plan: Plan, port: int, kind: Kind, body: bytes) -> tuple[bytes, bytes]:
     """A request up to where its number belongs, and the rest."""
     host = f"[{plan.host}]" if ":" in plan.host else plan.host
-    head = "\r\n".join([f"{method} {path} HTTP/1.1", *plan.headers, ""])
+    cookie = [f"Cookie: {plan.session.cookie}"] if plan.session and plan.session.cookie else []
+    head = "\r\n".join([f"{kind.method} {kind.path} HTTP/1.1", *plan.headers, *kind.headers, *cookie, ""])
     if "\nhost:" not in head.lower():
         head += f"Host: {host}:{port}\r\n"
     if not plan.keep_alive:
         head += "Connection: close\r\n"
-    if body or method in ("POST", "PUT", "PATCH"):
+    if body or kind.method in ("POST", "PUT", "PATCH"):
         head += f"Content-Length: {len(body)}\r\n"
-    return head.encode("latin-1"), b"\r\n" + body
+    return head.encode("latin-1", "replace"), b"\r\n" + body
 
 
 def messages(plan: Plan, port: int, numbered: bool) -> Iterator[bytes]:
     """The bytes of the requests, in order and without an end.
 
-    numbered: each has an X-Request-Id, by which it is found in the access log. A mix is the same in every run, since
-    its dice have a fixed seed; what is not numbered (the warm-up) differs from what is.
+    numbered: each has an X-Request-Id, by which it is found in the access log.
     """
-    pairs = mixed(plan, port, numbered)
-    if not plan.kinds:
-        pairs = repeat(message(plan, port, plan.method, plan.path, plan.body))
-        if not numbered:
-            return repeat(b"".join(next(pairs)))
+    one = message(plan, port, Kind(1.0, plan.method, plan.path), plan.body)
+    if not plan.kinds and not numbered:
+        return repeat(b"".join(one))
+    mixed = (message(plan, port, kind, kind.body.encode()) for kind in workload.asked_for(plan))
+    pairs: Iterator[tuple[bytes, bytes]] = mixed if plan.kinds else repeat(one)
     return (
         b"%bX-Request-Id: %d\r\n%b" % (head, number, tail) if numbered else head + tail
         for number, (head, tail) in enumerate(pairs)
     )
 
 
-def mixed(plan: Plan, port: int, numbered: bool) -> Iterator[tuple[bytes, bytes]]:
-    dice, shares = random.Random(f"{plan.kinds} {numbered}"), [kind.share for kind in plan.kinds]
-    for number in count():
-        (kind,) = dice.choices(plan.kinds, shares)
-        path = kind.path.replace("{id}", str(dice.randint(1, plan.ids)))
-        body = kind.body.replace("{n}", f"{number}" if numbered else f"warm-up-{number}")
-        yield message(plan, port, kind.method, path, body.encode())
-
-
 def warm_up(plan: Plan, address: Address) -> Exchanges:
     """Send `plan.warm_up` requests that are in no figure, as many at a time as the load has under way."""
     load = Closed(plan.warm_up, concurrency=int(min(plan.warm_up, plan.load.most_under_way)))
-    return measure(dataclasses.replace(plan, load=load, processes=1), address).exchanges
+    first = dataclasses.replace(plan, load=load, processes=1, first_number=WARM_UP_NUMBER)
+    return measure(first, address).exchanges
 
 
 def measure(

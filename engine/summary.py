@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from itertools import compress
+from itertools import compress, islice
 
 from engine.client import ERRORS, Outcome, is_success
+from engine.kinds import KindMeasured
 from engine.loads import Load
 from engine.model import Stages
 from engine.run import Columns, Level, Measured, Plan, Second
 from engine.stats import histogram, statistics_of
+from engine.workload import drawn
 
+MOST_KINDS = 12  # with figures of their own
 SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s later (TCP_TIMEOUT_INIT)
 DELAYED_ACK_S = (0.038, 0.048)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
 SMALL_BYTES = 16_384  # a body that needs no time by itself
@@ -88,6 +91,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         histogram=histogram(latencies_s),
         per_second=per_second(ends, begun_s),
         levels=levels(ends, begun_s, getattr(load, "stages", ())),
+        kinds=of_kinds(plan, ends, outcome.numbers),
         mean_in_flight=under_way_s / (window_s or math.inf),
         created=rows.status.count(201),
         redirected=redirects(rows.status),
@@ -153,6 +157,30 @@ def levels(ends: Ends, begun_s: float, stages: Stages) -> list[Level]:
         failed = len(of_stage) - len(latencies_s)
         found.append(Level(users, len(latencies_s), failed, rate_rps, statistics_of(latencies_s)))
     return found
+
+
+def of_kinds(plan: Plan, ends: Ends, numbers: Sequence[int]) -> list[KindMeasured]:
+    """The figures of each kind in a mix; of many the most frequent ones, and the rest together.
+
+    numbers: of the requests in the run; empty: as they stand.
+    """
+    if not plan.kinds:
+        return []
+    kind_of = list(islice(drawn(plan), 1 + max(numbers, default=len(ends) - 1)))
+    shown = MOST_KINDS - (len(plan.kinds) > MOST_KINDS)
+    names = [kind.name or f"{kind.method} {kind.path}" for kind in plan.kinds[:shown]]
+    groups: list[Ends] = [[] for _ in names]
+    if len(plan.kinds) > shown:
+        names, groups = [*names, f"{len(plan.kinds) - shown} others"], [*groups, []]
+    for number, end in zip(numbers or range(len(ends)), ends, strict=True):
+        groups[min(kind_of[number], shown)].append(end)
+    return list(map(of_kind, names, groups))
+
+
+def of_kind(name: str, ends: Ends) -> KindMeasured:
+    latencies_s = [end - due for end, due, is_good in ends if is_good]
+    answered = len(latencies_s)
+    return KindMeasured(name, len(ends), answered, len(ends) - answered, statistics_of(latencies_s))
 
 
 def columns_of(

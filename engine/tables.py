@@ -126,6 +126,20 @@ def phase_table(run: Run) -> str:
     return "\n".join(rows if measured.latency_s else [])
 
 
+def kind_table(run: Run) -> str:
+    """The figures of each kind of request in a mix."""
+    kinds = run.measured.kinds
+    if not kinds:
+        return ""
+    lines = [f"{'kind of request':36}{'sent':>8}{'failed':>8}{'median':>9}{'p95':>9}{'p99':>9}"]
+    for one in kinds:
+        latency = one.latency_s
+        times = (latency.median, latency.p95, latency.p99) if latency else (None,) * 3
+        name = one.name if len(one.name) <= 35 else f"{one.name[:32]}..."
+        lines.append(f"{name:36}{one.sent:>8}{one.failed:>8}{''.join(f'{duration(value):>9}' for value in times)}")
+    return "\n".join(lines)
+
+
 def stage_table(run: Run) -> str:
     """What was answered during each stage of a ramp."""
     rows = ["stages         answers    failed     req/s   median ms      p95 ms"]

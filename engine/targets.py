@@ -222,13 +222,14 @@ class Workload(NamedTuple):
     wait_s: float | None = None  # None: not known
 
 
+BOOK = f"/v1/books/{{random:1:{SEEDED_BOOKS}}}"
 WORKLOADS = {  # of "Async FastAPI, Measured" (bilouro, 2026), as its k6 scripts have them
-    "read": Workload(((1.0, "GET", "/v1/books/{id}", ""),), ((15, 50), (15, 200), (20, 500), (20, 1000), (20, 1000))),
+    "read": Workload(((1.0, "GET", BOOK, ""),), ((15, 50), (15, 200), (20, 500), (20, 1000), (20, 1000))),
     "mixed": Workload(
         (
-            (0.70, "GET", "/v1/books/{id}", ""),
+            (0.70, "GET", BOOK, ""),
             (0.25, "POST", "/v1/books", '{"title":"New","author":"Bench","year":2026,"isbn":"bench-{n}"}'),
-            (0.05, "PATCH", "/v1/books/{id}", '{"year":1999}'),
+            (0.05, "PATCH", BOOK, '{"year":1999}'),
         ),
         ((15, 100), (20, 300), (25, 500), (20, 500)),
     ),

@@ -28,7 +28,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # behind: Locust t
 
 from engine.loads import Ramp
 from engine.model import spread_evenly
-from engine.targets import SEEDED_BOOKS, WORKLOADS
+from engine.targets import WORKLOADS
+from engine.workload import PLACEHOLDER, filled
 
 REPORTED_S = 5.0  # workers report every 3 s; the CSV files are written every second
 STOP_S = 60.0  # a user who is to stop has so long for the answer to the last request: each is counted
@@ -37,6 +38,7 @@ if WORKLOAD not in WORKLOADS or not re.fullmatch(r"[1-9]\d?|0\.\d*[1-9]", SCALE)
     print(f"locustfile.py: WORKLOAD is one of {', '.join(WORKLOADS)}, SCALE a number like 0.25 or 1, below 100")
     sys.exit(2)
 REQUEST_KINDS, STAGES, BOOKS_WAIT_S = WORKLOADS[WORKLOAD]
+DICE = random.Random()
 STAGES = [(stage_s * float(SCALE), users) for stage_s, users in STAGES]
 BOOKS_RAMP = Ramp(stages=STAGES, time_limit_s=sum(stage_s for stage_s, _ in STAGES))
 # Exact shares: of any 20 requests of `mixed` 14, 5 and 1.
@@ -51,9 +53,11 @@ class BooksUser(FastHttpUser):
     @task
     def ask(self):
         _, method, name, body = REQUEST_KINDS[next(TURNS)]
-        path = name.replace("{id}", str(random.randint(1, SEEDED_BOOKS)))
+        path = filled(name, 0, DICE)
         body = body.replace("{n}", uuid.uuid4().hex[:26])
-        with self.client.request(method, path, name=name, data=body, catch_response=True) as answer:
+        with self.client.request(
+            method, path, name=PLACEHOLDER.sub("{id}", name), data=body, catch_response=True
+        ) as answer:
             # The book that was asked for, or the milliseconds, must be in the answer.
             asked = re.search(r"\d+$", path)
             if answer.ok and asked and not re.search(rf"\b{asked[0]}\b", answer.text):

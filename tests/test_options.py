@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from commands import FITTING, actions, fits
+from commands import FITTING, ROOT, actions, fits
 
 import bench
 from engine import options
@@ -11,7 +11,8 @@ from engine.options import parse
 
 ACTIONS, URL = actions(), "--url http://127.0.0.1:9/ "
 PREFERRED = {"target": "flask-gunicorn", "app": "main:app", "run": "true {port}", "url": "http://127.0.0.1:9/",
-             "passes": "3", "scale": "3", "body_file": __file__}  # fmt: skip
+             "passes": "3", "scale": "3", "body_file": __file__, "workload": "read",
+             "requests_from": f"{ROOT}/tests/services/orders.log"}  # fmt: skip
 
 
 def words_of(name: str) -> list[str]:

@@ -55,7 +55,7 @@ def test_every_figure_of_a_closed_loop_is_as_computed_by_hand():
         slow_connects=1, late_bodies=0, sockets_resent=2, client_stalled_s=0.25,
         body_bytes=110, mean_in_flight=(0.5 + 1.25 + 0.5 + 1.0 + 1.0) / 2.0,
         sockets_opened=7, client_cpu_s=1.25, client_spun_s=0.5, server_cpu_s=0.75, other_cpu_s=0.1,
-        kernel={"ListenOverflows": 3}, levels=[], histogram=[(0.5, 1), (1, 0), (2, 1), (5, 1)],
+        kernel={"ListenOverflows": 3}, levels=[], kinds=[], histogram=[(0.5, 1), (1, 0), (2, 1), (5, 1)],
         latency_s=statistics_of([0.5, 1.25, 2.5]), at_least_s=statistics_of([0.5, 1.25, 2.5, 2.5, 2.5]),
         phases_s={
             "connect": statistics_of([0.125, 1.0, 0.125]), "waiting": statistics_of([0.125, 0.1875, 1.875]),
