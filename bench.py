@@ -145,6 +145,10 @@ class Bench:
 
     def __init__(self, asked: argparse.Namespace, command: list[str]) -> None:
         self.asked, self.argv = asked, command[1:]
+        for words in asked.tries:  # what is wrong in one is said before anything is started
+            changed = parse([*self.argv, *shlex.split(words)]) if words != "auto" else asked
+            if asked.target:  # an app of the user's is asked only once
+                plans.plans_of(changed)
         self.plans = plans.plans_of(asked)
         self.launches = [plan.launch for plan in self.plans if plan.launch]
         check_packages(self.launches)

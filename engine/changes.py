@@ -43,7 +43,7 @@ def expected_s(plan: Plan, options: str, first: Run) -> float | None:
     wait_s = held_s_of(limit, first)
     if not slots or not wait_s or slower_than_alone_s(first):
         return None
-    cpu_s = (first.measured.server_cpu_s or 0.0) / first.measured.answered
+    cpu_s = (first.measured.server_cpu_s or 0.0) / (first.measured.answered or math.inf)
     is_cpu = first.verdict.limits and first.verdict.limits[0].resource == Resource.CPU
     workers = 1 if limit and limit.resource in OF_ALL_PROCESSES else plan.workers
     each = slots / workers

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 from commands import run_bench
 from samples import LAUNCH, sample_plan, sample_run, sample_where
 from servers import write_files
 
+import bench
 from engine.changes import advised, expected_s
 from engine.places import Limit, Resource
 from engine.run import Verdict
@@ -79,3 +81,18 @@ def test_a_change_that_helps_and_one_that_does_not_are_predicted_on_a_real_serve
     assert due_s == pytest.approx([took_s[0] / 2, took_s[0], took_s[0] / 2], rel=0.1)
     assert took_s[2] == pytest.approx(due_s[1], rel=0.1)
     assert 0.9 * due_s[0] < took_s[1] < 1.1 * took_s[0]  # the kernel deals the requests, more or less evenly
+
+
+@pytest.mark.parametrize("words, says", [
+    ("--run 'uvicorn main:app --port {port}' --try '--workers 2'", "does not go with"),
+    ("--target flask-waitress --path /io --try '--workers 2'", "no --workers"),
+    ("--target flask-waitress --path /io --try '--nothing 2'", "--nothing"),
+])  # fmt: skip
+def test_a_change_that_cannot_be_made_is_said_before_anything_is_started(tmp_path, capsys, words, says):
+    assert bench.main([*shlex.split(words), "--logs", str(tmp_path / "logs")]) == 2
+    assert says in capsys.readouterr().err and not (tmp_path / "logs").exists()
+
+
+def test_of_a_run_without_answers_nothing_is_predicted():
+    first = run_with("a semaphore", 4, answered=0, failed=16, wait_s=None)
+    assert expected_s(sample_plan(slots=8), "--workers 8", first)
