@@ -32,6 +32,7 @@ class LogLine(NamedTuple):
     duration_s: float
     request: str  # the X-Request-Id that came with it
     started_s: float  # perf_counter of the system, comparable between processes
+    parts: int = 0  # of its body, each made in one of AnyIO's threads
 
 
 class AccessLog(NamedTuple):
@@ -48,9 +49,9 @@ def request_lines(text: str, starts: bool = False) -> list[LogLine]:
     1.0012
     """
     lines = [
-        LogLine(m[1], int(m[2]), m[3], m[4], m[5] or "", float(m[6] or 0), m[7], float(m[8] or 0))
+        LogLine(m[1], int(m[2]), m[3], m[4], m[5] or "", float(m[6] or 0), m[7], float(m[8] or 0), int(m[9] or 0))
         for m in map(REQUEST_LINE.fullmatch, text.splitlines())
-        if m and (m[8] is None) == starts
+        if m and m[7] != "-" and (m[8] is None) == starts
     ]
     return sorted(lines, key=lambda line: line.started_s)
 
@@ -65,6 +66,12 @@ def anyio_threads(path: Path) -> int:
     """AnyIO's limit, as the first worker found it when it had started."""
     said = WORD_LINE.findall(text_of(path))
     return next((int(threads) for _, word, threads in said if word == "threads"), ANYIO_THREADS)
+
+
+def parts_of_body(path: Path) -> int:
+    """In how many parts the last body was made, each in one of AnyIO's threads; 0: in none."""
+    found = [m for m in map(REQUEST_LINE.fullmatch, text_of(path).splitlines()) if m and m[8]]
+    return int(found[-1][9] or 0) if found else 0
 
 
 def text_of(log: Path, encoding: str = "utf-8") -> str:

@@ -28,6 +28,7 @@ def of_failures(facts: Facts) -> Iterator[Warned]:
             "sent": sent,
             "errors": errors,
             "most": max(errors, key=errors.__getitem__),
+            "unended": measured.unended,
         }
         said = {"said": list(inside.server_said), "log": inside.server_log} if inside else {}
         yield Warned("failed-requests", counts | said)

@@ -15,9 +15,10 @@ from statistics import median
 from typing import Any
 
 from engine import access_log, plans, report, send, victim, workload
-from engine.client import Exchanges, is_success
+from engine.client import ERRORS, Exchanges, is_success
 from engine.kinds import Kind
 from engine.loads import Burst
+from engine.report_words import UNENDED
 from engine.run import Plan
 from engine.server import RunningServer, telling_lines
 from engine.signals import Interrupted, signals
@@ -56,12 +57,16 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
     """
     plan = with_login(with_anyio_threads(plan, site), site)
     sent = [send.warm_up(plan, site.address)] if plan.warm_up else []
+    for found in sent:
+        check_end(plan, found)
     if signals.received:  # there is nothing to report yet
         raise Interrupted
     of_kinds = [send_alone(one, site, sent) for one in workload.plans_of_kinds(plan)]
     lone_s = [] if plan.kinds else send_alone(plan, site, sent)
     if of_kinds and all(of_kinds) and len(of_kinds) == len(plan.kinds):
         plan = dataclasses.replace(plan, kind_waits_s=tuple(round(median(times), 6) for times in of_kinds))
+    if site.log and (parts := access_log.parts_of_body(site.log)):
+        plan = plans.with_parts(plan, parts)
     before = Before(
         sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent), lone_s,
         lone_victim_s(plan, site),
@@ -86,6 +91,7 @@ def send_alone(plan: Plan, site: Site, sent: list[Exchanges]) -> list[float]:
         if signals.received:
             raise Interrupted
         sent.append(found)
+        check_end(plan, found)
         check_answer(plan, site, found.status[0])
         if not all(map(is_success, found.status, found.error)):
             break
@@ -114,6 +120,17 @@ def with_login(plan: Plan, site: Site) -> Plan:
 
 def header_pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
     return [(name, value.strip()) for name, value in (line.split(":", 1) for line in lines)]
+
+
+def check_end(plan: Plan, found: Exchanges) -> None:
+    """Raises Problem where no answer has ended, but they have begun."""
+    has_begun = [
+        at_s > 0 and ERRORS[error] == "timed out" for at_s, error in zip(found.first_byte_s, found.error, strict=True)
+    ]
+    if has_begun and all(has_begun):
+        raise Problem(
+            f"{plan.method} {plan.path}: the answer begins, and does not end within {plan.timeout_s:g} s. {UNENDED}"
+        )
 
 
 def check_answer(plan: Plan, site: Site, status: int) -> None:

@@ -120,14 +120,14 @@ READ, WRITE = selectors.EVENT_READ, getattr(select, "EPOLLOUT", selectors.EVENT_
 class Connection:
     """A new socket that is connected, or soon will be, and what it works on. Raises OSError."""
 
-    def __init__(self, address: Address, is_head: bool) -> None:
+    def __init__(self, address: Address, is_head: bool, first_byte: bool) -> None:
         family = socket.AF_INET6 if len(address) == 4 else socket.AF_INET
         # The type below socket.socket: it opens and closes without that class's Python layer.
         self.sock = sock = socket.SocketType(family)
         sock.setblocking(False)
         self.fd, self.recv, self.send = sock.fileno(), sock.recv, sock.send  # looked up once
         self.opened_s = perf_counter()
-        self.parser = ResponseParser(is_head)
+        self.parser = ResponseParser(is_head, first_byte)
         self.index = -1  # of the request; -1: none
         self.unsent = b""  # what the kernel has not taken yet
         self.watched = 0  # the events that the poller reports
@@ -150,6 +150,7 @@ class Client:
     timeout_s: float
     is_head: bool  # the requests are HEAD
     keep_alive: bool
+    first_byte: bool  # an answer is complete with the first byte of its body, and then ended
     progress: Callable[..., object]  # is told begun_s, and how many are sent and under way
     begun_s: float = 0.0  # when to begin; 0: at once
 
@@ -270,7 +271,7 @@ class Client:
                 conn, _ = self.idle.popitem()
             else:
                 self.sockets_opened += 1
-                conn = Connection(self.address, self.is_head)
+                conn = Connection(self.address, self.is_head, self.first_byte)
                 self.connections[conn.fd] = conn
         except OSError as error:
             self._record_failure(index, ERRNO_NAMES[error.errno])
@@ -363,6 +364,8 @@ class Client:
         conn.index = -1
         if stays and not conn.unsent:
             self.idle[conn] = None
+        elif self.first_byte:
+            self._close(conn)
         # else: let the server close first, which is this connection's next event: the port is then free again
         self._free_user()
         self._fill()

@@ -211,11 +211,12 @@ def inside_of(site: Site, sent: Sent, names: dict[int, str], books: Database | N
     if not log or not server.access_log:
         return inside
     counts = Counter(line.pid for line in log.lines)
+    held = [line for line in log.lines if not line.parts]  # the others give back their slot between two parts
     return dataclasses.replace(
         inside, access_log=shown(server.access_log), log_lines=len(log.lines),
         requests_of_workers={name: counts[pid] for pid, name in names.items()},
-        slots_seen=access_log.slots_seen(log.lines), slots_held=access_log.slots_held(log.lines, exchanges.sent_s),
-        handler_s=sum(line.duration_s for line in log.lines),
+        slots_seen=access_log.slots_seen(held), slots_held=access_log.slots_held(held, exchanges.sent_s),
+        handler_s=sum(line.duration_s for line in held) if held else None,
         anyio_threads=access_log.anyio_threads(server.access_log),
     )  # fmt: skip
 

@@ -63,9 +63,10 @@ class ResponseParser:
     keep_alive = until_close = False
     data = b""  # fed, and not used yet
 
-    def __init__(self, is_head: bool = False) -> None:
-        """is_head: the requests are HEAD, so that no response has a body."""
-        self.is_head = is_head
+    def __init__(self, is_head: bool = False, first_byte: bool = False) -> None:
+        """is_head: the requests are HEAD, so that no response has a body. first_byte: a response is complete with the
+        first byte of its body; what follows is not read, so that the connection cannot stay."""
+        self.is_head, self.first_byte = is_head, first_byte
         self.steps: Iterator[None] | None = None  # of a response that does not come in one piece
 
     def feed(self, data: bytes) -> bool:
@@ -83,6 +84,9 @@ class ResponseParser:
             self.steps = self._read()
         self.data += data
         for _ in self.steps:  # as far as these bytes allow
+            if self.first_byte and self.body_bytes:
+                self.keep_alive = False
+                break
             return False
         self.steps = None
         return True
@@ -125,9 +129,10 @@ class ResponseParser:
 
     def _count(self, size: int) -> Iterator[None]:
         """So many bytes of the body."""
-        self.body_bytes += size
         while len(self.data) < size:
             size -= len(self.data)
+            self.body_bytes += len(self.data)
             self.data = b""
             yield
+        self.body_bytes += size
         self.data = self.data[size:]

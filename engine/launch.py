@@ -57,6 +57,9 @@ class Launch:
     anyio_threads: int = ANYIO_THREADS  # AnyIO's limit, as it stands in the app's process
     routes: tuple[str, ...] = ()  # paths that the app has, as far as it says
     imported: tuple[str, ...] | None = None  # distributions that bring a limit, of those that the app has imported
+    body_parts: int = (
+        0  # that a `def` generator makes, each in one of AnyIO's threads, as a request before the run showed
+    )
     holds_while_queueing: bool = False  # a request keeps what a dependency opened while it waits for a second thread
     workers: int = 1
     threads: int = 1
@@ -109,6 +112,8 @@ class Launch:
             return "the development server takes one request at a time, as --without-threads says"
         why = self.kind.why or HANDLERS[self.handler].why
         why = why.format(threads=self.threads, connections=self.connections, anyio_threads=self.anyio_threads)
+        if self.body_parts:
+            why = f"{why}; each of the {self.body_parts} parts of its body takes one again"
         return f"{why}; a process has a pool of {plural(self.pool, 'database connection')}" if self.pool else why
 
     def command(self, port: int | str, app: str) -> list[str]:

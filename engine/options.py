@@ -174,6 +174,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "-p --body-file": (Path, "FILE", "the body to send"),
         "--data": (str, "TEXT", "the body to send, as text", ""),
         "-s --timeout": (SECONDS, "S", "for each request (40, or more where the prediction says so)"),
+        "--first-byte": "an answer counts as complete with the first byte of its body: of streams without an end",
         "--any-status": "go on where a request by itself is answered with 4xx or 5xx",
         "-r": "accepted for ab; it changes nothing",
         "--victim": (pattern(PATH, "a path: / and no white space"), "PATH",

@@ -110,7 +110,8 @@ def plan_of(options: argparse.Namespace, name: str, path: str, **more: Any) -> P
         more = {"wait_s": float(wait), "distribution": wait.distribution} | more
     return Plan(
         name, path=path, load=load, method=options.method, headers=tuple(options.header), body=options.body,
-        victim=options.victim or "", any_status=options.any_status, keep_alive=options.keep_alive,
+        victim=options.victim or "", any_status=options.any_status,
+        first_byte=options.first_byte, keep_alive=options.keep_alive,
         warm_up=options.warmup or 0,
         processes=int(min(options.processes, load.most_under_way)), **more,
     )  # fmt: skip
@@ -175,6 +176,16 @@ def with_launch(plan: Plan, launch: Launch) -> Plan:
         shared_queue=launch.shared_queue, passes=launch.passes or HANDLERS[launch.handler].passes,
         most_connections=launch.open_connections,
     )  # fmt: skip
+
+
+def with_parts(plan: Plan, parts: int) -> Plan:
+    """The plan where the body comes from a `def` generator: each part needs one of AnyIO's threads again, the last one
+    only to say that there is no more."""
+    launch = plan.launch
+    if not launch or plan.is_target or plan.slots_stated or parts < 2:
+        return plan
+    passes = (0.0,) * (launch.handler == "def") + (1 / (parts - 1),) * (parts - 1) + (0.0,)
+    return with_launch(plan, replace(launch, handler="def", handlers=(), passes=passes, body_parts=parts))
 
 
 def with_listeners(plan: Plan) -> Plan:

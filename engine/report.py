@@ -148,7 +148,9 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
     first = {
         f"CPU time decides here: {duration(plan.cpu_time_s)} per request.": held_for(plan, False) > plan.busy_s,
         "But a request needs a slot twice, and queues twice: the first answer comes when all have run once.":
-            plan.passes[-1] < max(plan.passes),
+            plan.passes[-1] < max(plan.passes) and not (plan.launch and plan.launch.body_parts),
+        "But a request gives its slot back after each part of its body, so that no slot is idle in the last round.":
+            plan.launch and plan.launch.body_parts,
         "An answer leaves only when the event loop is free, so any answer may come as late as the last one.":
             plan.launch and plan.launch.handler == "blocking",
         f"On average {per_cent(offered)} of the slots are busy.": 0 < offered <= 1,
@@ -225,8 +227,22 @@ def of_figures(run: Run) -> str:
         0 < 1.01 * spread_s < (run.prediction.p95_s or 0.0)
         and "The prediction is for users that start at the same moment. In practice they drift apart, and all latencies"
         f" approach {duration(spread_s)}.",
+        stream_text(run),
         low
         and f"95 % confidence interval of the p99: {duration(low)} {f'to {duration(high)}' if high else 'or more'}.",
+    )
+
+
+def stream_text(run: Run) -> str:
+    """First and last byte, where they are apart: the answer is a stream, or large."""
+    first, last = (run.measured.phases_s[name] for name in ("waiting", "processing"))
+    if run.plan.first_byte:
+        return "An answer counts as complete with its first byte, and is then ended."
+    if not first or not last or last.median - first.median < max(0.005, 0.1 * last.median):
+        return ""
+    return (
+        f"The first byte came after {duration(first.median)} (p95 {duration(first.p95)}), the last after"
+        f" {duration(last.median)} (p95 {duration(last.p95)})."
     )
 
 

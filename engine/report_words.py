@@ -184,6 +184,7 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "HTTP": "The service failed. Read the server's log.",
     "": "The answers are not complete HTTP/1.1. Look at one with curl -v.",
 }
+UNENDED = "If it is a stream without an end, add --first-byte; else raise the time-out (-s)."
 OTHER = "Look for the setting that causes this, or state the number (--slots)."
 WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is followed by the kind of evidence
     "failed-requests": lambda of:
@@ -291,6 +292,8 @@ def backlog_text(of: Any) -> str:
 
 def likely_cause(of: Any) -> str:
     """Of most of the failures; where the server has said something, that."""
+    if of.unended > of.failed / 2:
+        return f"{plural(of.unended, 'answer')} of these had begun and did not end. {UNENDED}"
     if getattr(of, "said", ()):
         return server_said(of)
     return next(text for error, text in FAILURES.items() if of.most.startswith(error))

@@ -56,6 +56,7 @@ class Plan:
     load: Load = field(default_factory=Burst)
     keep_alive: bool = False
     timeout_s: float = 40.0
+    first_byte: bool = False  # an answer is complete with the first byte of its body
     any_status: bool = False  # go on where a lone request is answered with an error
     warm_up: int = 0  # requests before the run, in no figure
     lone_requests: int = 0  # and requests one after the other, to learn what a single one costs
@@ -175,6 +176,7 @@ class Measured:
     late_bodies: int  # small ones, whose last byte came some 40 ms after the first
     created: int  # answers with 201
     redirected: int  # answers with 3xx, which are not followed
+    unended: int  # answers that had begun when the time was over
     body_bytes: int
     sockets_opened: int
     client_cpu_s: float  # of all client processes

@@ -94,7 +94,7 @@ def sender_of(plan: Plan, address: Address, numbered: bool = False) -> Callable[
 
     def send_part(part: Part, progress: Callable[..., object], begun_s: float = 0.0) -> Outcome:
         requests = islice(messages(plan, address[1], numbered), part.k, None, part.processes)
-        how = plan.timeout_s, plan.method == "HEAD", plan.keep_alive
+        how = plan.timeout_s, plan.method == "HEAD", plan.keep_alive, plan.first_byte
         return Client(address, requests, part, *how, progress, begun_s).run()
 
     return send_part

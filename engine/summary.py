@@ -95,6 +95,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         mean_in_flight=under_way_s / (window_s or math.inf),
         created=rows.status.count(201),
         redirected=redirects(rows.status),
+        unended=sum(ERRORS[rows.error[i]] == "timed out" and rows.first_byte_s[i] > 0 for i in bad),
         body_bytes=sum(compress(rows.body_bytes, good)),
         sockets_opened=outcome.sockets_opened,
         client_cpu_s=outcome.client_cpu_s,

@@ -23,7 +23,7 @@ from engine.loads import Burst, Closed, Load, Open, Part, Ramp
 from engine.server import free_port
 from engine.signals import signals
 
-IDLE = {"timeout_s": 5.0, "is_head": False, "keep_alive": False, "progress": lambda *_: None}
+IDLE = {"timeout_s": 5.0, "is_head": False, "keep_alive": False, "first_byte": False, "progress": lambda *_: None}
 
 
 def send(load: Load, *behaviours, messages=None, address=None, **changes) -> Client:

@@ -105,6 +105,7 @@ from flask import Flask
 
 app = Flask(__name__)
 is_taken, guard, count, locks = False, threading.Lock(), itertools.count(), [threading.Lock(), threading.Lock()]
+patience_s = 3.0
 
 @app.get("/polls")
 def polls():
@@ -135,12 +136,14 @@ def works_while_it_closes():
 
 @app.get("/crossed")
 def takes_locks_in_both_orders():
+    global patience_s
     one, other = locks if next(count) % 2 else locks[::-1]
     with one:
         time.sleep(0.05)
-        if other.acquire(timeout=3):
+        if other.acquire(timeout=patience_s):
             other.release()
             return ""
+    patience_s = 0.2
     return "", 500
 """
 ENDS = """

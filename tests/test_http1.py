@@ -151,3 +151,14 @@ def test_heads_and_trailers_have_room_up_to_their_limit(more):
         parser = ResponseParser()
         with pytest.raises(HTTPError) if more else contextlib.nullcontext():
             assert [parser.feed(piece) for piece in (data[:9], data[9:], b"\r\n\r\n")] == [False, False, True]
+
+
+@pytest.mark.parametrize("size", (1, 3, 1000))
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 9\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n9\r\n", b"Connection: close\r\n\r\n"]
+)
+def test_with_the_first_byte_a_response_can_be_complete(head, size):
+    text, parser = b"HTTP/1.1 200 OK\r\n" + head + b"a", ResponseParser(first_byte=True)
+    said = [parser.feed(text[i : i + size]) for i in range(0, len(text), size)]
+    assert said == [False] * (len(said) - 1) + [True]
+    assert (parser.status, parser.body_bytes, parser.keep_alive) == (200, 1, False)

@@ -18,7 +18,7 @@ from tests.samples import LOADS, sample_estimate, sample_plan, sample_prediction
 from tests.test_tables import sample_log
 
 NUMBERS = """
-    failed sent redirected due late overflows busy more_processes lag_s latency_s sockets expected late_bodies
+    failed sent redirected unended due late overflows busy more_processes lag_s latency_s sockets expected late_bodies
     under_way asked lines slots each of alone_s wait_s share rows created statements shortest_s stalled_s
     handled_s assumed_s cpu
 """
@@ -112,7 +112,10 @@ def test_no_word_is_missing_and_none_is_left_over():
 
 
 def test_failures_name_a_cause_by_what_happened_most():
-    facts = [FACTS | {"said": [], "most": most} for most in ("HTTP 500", "HTTP 502", "HTTP 404", "timed out", "broken")]
+    facts = [
+        FACTS | {"said": [], "most": most, "unended": 0}
+        for most in ("HTTP 500", "HTTP 502", "HTTP 404", "timed out", "broken")
+    ]
     causes = [report_verdict.warning_text(Warned("failed-requests", one)) for one in facts]
     assert causes[0] == causes[1] and len(set(causes)) == 4
 

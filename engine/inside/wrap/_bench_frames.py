@@ -83,6 +83,7 @@ def innermost_of_app(codes):
 BEFORE, AFTER = "before the handler", "after the handler"
 PHASES = (  # file and function of FastAPI or Starlette -> where a request stands inside of it; the first that fits
     ("starlette/responses.py", "__call__", AFTER),
+    ("starlette/responses.py", "stream_response", AFTER),
     ("fastapi/routing.py", "serialize_response", AFTER),
     ("fastapi/routing.py", "run_endpoint_function", BEFORE),
     ("fastapi/dependencies/utils.py", "solve_dependencies", BEFORE),

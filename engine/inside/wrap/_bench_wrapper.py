@@ -61,6 +61,7 @@ class Call:
         sampler.start()
         tracked.begins(self)
         self.hold = ()  # of the thread of a `def` handler: how long, the wall_s and start_s of its start
+        self.parts = 0  # of the body, that a `def` generator makes in a thread each
 
     def starts(self, wall_s=None):
         """Say so, once, where the log is shown live. A `def` endpoint starts when it has a thread: at wall_s."""
@@ -74,8 +75,14 @@ class Call:
         self.starts(self.wall_s)
         duration_s = (self.end_s or time.perf_counter()) - self.start_s
         if self.hold:
-            duration_s, self.wall_s, self.start_s = self.hold
-        write_line(f"{self.text} {self.status} {duration_s:.4f}s #{self.request} @{self.start_s:.6f}", self.wall_s)
+            held_s, wall_s, start_s = self.hold
+            # Where threads make the body too, it is over with the last byte.
+            duration_s = duration_s - (start_s - self.start_s) if self.parts else held_s
+            self.wall_s, self.start_s = wall_s, start_s
+        parts = f" in {self.parts} parts" * bool(self.parts)
+        write_line(
+            f"{self.text} {self.status} {duration_s:.4f}s #{self.request} @{self.start_s:.6f}{parts}", self.wall_s
+        )
 
 
 def wsgi(app):
@@ -182,6 +189,8 @@ def stamp_in_thread():
     async def stamped_run_sync(func, *args, **kwargs):
         call = tracked.request_call.get()
         is_handler = call and is_handler_of(call, func)
+        if call and getattr(func, "__name__", "") == "_next" and func.__module__ == "starlette.concurrency":
+            call.parts += 1
 
         def stamped(*args):
             wall_s, start_s = time.time(), time.perf_counter()
