@@ -282,7 +282,7 @@ def test_slots_that_are_kept_after_the_answer_are_seen(folder):
 
 
 def test_a_standstill_that_time_outs_end_is_one(folder):
-    how = ["--app", "polls:app", "--path", "/crossed", "-n", "4", "--threads", "4", "--any-status"]
+    how = ["--app", "polls:app", "--path", "/crossed", "-n", "4", "--threads", "4", "--any-status", "--warmup", "0"]
     assert run_bench(folder, *how)[1]["runs"][0]["inside"]["where"]["circle"]
 
 
