@@ -38,6 +38,7 @@ class LogLine(NamedTuple):
 class AccessLog(NamedTuple):
     lines: list[LogLine]  # of numbered requests, in the order in which their handlers started
     ready: list[int]  # the pids of the workers that said they were ready
+    late: int = 0  # of these: after the byte where the requests begin
 
 
 def request_lines(text: str, starts: bool = False) -> list[LogLine]:
@@ -88,7 +89,8 @@ def wait_for_log(path: Path, expected: int, begins: int = 0) -> AccessLog:
         text = text_of(path, "latin-1")  # a character is a byte
         lines = request_lines(text[begins:])
         if len(lines) >= expected or time.perf_counter() > deadline_s:
-            return AccessLog(lines, ready_workers(text))
+            late = {*ready_workers(text[begins:])} - {*ready_workers(text[:begins])}
+            return AccessLog(lines, ready_workers(text), len(late))
         time.sleep(0.02)
 
 

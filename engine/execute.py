@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,8 +26,9 @@ from engine.files import shown
 from engine.launch import installed_versions
 from engine.listeners import cpu_s_of
 from engine.machine import timer_s
+from engine.neighbours import Neighbour, neighbours, usage
 from engine.places import Where
-from engine.run import Columns, Database, Facts, Inside, Plan, Prediction, Run
+from engine.run import Columns, Database, Facts, Inside, Measured, Plan, Prediction, Run
 from engine.server import group_cpu_s, last_words, start_server, stop_server, telling_lines
 from engine.signals import signals
 
@@ -76,6 +79,7 @@ class Sent:
     where: Where | None = None
     victim: Outcome | None = None
     sampling_s: float = 0.0  # CPU seconds of the server's processes that went into samples
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 def send_load(plan: Plan, site: Site) -> Sent:
@@ -83,14 +87,15 @@ def send_load(plan: Plan, site: Site) -> Sent:
     server, log = site.server, site.log
     if not server:
         pids = [one.pid for one in plan.listeners]
-        outcome = send.measure(plan, site.address, server_cpu_s=lambda: cpu_s_of(pids) if pids else None)
-        return Sent(outcome, None, False)
+        with named_neighbours(pids) as named:
+            outcome = send.measure(plan, site.address, server_cpu_s=lambda: cpu_s_of(pids) if pids else None)
+        return Sent(outcome, None, False, neighbours=tuple(named))
     begins = len(access_log.text_of(log, "latin-1")) if log else 0
     group_s = functools.partial(group_cpu_s, server.guard.pid)
     samples: list[Mapping[str, Any]] = []
     sender_of = functools.partial(send.sender_of, address=site.address)
     sampled = server.samples.into(samples) if server.samples else nullcontext()
-    with sampled, victim.asked_beside(plan, sender_of) as beside:
+    with named_neighbours([]) as named, sampled, victim.asked_beside(plan, sender_of) as beside:
         outcome = send.measure(plan, site.address, numbered=log is not None, server_cpu_s=group_s)
     ended = server.ends_within(0.2 if any(outcome.exchanges.error) else 0.0)
     if not log:
@@ -99,8 +104,18 @@ def send_load(plan: Plan, site: Site) -> Sent:
     found = by_place(found, outcome.numbers)
     return Sent(
         outcome, found, ended, where_in(samples, plan, outcome, server.code), beside[0] if beside else None,
-        sum(one.get("cost", 0.0) for one in samples),
+        sum(one.get("cost", 0.0) for one in samples), tuple(named),
     )  # fmt: skip
+
+
+@contextmanager
+def named_neighbours(pids: Sequence[int]) -> Iterator[list[Neighbour]]:
+    """Fills the list, when the block ends, with who else computed meanwhile. pids: of a server that ran before."""
+    named = list[Neighbour]()
+    before, begun_s = usage(), time.perf_counter()
+    yield named
+    took_s = time.perf_counter() - begun_s
+    named += neighbours(before, usage(), took_s, [os.getpid(), *pids])
 
 
 def by_place(log: AccessLog, numbers: Sequence[int]) -> AccessLog:
@@ -169,6 +184,7 @@ def judged(
         measured, warmed_up=before.sent, created=measured.created + before.created,
         lone_s=min(before.lone_s, default=None),
         server_cpu_s=None if measured.server_cpu_s is None else max(0.0, measured.server_cpu_s - sent.sampling_s),
+        other_cpu_s=without_connected(measured, sent.neighbours), neighbours=sent.neighbours,
     )  # fmt: skip
     facts = Facts(plan, prediction, split, measured, inside_of(site, sent, names, books) if site.server else None)
     found = estimate.estimate_of(facts, columns, before.lone_s, packages_of(plan)) if columns else None
@@ -177,6 +193,12 @@ def judged(
         exchanges=columns if keep_exchanges else None,
         victim=victim.victim_of(plan, sent.victim, before.victim_s),
     )  # fmt: skip
+
+
+def without_connected(measured: Measured, found: Sequence[Neighbour]) -> float | None:
+    """CPU seconds of other programs without those that the service is connected to: they work for it."""
+    connected = sum(one.cpus for one in found if one.is_connected)
+    return measured.other_cpu_s and max(0.0, measured.other_cpu_s - connected * measured.measured_s)
 
 
 def deal_of(plan: Plan, names: dict[int, str], lines: Sequence[LogLine | None]) -> list[int]:
@@ -215,6 +237,7 @@ def inside_of(site: Site, sent: Sent, names: dict[int, str], books: Database | N
     return dataclasses.replace(
         inside, access_log=shown(server.access_log), log_lines=len(log.lines),
         requests_of_workers={name: counts[pid] for pid, name in names.items()},
+        restarts=log.late,
         slots_seen=access_log.slots_seen(held), slots_held=access_log.slots_held(held, exchanges.sent_s),
         handler_s=sum(line.duration_s for line in held) if held else None,
         anyio_threads=access_log.anyio_threads(server.access_log),

@@ -33,10 +33,38 @@ def about_machine() -> Machine:
     return Machine(f"{platform.system()} {platform.machine()}", os.cpu_count() or 1, cpu, platform.release())
 
 
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def cgroup_folders() -> list[Path]:
+    """Of this process's control group (cgroup v2) and those around it, as far as they limit CPU time."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        inner = CGROUPS / next(line[3:] for line in lines if line.startswith("0::")).lstrip("/")
+        return [one for one in (inner, *inner.parents) if (one / "cpu.max").exists()]
+    return []
+
+
+def cpu_limit() -> float:
+    """How many CPUs the control group of this process may use, as a container has it; inf: no limit."""
+    limits = [math.inf]
+    for folder in cgroup_folders():
+        quota, period = (folder / "cpu.max").read_text().split()
+        limits += [] if quota == "max" else [int(quota) / int(period)]
+    return min(limits)
+
+
+def throttled_us() -> int:
+    """For how long the control group had to wait, as it had used its CPU time: microseconds since it began."""
+    texts = [(folder / "cpu.stat").read_text() for folder in cgroup_folders() if (folder / "cpu.stat").exists()]
+    return max((int(us) for text in texts for us in re.findall(r"throttled_usec (\d+)", text)), default=0)
+
+
 def counters(server_s: float | None) -> dict[str, Any]:
     """What counts up since boot, as far as the system tells; a run compares two readings.
 
-    ListenOverflows, TCPSynRetrans: what TCP had to drop or send again, in this network namespace. server and others:
+    ListenOverflows, TCPSynRetrans: what TCP had to drop or send again, in this network namespace. throttled_us: see
+    throttled_us(). server and others:
     CPU seconds of the server, as they are given, and of all programs but the server, this process and its children
     that have ended, in steps of 10 ms.
     """
@@ -45,6 +73,7 @@ def counters(server_s: float | None) -> dict[str, Any]:
         lines = Path("/proc/net/netstat").read_text().splitlines()
         names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
         found = {name: int(values[names.index(name)]) for name in ("ListenOverflows", "TCPSynRetrans")}
+        found["throttled_us"] = throttled_us()
         if server_s is not None:
             user, nice, system, _idle, _waiting, *others = map(int, Path("/proc/stat").read_text().split()[1:9])
             all_s = (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")

@@ -15,7 +15,7 @@ from engine.kinds import Kind
 from engine.launch import Launch, launch_app, launch_command, launch_target
 from engine.listeners import listeners, slots_by_command
 from engine.loads import Burst, Closed, Load, Open, Ramp
-from engine.machine import about_machine, allowed_cpus
+from engine.machine import about_machine, allowed_cpus, cpu_limit
 from engine.model import Forecast, Wait
 from engine.run import Plan, Prediction
 from engine.stats import figures_of
@@ -213,9 +213,10 @@ def finished(plan: Plan, options: argparse.Namespace) -> Plan:
         lone_requests = LONE_REQUESTS if plan.busy_s <= LONG_WAIT_S else 1
     ours = allowed_cpus()
     server, client = set(options.server_cpus or ours), set(options.client_cpus or ours)
+    limit = max(1, int(min(cpu_limit(), 10_000)))  # of a container, for client and server together
     return replace(
-        plan, cpus=len(server), shared_cpus=len(server | client) * bool(server & client),
-        all_cpus=about_machine().cpus, lone_requests=lone_requests,
+        plan, cpus=min(len(server), limit), shared_cpus=min(limit, len(server | client)) * bool(server & client),
+        all_cpus=about_machine().cpus, cpu_limit=cpu_limit(), lone_requests=lone_requests,
         timeout_s=options.timeout or default_timeout_s(plan),
     )  # fmt: skip
 

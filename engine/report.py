@@ -287,8 +287,15 @@ def checks(run: Run) -> str:
             "CPU time",
             f"Client {per_cent((measured.client_cpu_s - measured.client_spun_s) / last_s)} of a CPU.",
             server_s is not None and f"Server {per_cent(server_s / last_s)}.",
+            connected_text(run),
         ),
     )
+
+
+def connected_text(run: Run) -> str:
+    """What programs used that work for the service."""
+    names = [f"{one.name} {per_cent(one.cpus)}" for one in run.measured.neighbours if one.is_connected]
+    return f"The service is connected to {', '.join(names)}." if names else ""
 
 
 OVERLOADED = "In an overload they need not: the queue grows until the end."

@@ -7,7 +7,7 @@ fact of the warning, or a value of the record, as text.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.loads import Figure, Load
@@ -87,6 +87,7 @@ EXPLANATIONS = {
     "inside": "NOT as predicted: requests wait inside the handlers.",
     "sooner": "NOT as predicted: answers came sooner than slots and wait allow.",
     "other-slots": "NOT as predicted: the server works on another number of requests at a time.",
+    "restarts": "NOT as predicted: worker processes were started during the run.",
     "after-answer": "NOT as predicted: requests keep their slots after the answer.",
     "longer-handlers": "NOT as predicted: under this load the handlers took longer.",
     "busy-machine": "NOT as predicted: other programs used the CPUs.",
@@ -246,8 +247,14 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f" {duration(of.assumed_s)}. The server used {per_cent(of.cpu)} of a CPU, so something else made it longer:"
         " what the handlers wait for, or their own waits.",
     "busy-machine": lambda of:
-        f"Other programs used {per_cent(of.share)} of the CPUs during the run. They make all times longer. Run it"
-        " again on an idle machine.",
+        f"Other programs used {per_cent(of.share)} of the CPUs during the run{named_text(of.named)}. They make all"
+        " times longer. Run it again on an idle machine.",
+    "throttled": lambda of:
+        f"The container may use {of.cpus:.3g} CPUs, and had to wait for {duration(of.throttled_s)} in all, as it had"
+        " used them up. Client and server share them. Give it more, or send less.",
+    "restarts": lambda of:
+        f"{plural(of.restarts, 'worker')} became ready only during the run: others had ended,"
+        " or were replaced (gunicorn --max-requests, a time-out, a crash). The server's log says which.",
     "sooner": lambda of:
         f"Even {duration(of.shortest_s)} was enough for an answer, but the handler waits {duration(of.wait_s)}. It did"
         " not run to its end, or it waits for less under this load."
@@ -279,6 +286,12 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f" {of.of} requests in its handlers. So the limit is inside the handler: a connection pool, a lock or a"
         f" semaphore. The prediction assumes {slots_text(of.predicted)}. {OTHER}",
 }  # fmt: skip
+
+
+def named_text(named: Sequence[tuple[str, float, bool]]) -> str:
+    """Who computed: of one CPU each."""
+    others = [f"{name} {per_cent(cpus)}" for name, cpus, is_connected in named if not is_connected]
+    return f" ({', '.join(others)} of a CPU)" if others else ""
 
 
 def backlog_text(of: Any) -> str:

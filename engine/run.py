@@ -21,6 +21,7 @@ from engine.launch import Launch
 from engine.listeners import Listener
 from engine.loads import Burst, Figure, Load
 from engine.model import Service
+from engine.neighbours import Neighbour
 from engine.places import Limit, Where
 from engine.stats import Statistics
 
@@ -83,6 +84,7 @@ class Plan:
     cpus: int = 1  # that the server may use
     shared_cpus: int = 0  # that client and server may both use; 0: each has its own
     all_cpus: int = 1
+    cpu_limit: float = math.inf  # of the container that client and server are in
 
     @property
     def service(self) -> Service:
@@ -188,7 +190,8 @@ class Measured:
     warmed_up: int = 0  # requests before the run
     lone_s: float | None = None  # the least latency of a lone request before the run
     server_cpu_s: float | None = None
-    other_cpu_s: float | None = None  # CPU seconds of other programs
+    other_cpu_s: float | None = None  # CPU seconds of other programs, but of those that work for the service
+    neighbours: tuple[Neighbour, ...] = ()  # who they are
 
     def of(self, figure: Figure) -> float | None:
         """The measured figure; None: nothing was answered, or too little for that percentile."""
@@ -221,6 +224,7 @@ class Inside:
     server_said: tuple[str, ...]  # the last errors in the server's log, where requests failed
     log_lines: int | None = None
     requests_of_workers: dict[str, int] = field(default_factory=dict)
+    restarts: int = 0  # worker processes that were ready only during the run
     slots_seen: int | None = None  # the most requests that one worker had in its handlers at a time
     slots_held: int | None = None  # slots per worker, read from the log: requests in the handlers whenever a waiting
     # request started; None if no request waited, or if the number varies
@@ -261,6 +265,7 @@ class Explanation(str, Enum):
     INSIDE = "inside"  # the requests were seen to wait for something inside the handlers
     SOONER = "sooner"  # answers came sooner than slots and wait allow
     OTHER_SLOTS = "other-slots"  # the log or the answers show another number of slots
+    RESTARTS = "restarts"  # of workers, during the run
     AFTER_ANSWER = "after-answer"  # slots are held after the answer
     LONGER_HANDLERS = "longer-handlers"  # than by themselves, for a reason that was not seen
     BUSY_MACHINE = "busy-machine"

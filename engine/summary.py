@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import compress, islice
 
-from engine.client import ERRORS, Outcome, is_success
+from engine.client import ERRORS, Exchanges, Outcome, is_success
 from engine.kinds import KindMeasured
 from engine.loads import Load
 from engine.model import Stages
@@ -95,7 +95,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         mean_in_flight=under_way_s / (window_s or math.inf),
         created=rows.status.count(201),
         redirected=redirects(rows.status),
-        unended=sum(ERRORS[rows.error[i]] == "timed out" and rows.first_byte_s[i] > 0 for i in bad),
+        unended=unended(rows),
         body_bytes=sum(compress(rows.body_bytes, good)),
         sockets_opened=outcome.sockets_opened,
         client_cpu_s=outcome.client_cpu_s,
@@ -115,6 +115,12 @@ def other_cpu_s(outcome: Outcome, measured_s: float, all_cpus: int) -> float | N
         return None
     share = outcome.other_cpu_s / (all_cpus * outcome.counted_s or math.inf)
     return min(1.0, share) * all_cpus * measured_s
+
+
+def unended(rows: Exchanges) -> int:
+    """How many answers had begun when the time was over."""
+    late = ERRORS.index("timed out")
+    return sum(error == late and at_s > 0 for error, at_s in zip(rows.error, rows.first_byte_s, strict=True))
 
 
 def redirects(status: Sequence[int]) -> int:

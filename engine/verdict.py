@@ -174,6 +174,7 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
         "cpu": cpu_busy(facts) >= BUSY and not is_faster(facts),
         "inside": waits_inside(facts),
         "after-answer": is_held_after(facts),
+        "restarts": facts.inside and facts.inside.restarts,
         "longer-handlers": takes_longer(facts),
         "busy-machine": taken_by_others(facts) > 0.3,
         "other-slots": slots_of_answers(facts, estimate),
@@ -391,9 +392,20 @@ def warnings_of(facts: Facts) -> Iterator[Warned]:
         yield from warnings_of_client(facts)
     if inside and inside.log_lines is not None and not measured.answered <= inside.log_lines <= sent:
         yield Warned("log-lines", {"lines": inside.log_lines, "sent": sent})
-    if (share := taken_by_others(facts)) > 0.15:
-        yield Warned("busy-machine", {"share": share})
+    if inside and inside.restarts:
+        yield Warned("restarts", {"restarts": inside.restarts})
+    yield from warnings_of_machine(facts)
     yield from warnings_of_database(facts)
+
+
+def warnings_of_machine(facts: Facts) -> Iterator[Warned]:
+    """Who else computed, and whether a container held the run back."""
+    measured = facts.measured
+    if (share := taken_by_others(facts)) > 0.15:
+        named = [[one.name, one.cpus, one.is_connected] for one in measured.neighbours]
+        yield Warned("busy-machine", {"share": share, "named": named})
+    if (throttled_s := measured.kernel.get("throttled_us", 0) / 1e6) > 0.02 * measured.measured_s:
+        yield Warned("throttled", {"throttled_s": throttled_s, "cpus": facts.plan.cpu_limit})
 
 
 def why_not_as_predicted(

@@ -53,6 +53,6 @@ def test_a_process_can_be_pinned_and_impossible_cpus_are_a_problem():
 def test_the_system_tells_of_itself():
     assert machine.about_machine().cpus == os.cpu_count() and 0 <= machine.timer_s() < 5
     if sys.platform == "linux":
-        names, counters = {"ListenOverflows", "TCPSynRetrans"}, machine.counters(1.0)
+        names, counters = {"ListenOverflows", "TCPSynRetrans", "throttled_us"}, machine.counters(1.0)
         assert machine.counters(None).keys() == names and counters.keys() == names | {"server", "others"}
         assert counters["server"] == 1.0 and min(counters.values()) >= 0

@@ -20,11 +20,11 @@ from tests.test_tables import sample_log
 NUMBERS = """
     failed sent redirected unended due late overflows busy more_processes lag_s latency_s sockets expected late_bodies
     under_way asked lines slots each of alone_s wait_s share rows created statements shortest_s stalled_s
-    handled_s assumed_s cpu
+    handled_s assumed_s cpu throttled_s cpus restarts
 """
 FACTS = dict.fromkeys(NUMBERS.split(), 7) | {
     "errors": {"HTTP 500": 20, "timed out": 5}, "most": "HTTP 500", "predicted": math.inf, "said": ["it is full"],
-    "log": "logs/run/server.log", "shares": [50, 27, 15, 8],
+    "log": "logs/run/server.log", "named": [["python", 1.2, False], ["postgres", 0.3, True]], "shares": [50, 27, 15, 8],
 }  # fmt: skip
 SLOTS, CPU = Limit(Resource.SLOTS, 1.0, 4.0, 4, 1.0), Limit(Resource.CPU, 0.02, 837.3, held_s=0.00239, cpus=2)
 LIMITS = [

@@ -36,6 +36,7 @@ EXPLANATIONS: dict[str, tuple[Case, Case]] = {
     "inside": (LATE | {"where": sample_where(limit=LOCK)}, LATE | {"where": sample_where(limit=SLOTS)}),
     "sooner": (SOON, {"measured_s": 3.9}),
     "other-slots": (LATE | {"slots_held": 3}, LATE | {"slots_held": None}),
+    "restarts": (LATE | {"restarts": 1}, {"restarts": 1}),
     "after-answer": (LATE | KEPT, LATE | {"where": sample_where(limit=SLOTS, places=())}),
     # A handler that is longer by the CPU time of all that are at work has nothing to explain.
     "longer-handlers": (LATE | LONG, LATE | LONG | {"server_cpu_s": 0.4}),
@@ -79,6 +80,8 @@ WARNINGS: dict[str, tuple[Case, Case]] = {
     "longer-wait": (LATE | {"lone_s": 1.2}, {"lone_s": 1.2}),
     "longer-handlers": (LATE | LONG, LONG),
     "busy-machine": ({"other_cpu_s": 1.3}, {"other_cpu_s": 1.1}),
+    "throttled": ({"kernel": {"throttled_us": 100_000}}, {"kernel": {"throttled_us": 70_000}}),
+    "restarts": ({"restarts": 1}, {"restarts": 0}),
     "sooner": (SOON, {"measured_s": 3.9}),
     "rows": ({"database": Database(10_001, 16)}, {"database": Database(10_001, 16), "created": 1}),
     "statements": ({"database": Database(10_000, 17)}, {"database": Database(10_000, 17, connections=1)}),
