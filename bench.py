@@ -63,11 +63,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and -I lea
 
 from engine import (
     advice,
+    calibrate,
     changes,
     objectives,
     options,
     plans,
     report,
+    report_before,
     report_changes,
     report_sizes,
     report_where,
@@ -162,7 +164,7 @@ class Bench:
         self.document = Document(command, versions_of(self.launches), asked.json)
         self.printer = Printer(asked.json)
         self.in_full = asked.verbose or not ("all" in asked.target or len(set(asked.target)) > 1)
-        self.printer.show(report.header(about_machine(), self.document.head["versions"]))
+        self.printer.show(report_before.header(about_machine(), self.document.head["versions"]))
 
     def run(self) -> int:
         """All plans, one after the other; the exit code."""
@@ -261,6 +263,8 @@ class Bench:
         """One change: predicted, then measured."""
         plan = plans.plans_of(parse([*self.argv, *shlex.split(words)]))[number]
         plan = dataclasses.replace(changes.with_threads_of(plan, words, first.plan), load=first.plan.load, tried=words)
+        waits = dataclasses.replace(plan, wait_s=plan.wait_s or first.plan.wait_s)
+        plan = dataclasses.replace(plan, deal=calibrate.with_deal(waits, self.asked.logs).deal)
         due_s = changes.expected_s(plan, words, first)
         self.printer.show(report_changes.change_text(words, due_s, plan))
         folder = run_folder(self.asked.logs, f"{plan.target}{plan.path}-{words}")

@@ -57,9 +57,10 @@ from engine import options, plans
 from engine.database import BooksDatabase, database_for
 from engine.execute import Place, execute
 from engine.files import LOGS, NO_MANUAL, check_folder, heading, run_folder, say, tell, write_json, writing
+from engine.json_form import to_json
 from engine.launch import Launch, check_packages, versions_of
 from engine.machine import allowed_cpus, check_file_limit, pin
-from engine.run import Plan, to_json
+from engine.run import Plan
 from engine.signals import Interrupted, signals
 from engine.words import Problem, plural, section
 from suites import ab, books, client, comparison, io, limits, locust, own, why

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from engine import access_log, plans, report, send, victim, workload
+from engine import access_log, plans, report_before, send, victim, workload
 from engine.client import ERRORS, Exchanges, is_success
 from engine.kinds import Kind
 from engine.loads import Burst
@@ -143,7 +143,7 @@ def check_answer(plan: Plan, site: Site, status: int) -> None:
     server, launch = site.server, plan.launch
     said = telling_lines(server.server_log) if server and status >= 500 else ()
     routes = launch.routes if launch and status in (404, 405) else ()
-    raise Problem(report.refused_text(plan, status, body, said, routes))
+    raise Problem(report_before.refused_text(plan, status, body, said, routes))
 
 
 def asked_once(plan: Plan, site: Site) -> tuple[int, str]:

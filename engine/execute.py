@@ -17,17 +17,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from engine import access_log, estimate, plans, report, report_changes, send, summary, verdict, victim, where
+from engine import access_log, estimate, plans, report_before, report_changes, send, summary, verdict, victim, where
 from engine.access_log import AccessLog, LogLine, name_workers
 from engine.before import Before, Site, send_before
+from engine.calibrate import with_deal
 from engine.client import Outcome, is_success
 from engine.database import BooksDatabase, books_seen
-from engine.files import shown
+from engine.files import LOGS, shown
 from engine.launch import installed_versions
 from engine.listeners import cpu_s_of
 from engine.machine import timer_s
 from engine.neighbours import Neighbour, neighbours, usage
 from engine.places import Where
+from engine.report_words import told
 from engine.run import Columns, Database, Facts, Inside, Measured, Plan, Prediction, Run
 from engine.server import group_cpu_s, last_words, start_server, stop_server, telling_lines
 from engine.signals import signals
@@ -134,21 +136,33 @@ def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome,
     )  # fmt: skip
 
 
+def logs_of(place: Place) -> Path:
+    """The folder of the folders of runs."""
+    return place.folder.parent if place.folder else LOGS
+
+
+def announced(show: Announce, text: str) -> None:
+    show(told("deal", f"{text[:1].upper()}{text[1:]}."))
+
+
 def execute(
     plan: Plan, place: Place, show: Announce = lambda _: None, keep_exchanges: bool = True
 ) -> tuple[Run, AccessLog | None]:
     """Start the server if it is ours, predict, send, stop, judge; the run's record and its access log."""
     when = now()
+    tell = functools.partial(announced, show)
+    plan = with_deal(plan, logs_of(place), tell)
     is_known = plan.is_target or (plan.launch is None and (plan.wait_s is not None or not plan.lone_requests))
     prediction = plans.prediction_for(plan)
-    show(report.what_is_sent(plan))
+    show(report_before.what_is_sent(plan))
     if is_known:
-        show(report.what_is_predicted(plan, prediction))
+        show(report_before.what_is_predicted(plan, prediction))
     with site_for(plan, place) as site:
         plan, before = send_before(plan, site)
+        plan = with_deal(plan, logs_of(place), tell)
         if not is_known or plan.held_s:
             prediction = plans.prediction_for(plan)
-            show((report.what_is_expected if is_known else report.what_is_predicted)(plan, prediction))
+            show((report_before.what_is_expected if is_known else report_before.what_is_predicted)(plan, prediction))
         if plan.victim:
             show(report_changes.victim_expected(plan.victim, victim.predicted_victim(plan, before.victim_s)))
         watched = place.live(site.log) if place.live and site.log else None

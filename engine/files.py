@@ -17,8 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from engine.json_form import to_json
 from engine.machine import about_machine
-from engine.run import Run, to_json
+from engine.run import Run
 from engine.tables import in_colour
 from engine.words import Problem
 

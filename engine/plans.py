@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from engine import model
+from engine.deals import with_ranges
 from engine.kinds import Kind
 from engine.launch import Launch, launch_app, launch_command, launch_target
 from engine.listeners import listeners, slots_by_command
@@ -337,7 +338,15 @@ def prediction_for(plan: Plan, process_of: Sequence[int] = ()) -> Prediction:
     """What the client will measure. Everything that is not known is None."""
     if not plan.slots_known or not plan.wait_s:
         return Prediction(possibilities=possibilities(plan))
-    return prediction_of(plan, forecast_of(plan, process_of))
+    prediction = prediction_of(plan, forecast_of(plan, process_of))
+    if process_of:
+        return prediction
+
+    def predict(dealt: Sequence[int]) -> Prediction | None:
+        forecast = forecast_of(plan, dealt)
+        return Prediction(**figures_of(forecast, plan.load.time_limit_s)) if forecast else None
+
+    return with_ranges(prediction, plan, predict)
 
 
 def prediction_of(plan: Plan, forecast: Forecast | None) -> Prediction:

@@ -7,193 +7,23 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
 
 from engine import tables
 from engine.access_log import AccessLog
 from engine.estimate import first_true
 from engine.launch import launch_target
-from engine.machine import Machine
 from engine.model import Forecast
 from engine.objectives import LONGER, MOST_RUNS, SERVED, Found, Tried
-from engine.plans import forecast_of, held_for
+from engine.plans import forecast_of
+from engine.report_before import prediction_text, what_is_expected
 from engine.report_changes import victim_text
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
 from engine.report_where import seen_in_short, where
-from engine.report_words import (
-    EXPLANATIONS,
-    FAILURES,
-    HANDLER_WORDS,
-    LETTERS,
-    LOADS,
-    PROBE_ENDS,
-    requests_s,
-    said,
-    stacked,
-    told,
-)
+from engine.report_words import EXPLANATIONS, PROBE_ENDS, requests_s, stacked, told
 from engine.run import Explanation, Plan, Prediction, Run
 from engine.targets import TARGETS
 from engine.verdict import seen_limit
 from engine.words import duration, per_cent, plural, rate, slots_text
-
-# ---------------------------------------------------------------- before the run
-
-
-def header(machine: Machine, versions: dict[str, str]) -> str:
-    """Where all this is measured."""
-    packages = ", ".join(map(" ".join, versions.items()))
-    cpu = f"{plural(machine.cpus, 'CPU')} ({machine.cpu or 'model not known'}, {machine.kernel})"
-    return told("machine", f"{machine.system}, {cpu}; {packages}")
-
-
-def search(plan: Plan, *what: object) -> str:
-    """The target, what is sent, and our server's command line with what overrules what in it."""
-    launch = plan.launch
-    asked = f"workload {plan.workload}" if plan.workload else f"{plan.method} {plan.path}"
-    lines = [f"\n{plan.target}  {asked}\n", told("load", *what)]
-    if launch:
-        lines += told("server", *launch.command("PORT", launch.app)), *(told("note", one) for one in launch.notes)
-    if plan.listeners:
-        lines.append(told("server", listeners_text(plan)))
-    return "\n".join(lines)
-
-
-def listeners_text(plan: Plan) -> str:
-    """The processes of a server that runs already."""
-    found = plan.listeners
-    pids, threads = ", ".join(str(one.pid) for one in found), sum(one.threads for one in found)
-    many = f"{'processes' if found[1:] else 'process'} {pids}, {plural(threads, 'thread')}"
-    return f"{' '.join(found[0].command)[:200]}: {many}."
-
-
-def what_is_sent(plan: Plan) -> str:
-    """The target, the load, and the server's command line."""
-    load = plan.load
-    drawn = f" on average (distribution: {plan.distribution})" * (plan.distribution != "constant")
-    computes = f" and computes for {duration(plan.cpu_time_s)}" * bool(plan.cpu_time_s)
-    in_parts = plan.is_target and plan.wait_s == plan.task_time_s / plan.subtasks < plan.task_time_s
-    return search(
-        plan,
-        LOADS[load.kind](load),
-        load.is_steady and f"{'Connections are kept' if plan.keep_alive else 'Each request opens a connection'}.",
-        plan.processes > 1 and f"{plan.processes} client processes send them.",
-        plan.wait_s and f"Each request waits {duration(plan.wait_s)}{drawn}{computes}.",
-        in_parts and f"({plan.subtasks} subtasks of a task of {duration(plan.task_time_s)}, awaited together.)",
-        plan.mix_note,
-        is_one_user(plan)
-        and "All have the same path and the same cookie or token, so that they read the same rows and"
-        " caches, which users do not. --workload varies them.",
-        plan.login and f"First of all comes the login, {plan.login.method} {plan.login.path}.",
-        plan.warm_up and f"Before the run, {plural(plan.warm_up, 'request')} (not counted) warm up the server.",
-        lone_text(plan),
-    )
-
-
-def lone_text(plan: Plan) -> str:
-    if not plan.lone_requests:
-        return ""
-    often = "once" if plan.lone_requests < 2 else f"up to {plan.lone_requests} times"
-    return f"Before the run, a single request{' of each kind' * bool(plan.kinds)} is timed {often} (not counted)."
-
-
-def is_one_user(plan: Plan) -> bool:
-    """Whether every request is that of one user of a service that knows its users."""
-    named = any(header.lower().startswith(("cookie:", "authorization:")) for header in plan.headers)
-    return named and not plan.kinds and not plan.is_target
-
-
-def what_is_predicted(plan: Plan, prediction: Prediction) -> str:
-    """Slots, closed form, and the expected figures; or what would have to be known."""
-    why = plan.launch.why_slots if plan.launch else "not known; the answers will show them"
-    if plan.slots_known:
-        slots = f"{plural(plan.workers, 'worker')} x {slots_text(plan.slots_per_worker)} = {slots_text(plan.slots)}"
-        if plan.slots_stated or plan.listeners:
-            why = "as stated" if plan.slots_stated else "as its command line says"
-        why = f"{slots}: {why}"
-    return (
-        stacked(
-            told("slots", f"{why}."),
-            told(
-                "prediction",
-                prediction_text(plan, prediction),
-                plan.wait_is_measured and "The wait is the time that a request by itself took.",
-            ),
-            what_is_expected(plan, prediction),
-        ).rstrip()
-        + "\n"
-    )
-
-
-def prediction_text(plan: Plan, prediction: Prediction) -> str:
-    """The closed form in a sentence, and where it does not hold."""
-    each = ", ".join(f"{duration(at_s)} for {HANDLER_WORDS[one]}" for one, at_s in prediction.possibilities.items())
-    if each:
-        return f"The result depends on the kind of handler, which is not known. The last answer comes after {each}."
-    if plan.wait_s == 0:
-        return "None: the handler waits for nothing, so CPU time decides, not slots."
-    if not prediction.form or plan.slots is None:
-        return "None: " + said(
-            plan.slots is None and "it needs the number of slots (--slots).",
-            plan.wait_s is None
-            and "it needs the wait of a request (--wait), or one by itself that takes 5 ms or more.",
-        )
-    return said(f"{prediction.form}, with {LETTERS[plan.load.kind]}.", conditions(plan, prediction, plan.slots))
-
-
-def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
-    """What the closed form means for each request, or why it is not all."""
-    load, t = plan.load, duration(plan.busy_s)
-    offered, longer_s = load.offered_load(slots, plan.busy_s) or 0.0, prediction.p99_if_longer_s
-    first = {
-        f"CPU time decides here: {duration(plan.cpu_time_s)} per request.": held_for(plan, False) > plan.busy_s,
-        "But a request needs a slot twice, and queues twice: the first answer comes when all have run once.":
-            plan.passes[-1] < max(plan.passes) and not (plan.launch and plan.launch.body_parts),
-        "But a request gives its slot back after each part of its body, so that no slot is idle in the last round.":
-            plan.launch and plan.launch.body_parts,
-        "An answer leaves only when the event loop is free, so any answer may come as late as the last one.":
-            plan.launch and plan.launch.handler == "blocking",
-        f"On average {per_cent(offered)} of the slots are busy.": 0 < offered <= 1,
-        "More is sent than the slots allow: the queue grows until the end.": offered > 1,
-        "There is a slot for each request.": not load.is_steady and slots >= load.requests,
-        f"Counted from 0, request k starts after floor(k / {slots:g}) x {t} and is answered {t} later.":
-            not load.is_steady,
-    }  # fmt: skip
-    return said(
-        first_true(first),
-        longer_s and f"This is near the limit: with a 2 % longer wait the p99 is {duration(longer_s)}.",
-        plan.keep_alive
-        and plan.most_connections < load.most_under_way
-        and f"The server serves at most {plan.most_connections:g} kept connections at a time; the others wait.",
-    )
-
-
-def what_is_expected(plan: Plan, prediction: Prediction) -> str:
-    """The figures, and the time that a slot is held where lone requests have shown it; ends with an empty line."""
-    of, busy_s, held_s = prediction, plan.busy_s, plan.held_s or 0.0
-    alone = (
-        f"A request by itself takes {duration(2 * held_s - busy_s)}; {duration(busy_s)} of this in its handler."
-        f" The prediction assumes that it holds its slot for {duration(held_s)}, the middle."
-    )
-    latency = (
-        f"{requests_s(of.throughput_rps)}; latency mean {duration(of.mean_s)}, median {duration(of.median_s)}"
-        f"{f', p95 {duration(of.p95_s)}' if of.p95_s else ''}{f', p99 {duration(of.p99_s)}' if of.p99_s else ''};"
-    )
-    last = of.is_known and f"the last answer after {duration(of.makespan_s)}."
-    return stacked(told("alone", held_s and alone), told("expected", of.mean_s and latency, last)) + "\n"
-
-
-def refused_text(plan: Plan, status: int, body: str, said_lines: Sequence[str], routes: Sequence[str]) -> str:
-    """Why a run does not start: a request by itself is answered with an error."""
-    hint = FAILURES[next(name for name in FAILURES if f"HTTP {status}".startswith(name))]
-    return said(
-        f"{plan.method} {plan.path} is answered with HTTP {status}{f': {body}' if body else ''}.",
-        hint,
-        routes and f"The app has {', '.join(dict.fromkeys(routes))}.",
-        said_lines and f"The server said: {'; '.join(said_lines)}.",
-        "To send all the same: --any-status.",
-    )
-
 
 # ---------------------------------------------------------------- after the run
 

@@ -41,7 +41,7 @@ NO_CHANGE = "\n" + told("try", "No change from outside is known that would help.
 
 def change_text(options: str, due_s: float | None, plan: Plan) -> str:
     """A change, before it is tried."""
-    if_even = ", if the workers get equal shares" * (plan.workers > 1 and not plan.shared_queue)
+    if_even = ", if the workers get equal shares" * (plan.workers > 1 and not plan.shared_queue and not plan.deal)
     due = f"{duration(due_s)} is predicted{if_even}." if due_s else "What it does cannot be known beforehand."
     return "\n" + told("try", f"{options}: {due}")
 

@@ -1,6 +1,6 @@
 """The records of a run, each filled once and in this order: Plan, Prediction, Measured, Inside, Verdict, Run.
 
-JSON is these records, nested, with the names of their fields; `to_json` says how. Python has one spelling for each of
+JSON is these records, nested, with the names of their fields (json_form.py). Python has one spelling for each of
 three things: None is "not known" or "there is none", math.inf is "no limit", and JSON has null for both.
 Times are seconds; times of events are seconds since the run began. A verdict holds values only: report.py makes the
 sentences. Nothing here computes more than what a record says of itself.
@@ -8,9 +8,7 @@ sentences. Nothing here computes more than what a record says of itself.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,6 +24,16 @@ from engine.places import Limit, Where
 from engine.stats import Statistics
 
 # ---------------------------------------------------------------- before the run
+
+
+@dataclass(frozen=True)
+class Deal:
+    """How a kernel dealt connections to the processes of a server, in another run than the one that is predicted."""
+
+    shares: tuple[tuple[float, ...], ...]  # of the processes, the largest first; of each calibration
+    when: str  # the day
+    load: float  # requests under way, or rate x wait, over the slots
+    requests: int  # of each calibration
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class Plan:
     slots_stated: bool = False  # by the user, for all processes together
     shared_queue: bool = False
     passes: tuple[float, ...] = (1.0,)  # see model.Service
+    deal: Deal | None = None  # to processes with queues of their own; None: one queue, or each in turn
     most_connections: float = math.inf  # that the server serves at a time, if they are kept
     # The machine.
     cpus: int = 1  # that the server may use
@@ -114,6 +123,14 @@ class Prediction:
     p99_s: float | None = None
     makespan_s: float | None = None  # the last answer
     spread_s: float | None = None  # closed loop: the latency that all approach as users drift out of step
+    # Over the deals that are to be expected, from 5 to 95 %; the figures above are the middle. None: one queue, or the
+    # deal is not known.
+    throughput_range_rps: tuple[float, float] | None = None
+    mean_range_s: tuple[float, float] | None = None
+    p95_range_s: tuple[float, float] | None = None
+    p99_range_s: tuple[float, float] | None = None
+    makespan_range_s: tuple[float, float] | None = None
+    if_even: Mapping[str, float | None] = field(default_factory=dict)  # of an even deal, as one would hope for
     ceiling_rps: float | None = None  # what throughput cannot exceed: S / t
     p99_if_longer_s: float | None = None  # open loop near its limit: the p99 if each request took 2 % longer
     possibilities: Mapping[str, float] = field(default_factory=dict)  # kind of handler -> last answer, where not known
@@ -126,6 +143,20 @@ class Prediction:
     def of(self, figure: Figure) -> float | None:
         value: float | None = getattr(self, figure.value)
         return value
+
+    def range_of(self, figure: Figure) -> tuple[float, float] | None:
+        """None: there is one value."""
+        found: tuple[float, float] | None = getattr(self, range_name(figure.value), None)
+        return found
+
+
+def range_name(figure: str) -> str:
+    """
+    >>> range_name("p99_s"), range_name("throughput_rps")
+    ('p99_range_s', 'throughput_range_rps')
+    """
+    name, _, unit = figure.rpartition("_")
+    return f"{name}_range_{unit}"
 
 
 # ---------------------------------------------------------------- after the run
@@ -398,26 +429,3 @@ class Run(Facts):
     exchanges: Columns | None  # kept of a burst, and where JSON is asked for
     when: str
     victim: Victim | None = None
-
-
-# ---------------------------------------------------------------- JSON
-
-
-def to_json(value: Any) -> Any:
-    """A record as JSON has it: fields by name, enums by value, times to a microsecond, null for inf, nan and None.
-
-    A load is its fields and its `kind`. Fields marked json=False (bodies, schedules) are left out.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        shown = [one for one in dataclasses.fields(value) if one.metadata.get("json", True)]
-        kind = {"kind": value.kind} if isinstance(value, Load) else {}
-        return kind | {one.name: to_json(getattr(value, one.name)) for one in shown}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, float):
-        return round(value, 9) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): to_json(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple, array, frozenset, set)):
-        return [to_json(inner) for inner in value]
-    return value

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from engine import estimate, objectives, plans, report, send, sizes, verdict
+from engine import estimate, objectives, plans, report, report_before, send, sizes, verdict
 from engine.before import Before, Site, lone_plan, send_before
 from engine.execute import Announce, Place, judged, now, send_load, site_for
 from engine.loads import Burst, Closed, Load, Open
@@ -30,7 +30,7 @@ def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budge
     """Bursts, each twice the one before, until the answers are unmistakable or the budget is spent."""
     most_requests, most_s = budget
     runs, why = list[Run](), None
-    show(report.search(plan, report.probe_plan(most_requests, most_s)))
+    show(report_before.search(plan, report.probe_plan(most_requests, most_s)))
     with site_for(plan, place) as site:
         end_s = time.perf_counter() + most_s
         plan, before = send_before(plan, site)
@@ -81,7 +81,7 @@ def find_rate(
 ) -> bool:
     """Runs of random arrivals, until the highest rate that holds is between two of them. False: no rate was found."""
     objective_s, percentile = objective
-    show(report.search(plan, report.find_rate_plan(objective_s, percentile)))
+    show(report_before.search(plan, report.find_rate_plan(objective_s, percentile)))
     tried = list[objectives.Tried]()
     with site_for(plan, place) as site:
         plan, before = send_before(plan, site)

@@ -104,7 +104,8 @@ def compared(facts: Facts, prediction: Prediction, band: Band, with_cpu: bool) -
         if measured is None or not predicted:
             continue
         slack = {Figure.P95: 2, Figure.P99: 3}.get(figure, 1) * TOLERANCE * predicted
-        least, most = predicted * (1 - TOLERANCE), predicted + slack
+        low, high = prediction.range_of(figure) or (predicted, predicted)
+        least, most = low * (1 - TOLERANCE), high + slack
         if figure is Figure.THROUGHPUT:
             room = least / (1 + more_s / (prediction.mean_s or math.inf)), most
         elif figure is Figure.P95:  # between users in step and users that have drifted apart
@@ -214,7 +215,7 @@ def takes_longer(facts: Facts) -> bool:
 def is_faster(facts: Facts) -> bool:
     """Whether answers came sooner than predicted: nothing that is busy does that."""
     figure = facts.plan.load.judged_by[0]
-    measured, predicted = facts.measured.of(figure), facts.prediction.of(figure)
+    measured, predicted = facts.measured.of(figure), facts.prediction.if_even.get(figure, facts.prediction.of(figure))
     return bool(measured and predicted and measured < predicted * (1 - TOLERANCE))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import sweep
+from engine.json_form import to_json
 from engine.plans import prediction_for
-from engine.run import Plan, to_json
+from engine.run import Plan
 from engine.targets import SEEDED_BOOKS
 from suites.common import SweepDocument
 

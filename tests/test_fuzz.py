@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_summary import short
 
 import bench
-from engine import launch, plans, report, send
+from engine import launch, plans, report_before, send
 from engine.before import Before, Site
 from engine.execute import Sent, judged
 from engine.signals import signals
@@ -63,7 +63,7 @@ def command_lines(draw: Any, first: Sequence[str] = ("",)) -> list[str]:
 def fake_execute(plan, place, show, keep_exchanges):
     """Up to 20 requests, answered as by a server without limits, but for every seventh."""
     prediction = plans.prediction_for(plan)
-    show(report.what_is_sent(plan) + report.what_is_predicted(plan, prediction))
+    show(report_before.what_is_sent(plan) + report_before.what_is_predicted(plan, prediction))
     count = int(min(20, plan.load.most_requests))
     sent = [plan.load.due_s(i) if plan.load.is_scheduled else i / 100 for i in range(count)]
     rows = [(at_s, at_s + 0.2, 200 if i % 7 < 6 else 0) for i, at_s in enumerate(sent)]

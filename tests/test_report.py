@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine import report, report_sizes, report_verdict, report_where, report_words
+from engine import report, report_before, report_sizes, report_verdict, report_where, report_words
 from engine.loads import Closed, Figure, Open, Ramp
 from engine.machine import Machine
 from engine.objectives import Found, Tried
@@ -130,11 +130,11 @@ def test_estimate_is_left_out_where_the_prediction_holds_unless_it_is_asked_for(
 
 
 def sent(**changes):
-    return report.what_is_sent(sample_plan(**changes))
+    return report_before.what_is_sent(sample_plan(**changes))
 
 
 def predicted(changes, **of_prediction):
-    return report.what_is_predicted(sample_plan(**changes), sample_prediction(**of_prediction))
+    return report_before.what_is_predicted(sample_plan(**changes), sample_prediction(**of_prediction))
 
 
 RUN, PLAN = RUNS["prediction"], sample_plan(launch=None)
@@ -154,7 +154,7 @@ TEXTS = {
     "it is full|logs/run/server.log": reported("server-ended"),
     "10011 rows|16 SQL": reported("books"),
     "Little's law|p99.9": reported("open"),
-    "Linux|2 CPUs|AMD|6.18|flask 3.1.3": report.header(Machine("Linux", 2, "AMD", "6.18"), {"flask": "3.1.3"}),
+    "Linux|2 CPUs|AMD|6.18|flask 3.1.3": report_before.header(Machine("Linux", 2, "AMD", "6.18"), {"flask": "3.1.3"}),
     "flask-gunicorn GET /io|16 requests|1 s|--workers 4": sent(),
     "mixed|32 requests|up to 5": sent(workload="mixed", warm_up=32, lone_requests=5),
     "50 ms|2 ms|exp": sent(wait_s=0.05, cpu_time_s=0.002, distribution="exp"),
@@ -171,7 +171,7 @@ TEXTS = {
     "10 kept connections": predicted({"keep_alive": True, "most_connections": 10}),
     "2 s per request": predicted({"cpu_time_s": 2.0}),
     "--slots": predicted({"slots": None, "slots_known": False}, form=None),
-    "2000 requests in 60 s": report.search(PLAN, report.probe_plan(2000, 60.0), report.find_rate_plan(0.1, 99)),
+    "2000 requests in 60 s": report_before.search(PLAN, report.probe_plan(2000, 60.0), report.find_rate_plan(0.1, 99)),
     "16 at once|4 requests": report.probe_line(RUN),
     "16 users|4 requests/s|35.2/s|9 s": report.first_rate_text(RUN, 35.2, 0.1, 99, 9.0),
     "120 ms|35.2/s|too slow": report.tried_line(Tried(35.0, 0.12, 35.0, 35.2), 0.1, 99),

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from engine.client import ERRORS, Exchanges, Outcome
+from engine.json_form import to_json
 from engine.loads import Burst, Closed, Load, Open, Ramp
-from engine.run import Level, Measured, Plan, Second, to_json
+from engine.run import Level, Measured, Plan, Second
 from engine.stats import statistics_of
 from engine.summary import columns_of, summarise
 

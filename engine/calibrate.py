@@ -1,0 +1,159 @@
+"""Measure once how this machine's kernel deals connections to the processes of a server, on a small app of ours.
+
+It takes some seconds, and is kept in logs/deals.json with the machine, the kernel, the versions and the day.
+BENCH_DEALS names another file; where it is empty, nothing is measured, and each process gets its turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from engine import send
+from engine.access_log import text_of, wait_for_log
+from engine.deals import Question, as_shares, is_dealt
+from engine.files import LOGS, run_folder, write_json
+from engine.launch import Launch, installed_versions
+from engine.loads import Burst, Closed, Load, Open
+from engine.machine import about_machine, allowed_cpus
+from engine.run import Deal, Plan
+from engine.server import RunningServer, start_server, stop_server
+from engine.words import Problem
+
+MEASURED_S = 1.5
+STARTS, BURSTS = 3, 12  # of the server, as the favourites change with it; and bursts in all
+SHORT_WAIT_S = 0.05  # of bursts, whose deal is over before the first answer
+SEED = 1_000_003  # of other schedules than those that are predicted
+MOST_REQUESTS = 3000
+
+
+def file_of_deals() -> Path | None:
+    """Where calibrations are kept; None: they are not wanted."""
+    named = os.environ.get("BENCH_DEALS", f"{LOGS / 'deals.json'}")
+    return Path(named) if named else None
+
+
+def with_deal(plan: Plan, logs: Path, tell: Callable[[str], None] = lambda _: None) -> Plan:
+    """The plan with the deal that is to be expected, measured now if it was not before. Without where it does not
+    decide, or cannot be measured."""
+    file = file_of_deals()
+    load = short_load(plan)
+    if plan.deal or not file or not load or not is_dealt(plan):
+        return plan
+    question = question_of(plan)
+    key = f"{machine_key()}; {question.key}"
+    known = kept_in(file)
+    if key not in known:
+        tell("measuring how the kernel deals connections (once; some seconds)")
+        try:
+            deal = measured_deal(plan, load, logs)
+        except Problem:
+            return plan
+        known = kept_in(file) | {key: dataclasses.asdict(deal)}
+        with contextlib.suppress(OSError, Problem):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, known)
+    return dataclasses.replace(plan, deal=kept_deal(known[key]))
+
+
+def kept_in(file: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def kept_deal(kept: Mapping[str, Any]) -> Deal:
+    return Deal(tuple(map(tuple, kept["shares"])), kept["when"], kept["load"], kept["requests"])
+
+
+def machine_key() -> str:
+    """What the deal depends on besides the server and the load."""
+    machine = about_machine()
+    return f"{machine.kernel}, {machine.cpu}, CPUs {sorted(allowed_cpus())}"
+
+
+def question_of(plan: Plan) -> Question:
+    launch, load = plan.launch, plan.load
+    assert launch and plan.wait_s
+    amount = getattr(load, "rate_rps", 0.0) or load.most_under_way
+    version = " ".join(f"{name} {installed_versions().get(name, '')}" for name in launch.kind.packages)
+    return Question(
+        f"{launch.server} ({version})", launch.workers, launch.threads, launch.server_args, load.kind, amount,
+        plan.wait_s,
+    )  # fmt: skip
+
+
+def short_load(plan: Plan) -> Load | None:
+    """A load of the same kind that takes some seconds; None: of a kind whose deal changes while it goes on."""
+    load = plan.load
+    if isinstance(load, Open):
+        return Open.poisson(load.rate_rps, MOST_REQUESTS, MEASURED_S, SEED)
+    if isinstance(load, Closed):
+        return Closed(MOST_REQUESTS, MEASURED_S, load.think_s, load.concurrency)
+    return Burst(min(load.requests, MOST_REQUESTS)) if isinstance(load, Burst) else None
+
+
+def small_app(launch: Launch, wait_s: float) -> Launch:
+    """The same server, with the same settings, for one of our apps that waits as long."""
+    names = {"workers": launch.workers, "threads": launch.threads}
+    settings = tuple((name, names[name]) for name in launch.kind.settings)
+    is_wsgi = launch.kind.wrapper != "asgi"
+    arguments = launch.server_args
+    if launch.kind.command[0] == "gunicorn" and launch.connections != launch.kind.connections:
+        arguments = (*arguments, "--worker-connections", f"{launch.connections}")
+    handler = {1: "blocking", math.inf: "async"}.get(launch.server_slots or 0.0, "def")
+    app = "flask_sync:app" if is_wsgi else "fastapi_async:app" if handler == "async" else "fastapi_sync:app"
+    return dataclasses.replace(
+        launch, name="deal", app=app, is_target=True, settings=settings, server_args=arguments, started_as="", pool=0,
+        env=(("TASK_TIME", f"{wait_s}"), ("SUBTASKS", "1"), ("TASK_DISTRIBUTION", "constant"), ("CPU_TIME", "0")),
+        wrap=True,
+    )  # fmt: skip
+
+
+def measured_deal(plan: Plan, load: Load, logs: Path) -> Deal:
+    """Raises Problem where the server does not start."""
+    assert plan.launch and plan.wait_s
+    is_burst = isinstance(load, Burst)
+    wait_s = min(plan.wait_s, SHORT_WAIT_S) if is_burst else plan.wait_s
+    launch = small_app(plan.launch, wait_s)
+    path = "/async-io" if launch.app == "fastapi_async:app" else "/io"
+    short = Plan(
+        "deal", launch, path=path, load=load, wait_s=wait_s, timeout_s=10.0, warm_up=4 * launch.workers,
+        workers=launch.workers, all_cpus=plan.all_cpus, cpus=plan.cpus,
+    )  # fmt: skip
+    shares = list[tuple[float, ...]]()
+    for _ in range(STARTS):
+        server = start_server(launch, run_folder(logs, "deal"), set())
+        try:
+            send.warm_up(short, ("127.0.0.1", server.port))
+            shares += [shares_in(server, short) for _ in range(BURSTS // STARTS if is_burst else 1)]
+        finally:
+            stop_server(server)
+    slots = plan.slots or math.inf
+    busy = load.offered_load(slots, plan.wait_s)
+    return Deal(
+        tuple(shares), f"{date.today()}", load.most_under_way / slots if busy is None else busy,
+        int(min(load.most_requests, MOST_REQUESTS)),
+    )  # fmt: skip
+
+
+def shares_in(server: RunningServer, short: Plan) -> tuple[float, ...]:
+    """What each process got of one load."""
+    log = server.access_log
+    assert log
+    begins = len(text_of(log, "latin-1"))
+    outcome = send.measure(short, ("127.0.0.1", server.port), numbered=True)
+    lines = wait_for_log(log, len(outcome.exchanges.status), begins).lines
+    counts = Counter(line.pid for line in lines)
+    if not lines:
+        raise Problem("no request was answered")
+    return as_shares([*counts.values(), *[0] * (short.workers - len(counts))])

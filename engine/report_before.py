@@ -1,0 +1,193 @@
+"""Every sentence before a run: where it is measured, what is sent, what is predicted. Values come in, text goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.estimate import first_true
+from engine.machine import Machine
+from engine.plans import held_for
+from engine.report_words import FAILURES, HANDLER_WORDS, LETTERS, LOADS, requests_s, said, stacked, told
+from engine.run import Plan, Prediction
+from engine.words import duration, per_cent, plural, slots_text
+
+
+def header(machine: Machine, versions: dict[str, str]) -> str:
+    """Where all this is measured."""
+    packages = ", ".join(map(" ".join, versions.items()))
+    cpu = f"{plural(machine.cpus, 'CPU')} ({machine.cpu or 'model not known'}, {machine.kernel})"
+    return told("machine", f"{machine.system}, {cpu}; {packages}")
+
+
+def search(plan: Plan, *what: object) -> str:
+    """The target, what is sent, and our server's command line with what overrules what in it."""
+    launch = plan.launch
+    asked = f"workload {plan.workload}" if plan.workload else f"{plan.method} {plan.path}"
+    lines = [f"\n{plan.target}  {asked}\n", told("load", *what)]
+    if launch:
+        lines += told("server", *launch.command("PORT", launch.app)), *(told("note", one) for one in launch.notes)
+    if plan.listeners:
+        lines.append(told("server", listeners_text(plan)))
+    return "\n".join(lines)
+
+
+def listeners_text(plan: Plan) -> str:
+    """The processes of a server that runs already."""
+    found = plan.listeners
+    pids, threads = ", ".join(str(one.pid) for one in found), sum(one.threads for one in found)
+    many = f"{'processes' if found[1:] else 'process'} {pids}, {plural(threads, 'thread')}"
+    return f"{' '.join(found[0].command)[:200]}: {many}."
+
+
+def what_is_sent(plan: Plan) -> str:
+    """The target, the load, and the server's command line."""
+    load = plan.load
+    drawn = f" on average (distribution: {plan.distribution})" * (plan.distribution != "constant")
+    computes = f" and computes for {duration(plan.cpu_time_s)}" * bool(plan.cpu_time_s)
+    in_parts = plan.is_target and plan.wait_s == plan.task_time_s / plan.subtasks < plan.task_time_s
+    return search(
+        plan,
+        LOADS[load.kind](load),
+        load.is_steady and f"{'Connections are kept' if plan.keep_alive else 'Each request opens a connection'}.",
+        plan.processes > 1 and f"{plan.processes} client processes send them.",
+        plan.wait_s and f"Each request waits {duration(plan.wait_s)}{drawn}{computes}.",
+        in_parts and f"({plan.subtasks} subtasks of a task of {duration(plan.task_time_s)}, awaited together.)",
+        plan.mix_note,
+        is_one_user(plan)
+        and "All have the same path and the same cookie or token, so that they read the same rows and"
+        " caches, which users do not. --workload varies them.",
+        plan.login and f"First of all comes the login, {plan.login.method} {plan.login.path}.",
+        plan.warm_up and f"Before the run, {plural(plan.warm_up, 'request')} (not counted) warm up the server.",
+        lone_text(plan),
+    )
+
+
+def lone_text(plan: Plan) -> str:
+    if not plan.lone_requests:
+        return ""
+    often = "once" if plan.lone_requests < 2 else f"up to {plan.lone_requests} times"
+    return f"Before the run, a single request{' of each kind' * bool(plan.kinds)} is timed {often} (not counted)."
+
+
+def is_one_user(plan: Plan) -> bool:
+    """Whether every request is that of one user of a service that knows its users."""
+    named = any(header.lower().startswith(("cookie:", "authorization:")) for header in plan.headers)
+    return named and not plan.kinds and not plan.is_target
+
+
+def what_is_predicted(plan: Plan, prediction: Prediction) -> str:
+    """Slots, closed form, and the expected figures; or what would have to be known."""
+    why = plan.launch.why_slots if plan.launch else "not known; the answers will show them"
+    if plan.slots_known:
+        slots = f"{plural(plan.workers, 'worker')} x {slots_text(plan.slots_per_worker)} = {slots_text(plan.slots)}"
+        if plan.slots_stated or plan.listeners:
+            why = "as stated" if plan.slots_stated else "as its command line says"
+        why = f"{slots}: {why}"
+    return (
+        stacked(
+            told("slots", f"{why}."),
+            told(
+                "prediction",
+                prediction_text(plan, prediction),
+                plan.wait_is_measured and "The wait is the time that a request by itself took.",
+            ),
+            what_is_expected(plan, prediction),
+        ).rstrip()
+        + "\n"
+    )
+
+
+def prediction_text(plan: Plan, prediction: Prediction) -> str:
+    """The closed form in a sentence, and where it does not hold."""
+    each = ", ".join(f"{duration(at_s)} for {HANDLER_WORDS[one]}" for one, at_s in prediction.possibilities.items())
+    if each:
+        return f"The result depends on the kind of handler, which is not known. The last answer comes after {each}."
+    if plan.wait_s == 0:
+        return "None: the handler waits for nothing, so CPU time decides, not slots."
+    if not prediction.form or plan.slots is None:
+        return "None: " + said(
+            plan.slots is None and "it needs the number of slots (--slots).",
+            plan.wait_s is None
+            and "it needs the wait of a request (--wait), or one by itself that takes 5 ms or more.",
+        )
+    return said(f"{prediction.form}, with {LETTERS[plan.load.kind]}.", conditions(plan, prediction, plan.slots))
+
+
+def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
+    """What the closed form means for each request, or why it is not all."""
+    load, t = plan.load, duration(plan.busy_s)
+    offered, longer_s = load.offered_load(slots, plan.busy_s) or 0.0, prediction.p99_if_longer_s
+    first = {
+        f"CPU time decides here: {duration(plan.cpu_time_s)} per request.": held_for(plan, False) > plan.busy_s,
+        "But a request needs a slot twice, and queues twice: the first answer comes when all have run once.":
+            plan.passes[-1] < max(plan.passes) and not (plan.launch and plan.launch.body_parts),
+        "But a request gives its slot back after each part of its body, so that no slot is idle in the last round.":
+            plan.launch and plan.launch.body_parts,
+        "An answer leaves only when the event loop is free, so any answer may come as late as the last one.":
+            plan.launch and plan.launch.handler == "blocking",
+        f"On average {per_cent(offered)} of the slots are busy.": 0 < offered <= 1,
+        "More is sent than the slots allow: the queue grows until the end.": offered > 1,
+        "There is a slot for each request.": not load.is_steady and slots >= load.requests,
+        f"Counted from 0, request k starts after floor(k / {slots:g}) x {t} and is answered {t} later.":
+            not load.is_steady,
+    }  # fmt: skip
+    return said(
+        first_true(first),
+        longer_s and f"This is near the limit: with a 2 % longer wait the p99 is {duration(longer_s)}.",
+        plan.keep_alive
+        and plan.most_connections < load.most_under_way
+        and f"The server serves at most {plan.most_connections:g} kept connections at a time; the others wait.",
+    )
+
+
+def what_is_expected(plan: Plan, prediction: Prediction) -> str:
+    """The figures, and the time that a slot is held where lone requests have shown it; ends with an empty line."""
+    of, busy_s, held_s = prediction, plan.busy_s, plan.held_s or 0.0
+    alone = (
+        f"A request by itself takes {duration(2 * held_s - busy_s)}; {duration(busy_s)} of this in its handler."
+        f" The prediction assumes that it holds its slot for {duration(held_s)}, the middle."
+    )
+    latency = (
+        f"{requests_s(of.throughput_rps)}; latency mean {duration(of.mean_s)}, median {duration(of.median_s)}"
+        f"{f', p95 {duration(of.p95_s)}' if of.p95_s else ''}{f', p99 {duration(of.p99_s)}' if of.p99_s else ''};"
+    )
+    last = of.is_known and f"the last answer after {duration(of.makespan_s)}."
+    last = last and said(last, ranges_text(plan, of))
+    return stacked(told("alone", held_s and alone), told("expected", of.mean_s and latency, last)) + "\n"
+
+
+def ranges_text(plan: Plan, of: Prediction) -> str:
+    """What the deal does to them."""
+    deal = plan.deal
+    if not deal or not of.makespan_range_s:
+        return ""
+    shares = " / ".join(f"{100 * share:.0f}" for share in deal.shares[0])
+    name, figure = (
+        ("p99", of.p99_range_s) if of.p99_range_s and plan.load.is_steady else ("last answer", of.makespan_range_s)
+    )
+    even = of.if_even.get("p99_s" if name == "p99" else "makespan_s")
+    if held_again(plan):
+        low, high = map(duration, figure)
+        return f"By the deal the {name} is from {low} to {high}; with equal shares {duration(even)}."
+    return (
+        f"Each process accepts by itself, and the kernel has favourites: in a run of a small app of ours ({deal.when})"
+        f" the shares were {shares} %. With such shares the {name} is from {duration(figure[0])} to"
+        f" {duration(figure[1])}; with equal ones it would be {duration(even)}."
+    )
+
+
+def held_again(plan: Plan) -> bool:
+    """Whether the prediction has been shown already, before lone requests told more exactly how long a slot is held."""
+    return bool(plan.held_s and plan.is_target)
+
+
+def refused_text(plan: Plan, status: int, body: str, said_lines: Sequence[str], routes: Sequence[str]) -> str:
+    """Why a run does not start: a request by itself is answered with an error."""
+    hint = FAILURES[next(name for name in FAILURES if f"HTTP {status}".startswith(name))]
+    return said(
+        f"{plan.method} {plan.path} is answered with HTTP {status}{f': {body}' if body else ''}.",
+        hint,
+        routes and f"The app has {', '.join(dict.fromkeys(routes))}.",
+        said_lines and f"The server said: {'; '.join(said_lines)}.",
+        "To send all the same: --any-status.",
+    )
