@@ -68,6 +68,7 @@ from engine import (
     objectives,
     options,
     plans,
+    repeats,
     report,
     report_before,
     report_changes,
@@ -147,10 +148,7 @@ class Bench:
 
     def __init__(self, asked: argparse.Namespace, command: list[str]) -> None:
         self.asked, self.argv = asked, command[1:]
-        for words in asked.tries:  # what is wrong in one is said before anything is started
-            changed = parse([*self.argv, *shlex.split(words)]) if words != "auto" else asked
-            if asked.target:  # an app of the user's is asked only once
-                plans.plans_of(changed)
+        self.check_tries()
         self.plans = plans.plans_of(asked)
         self.launches = [plan.launch for plan in self.plans if plan.launch]
         check_packages(self.launches)
@@ -163,7 +161,8 @@ class Bench:
         self.has_answer = True  # a rate was found, and the objective kept
         self.document = Document(command, versions_of(self.launches), asked.json)
         self.printer = Printer(asked.json)
-        self.in_full = asked.verbose or not ("all" in asked.target or len(set(asked.target)) > 1)
+        is_one = not (asked.repeats or "all" in asked.target or len(set(asked.target)) > 1)
+        self.in_full = asked.verbose or is_one
         self.printer.show(report_before.header(about_machine(), self.document.head["versions"]))
 
     def run(self) -> int:
@@ -175,24 +174,41 @@ class Bench:
             with database_for(self.launches, asked.database_url, folder, asked.client_cpus) as database:
                 self.all(database)
         finally:
-            self.document.is_complete = not signals.received and len(self.document.runs) >= len(self.plans)
+            due = len(self.plans) * (asked.repeats or 1)
+            self.document.is_complete = not signals.received and len(self.document.runs) >= due
             self.document.write(is_last=True)
         return self.exit_code()
+
+    def check_tries(self) -> None:
+        """Raises Problem where a change that is to be tried cannot be made, before anything is started."""
+        for words in self.asked.tries:
+            changed = parse([*self.argv, *shlex.split(words)]) if words != "auto" else self.asked
+            if self.asked.target:  # an app of the user's is asked only once
+                plans.plans_of(changed)
 
     def all(self, database: BooksDatabase | None) -> None:
         """Every plan. Of several there is a table, row by row; or last, where each run is shown in full."""
         asked = self.asked
-        has_table = len(self.plans) > 1 and not (asked.quiet or asked.probe or asked.find_rate)
-        if has_table and not self.in_full:
+        plans = [repeats.repeated(plan, number) for number in range(asked.repeats or 1) for plan in self.plans]
+        has_rows = len(plans) > 1 and not (asked.quiet or asked.probe or asked.find_rate or self.in_full)
+        if has_rows:
             self.printer.show(f"\n{report.ROWS}")
-        for number, plan in enumerate(self.plans):
+        for number, plan in enumerate(plans):
             self.one(plan, database)
             self.change(number, database)
             signals.is_held = False
             if signals.received:
                 break
-        if has_table and self.in_full:
-            self.printer.show("\n".join(["", report.ROWS, *map(report.row, self.document.runs)]))
+        if table := self.last_table():
+            self.printer.show(f"\n{table}")
+
+    def last_table(self) -> str:
+        """Of several runs, after all of them; empty: there is none, or its rows have been shown."""
+        asked, runs = self.asked, self.document.runs
+        if asked.repeats:
+            return report.repeats_table(repeats.rows_of_repeats(runs))
+        is_one = len(self.plans) < 2 or asked.quiet or asked.probe or asked.find_rate
+        return "" if is_one or not self.in_full else "\n".join([report.ROWS, *map(report.row, runs)])
 
     def exit_code(self) -> int:
         """Says on stderr which --fail-if is met."""

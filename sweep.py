@@ -31,8 +31,9 @@ spreads of the two overlap, it says "too noisy to tell".
 What belongs to one post (its figures, variants, tables, pictures) is its file in
 suites/. JSON, pictures, and the logs of runs that failed go into a folder under
 logs/. Pictures need matplotlib (pip install matplotlib), nothing else does. Exit
-code: 0 fine, 1 some requests failed (compare: worse), 2 wrong usage or a missing
-package, 3 a server did not start, 130 or 143 interrupted.
+code: 0 fine, 1 some requests failed (compare: worse, or it cannot be told), 2
+wrong usage or a missing package, 3 a server did not start, 130 or 143
+interrupted.
 """
 
 import argparse
@@ -352,10 +353,15 @@ def compare(asked_for: argparse.Namespace) -> int:
         a, b = (json.loads(file.read_text()) for file in asked_for.files)
         text, rows = comparison.comparison_report(a, b)
     tell(text)
-    worse = [row for row in rows if row[-1] == "worse" and asked_for.fail_if_worse]
+    if not asked_for.fail_if_worse:
+        return 0
+    unclear = [row for row in rows if row[-1].startswith("measured once")]
+    worse = [row for row in rows if row[-1] == "worse"]
     for name, figure, *_, ratio, _ in worse:
         say(f"sweep.py: worse: {name}: {figure} is {ratio} times what it was")
-    return 1 if worse else 0
+    for name, figure, *_ in unclear:
+        say(f"sweep.py: cannot tell: {name}: {figure} was measured once; measure both with bench.py --repeats 6")
+    return 1 if worse or unclear else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

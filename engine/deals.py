@@ -17,6 +17,7 @@ from typing import Any
 from engine.run import Deal, Plan, Prediction, range_name
 
 DEALS = 40  # that a prediction is made for
+MOST_DEALT = 20_000  # requests of one deal; it begins again then
 MOST_STEPS = 300_000  # requests in all of them
 LOW, HIGH = 0.05, 0.95  # of these deals the range leaves out so many at each end
 
@@ -81,8 +82,8 @@ def with_ranges(even: Prediction, plan: Plan, predict: Callable[[Sequence[int]],
     deal, load = plan.deal, plan.load
     if not deal or not even.is_known:
         return even
-    many = int(min(load.most_requests, 20_000))
-    found = [one for one in map(predict, random_deals(deal, many, load.kind == "burst")) if one]
+    deals = random_deals(deal, int(min(load.most_requests, MOST_DEALT)), load.kind == "burst")
+    found = list(filter(None, map(predict, deals)))
     if not found:
         return even
     middle: dict[str, Any] = {name: middle_of([getattr(one, name) for one in found]) for name in FIGURES}

@@ -174,6 +174,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "-p --body-file": (Path, "FILE", "the body to send"),
         "--data": (str, "TEXT", "the body to send, as text", ""),
         "-s --timeout": (SECONDS, "S", "for each request (40, or more where the prediction says so)"),
+        "--repeats": (number(int, 2, 100), "N", "run each target N times, in turn; medians, least and most"),
         "--first-byte": "an answer counts as complete with the first byte of its body: of streams without an end",
         "--any-status": "go on where a request by itself is answered with 4xx or 5xx",
         "-r": "accepted for ab; it changes nothing",
@@ -259,6 +260,7 @@ EXCLUDES = {  # option -> it goes with none of these
     "app": f"url pool_size database_url {PAPER}",
     "url": "path workers threads server_args pool_size database_url server_cpus start_timeout"
     f" access_log cpu_time {PAPER}",
+    "repeats": "probe find_rate try serve list is_paper",
     "probe": f"victim {SENDS_ITS_OWN}",
     "find_rate": f"try victim requests probe {SENDS_ITS_OWN}",
     "workload": "path method head data body_file requests_from",

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 
 from engine import tables
 from engine.access_log import AccessLog
 from engine.estimate import first_true
 from engine.launch import launch_target
+from engine.loads import Figure
 from engine.model import Forecast
 from engine.objectives import LONGER, MOST_RUNS, SERVED, Found, Tried
 from engine.plans import forecast_of
+from engine.repeats import SURE, Repeated
 from engine.report_before import prediction_text, what_is_expected
 from engine.report_changes import victim_text
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
@@ -136,6 +139,28 @@ def late_answers(run: Run) -> int:
 
 
 # ---------------------------------------------------------------- several targets
+
+
+def repeats_table(rows: Sequence[Repeated]) -> str:
+    """Medians, with the least and the most."""
+    lines = [f"{'target, path':34}{'figure':>12}{'predicted':>11}{'median':>9}   least to most"]
+    for one in rows:
+        shown = rate if one.figure is Figure.THROUGHPUT else duration
+        name, figure = f"{one.target} {one.path}"[:33], SHORT_FIGURES[one.figure.value]
+        times = f"{shown(one.predicted) if one.predicted else '-':>11}{shown(one.median):>9}"
+        lines.append(f"{name:34}{figure:>12}{times}   {shown(one.least)} to {shown(one.most)}")
+    many = min((one.repeats for one in rows), default=0)
+    said_of = (
+        f"{many} repeats: the true median is between least and most in 97 of 100 cases."
+        if many >= SURE
+        else f"{many} repeats: least and most are no interval yet; {SURE} are (97 %)."
+    )
+    return stacked(*lines, "", said_of)
+
+
+SHORT_FIGURES = {
+    "makespan_s": "last answer", "mean_s": "mean", "throughput_rps": "throughput", "p95_s": "p95", "p99_s": "p99",
+}  # fmt: skip
 
 
 def verdict_of_target(run: Run) -> str:

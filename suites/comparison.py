@@ -22,7 +22,7 @@ def runs_of(document: Json) -> dict[str, list[Json]]:
         if "suite" in document:
             name, run = f"{entry['variant']}, c = {entry['concurrency']}", entry["run"]
         else:
-            load = {name: value for name, value in entry["plan"]["load"].items() if value}
+            load = {name: value for name, value in entry["plan"]["load"].items() if value and name != "seed"}
             name, run = f"{entry['plan']['target']} {entry['plan']['path']} {load}", entry
         runs.setdefault(name.removesuffix(", c = 0"), []).append(run)
     return runs
@@ -77,6 +77,12 @@ CANNOT = (
 )
 
 
+ONCE = (
+    "What differs cannot be told from chance. Measure both with `bench.py ... --repeats 6 --json FILE`, or with"
+    " `sweep.py`."
+)
+
+
 def about_side(side: str, runs: dict[str, list[Json]], others: dict[str, list[Json]]) -> Iterator[str]:
     if only := [name for name in runs if name not in others]:
         yield f"Only in {side}: {', '.join(only)}."
@@ -94,4 +100,6 @@ def comparison_report(a: Json, b: Json) -> tuple[str, list[list[Any]]]:
     if a["machine"] != b["machine"] or a["versions"] != b["versions"]:
         parts.append(f"**They differ in more than what is compared**: A has {a['versions']}, B has {b['versions']}.")
     parts += [*about_side("A", of_a, of_b), *about_side("B", of_b, of_a)]
+    if once := [name for name in of_a if name in of_b and min(len(of_a[name]), len(of_b[name])) == 1]:
+        parts.append(f"**Measured once**: {', '.join(once)}. {ONCE}")
     return "\n\n".join([*parts, table("run | figure | A | B | B : A | B is", rows), CANNOT]), rows
