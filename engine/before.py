@@ -61,16 +61,22 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
     if signals.received:  # there is nothing to report yet
         raise Interrupted
     found = [send_alone(one, site, sent, first, len(single)) for one, first in zip(single, firsts, strict=True)]
-    if plan.warm_up_if_cold and any(shown.cold for _, shown in found if shown):  # as its other workers may be, too
+    of_kinds = [shown for _, shown in found if shown]
+    if plan.warm_up_if_cold and any(one.cold for one in of_kinds):  # as its other workers may be, too
         sent.append(send.warm_up(dataclasses.replace(plan, warm_up=plan.warm_up_if_cold), site.address))
-    before = Before(
-        sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent),
-        () if plan.kinds else found[0][0], lone_victim_s(plan, site), [shown for _, shown in found if shown],
-    )  # fmt: skip
+    lone_s = () if plan.kinds else found[0][0]
+    before = before_of(sent, lone_s, lone_victim_s(plan, site), of_kinds)
     plan = with_kind_waits(plan, [times_s for times_s, _ in found])
     if site.log and (parts := access_log.parts_of_body(site.log)):
         plan = plans.with_parts(plan, parts)
-    return plans.with_lone_requests(plan, before.lone_s), before
+    return plans.with_lone_requests(plan, lone_s), before
+
+
+def before_of(
+    sent: Sequence[Exchanges], lone_s: Sequence[float], victim_s: float | None, of_kinds: Sequence[Alone]
+) -> Before:
+    status = [code for one in sent for code in one.status]
+    return Before(len(status), status.count(201), lone_s, victim_s, of_kinds)
 
 
 def warmed_up(plan: Plan, single: Sequence[Plan], site: Site, sent: list[Exchanges]) -> list[First | None]:

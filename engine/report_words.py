@@ -264,9 +264,7 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
     "cold": lambda of:
         f"{of.asked} took {duration(of.first_s)} the first time by itself"
         f"{f', most of it at {of.line}' if of.line else ''}, then {duration(of.usual_s)}: probably a connection, a"
-        " cache or an import. The prediction is for the later ones."
-        f"{f' {of.warmed} requests (not counted) warmed up the server.' if of.warmed else ''}"
-        f"{f' For all {of.warm_up} connections: --warmup {of.warm_up}.' if of.warm_up else ''}",
+        f" cache or an import. The prediction is for the later ones.{warmed_text(of)}",
     "unlike-alone": lambda of:
         f"{of.requests} requests by themselves, {of.asked}, took from {duration(of.least_s)} to {duration(of.most_s)}."
         f" The prediction is for {duration(of.usual_s)}, their median.",
@@ -301,6 +299,11 @@ def named_text(named: Sequence[tuple[str, float, bool]]) -> str:
     """Who computed: of one CPU each."""
     others = [f"{name} {per_cent(cpus)}" for name, cpus, is_connected in named if not is_connected]
     return f" ({', '.join(others)} of a CPU)" if others else ""
+
+
+def warmed_text(of: Any) -> str:
+    warmed = f" {plural(of.warmed, 'request')} (not counted) warmed up the server." if of.warmed else ""
+    return warmed + (f" To warm up all {of.warm_up} connections: --warmup {of.warm_up}." if of.warm_up else "")
 
 
 def backlog_text(of: Any) -> str:

@@ -98,3 +98,28 @@ def test_a_cold_service_that_runs_already_is_predicted_warm(tmp_path):
         url = f"http://127.0.0.1:{address[1]}/"
         (run,) = run_bench(tmp_path, "--url", url, "-n", "4", "--slots", "2", "--wait", "0.1")[1]["runs"]
         assert run["measured"]["alone"] == []
+
+
+def test_of_several_workers_that_run_already_each_is_warm_before_the_load(tmp_path):
+    """Two workers, each cold once, and a queue of their own for each connection in turn."""
+    opened = set()
+
+    def worker(number):
+        def behave(sock):
+            while sock.recv(65536):
+                time.sleep(0.05 if number in opened else 0.6)
+                opened.add(number)
+                sock.sendall(OK)
+
+        return behave
+
+    with stub(worker(1), worker(1), worker(1), worker(1), worker(1), worker(1), worker(2)) as address:
+        url = f"http://127.0.0.1:{address[1]}/"
+        (run,) = run_bench(tmp_path, "--url", url, "-n", "30", "--slots", "30")[1]["runs"]
+    assert opened == {1, 2} and run["measured"]["warmed_up"] == run["measured"]["alone"][0]["requests"] + 4
+    assert run["measured"]["latency_s"]["max"] < 0.6
+    with stub(worker(3)) as address:  # or not, as you say
+        url = f"http://127.0.0.1:{address[1]}/"
+        (run,) = run_bench(tmp_path, "--url", url, "-n", "4", "--slots", "2", "--warmup", "0")[1]["runs"]
+    assert run["measured"]["alone"][0]["cold"] == 1
+    assert run["measured"]["warmed_up"] == run["measured"]["alone"][0]["requests"]
