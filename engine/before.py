@@ -82,13 +82,11 @@ def before_of(
 def warmed_up(plan: Plan, single: Sequence[Plan], site: Site, sent: list[Exchanges]) -> list[First | None]:
     """Warm up the server, if the plan says so: a request of each kind by itself, and then the others together. What the
     first of each kind shows."""
-    if plan.warm_up <= len(single):
-        firsts = list[First | None]([None] * len(single))
-    else:
-        firsts = [send_first(one, site, sent) for one in single]
-    if plan.warm_up:
-        left = dataclasses.replace(plan, warm_up=plan.warm_up - len(sent))
-        sent.append(send.warm_up(left, site.address))
+    if not plan.warm_up:
+        return [None] * len(single)
+    firsts = [send_first(one, site, sent) for one in single]
+    if (left := plan.warm_up - len(sent)) > 0:
+        sent.append(send.warm_up(dataclasses.replace(plan, warm_up=left), site.address))
         check_end(plan, sent[-1])
     return firsts
 
