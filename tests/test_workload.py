@@ -7,6 +7,7 @@ import random
 import re
 import sys
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 from commands import ROOT, run_bench
@@ -40,7 +41,8 @@ name = "cancel"
 method = "DELETE"
 path = "/orders/{n}"
 """
-pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no tomllib")
+HAS_TOML = any(map(find_spec, ("tomllib", "tomli")))
+pytestmark = pytest.mark.skipif(not HAS_TOML, reason="Python 3.10 has no tomllib, and tomli is not installed")
 
 
 @pytest.fixture
@@ -142,6 +144,14 @@ def test_what_does_not_go_together_is_said(shops, capsys, words, says):
     assert bench.main(words) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and says in error
+
+
+def test_without_a_reader_of_toml_a_line_says_so(shops, monkeypatch, capsys):
+    for name in ("tomllib", "tomli"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert bench.main(["--app", "session_shop:app", "--workload", "cookie.toml"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "3.11" in error and "tomli" in error
 
 
 def test_a_login_that_is_refused_ends_the_run_before_it_begins(shops, capsys):
