@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from engine.alone import Alone, is_far
 from engine.run import Facts, Warned
 from engine.targets import SEEDED_BOOKS
+
+MOST_WARM_UP = 200  # requests that a warning advises to send first
 
 
 def warnings_of_client(facts: Facts) -> Iterator[Warned]:
@@ -88,6 +91,27 @@ def connects_again(facts: Facts) -> int:
     first byte. Elsewhere a connect that takes longer than TCP's first retry shows it.
     """
     return max(facts.measured.sockets_resent, facts.measured.slow_connects)
+
+
+def warnings_of_alone(facts: Facts) -> Iterator[Warned]:
+    """What the requests by themselves showed: a first one that was cold; or that no two took the same time."""
+    plan, of_kinds = facts.plan, facts.measured.alone
+    if cold := [one for one in of_kinds if one.cold]:
+        most = max(cold, key=lambda one: one.first_s)
+        at_once = min(plan.load.most_under_way, facts.measured.sent, MOST_WARM_UP)
+        more = {"cold": most.cold, "first_s": most.first_s, "usual_s": most.usual_s, "line": most.first_line}
+        warmed = plan.warm_up or plan.warm_up_if_cold
+        yield Warned(
+            "cold", more | {"asked": most.asked, "warmed": warmed, "warm_up": int(at_once) if at_once > warmed else 0}
+        )
+    if plan.wait_is_measured and (unlike := [one for one in of_kinds if are_unlike(one)]):
+        most = max(unlike, key=lambda one: one.most_s)
+        more = {"requests": most.requests - most.cold, "least_s": most.least_s, "most_s": most.most_s}
+        yield Warned("unlike-alone", more | {"asked": most.asked, "usual_s": most.usual_s})
+
+
+def are_unlike(alone: Alone) -> bool:
+    return not alone.are_alike and is_far(alone.most_s, alone.least_s)
 
 
 def warnings_of_database(facts: Facts) -> Iterator[Warned]:

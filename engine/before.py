@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from engine import access_log, plans, report_before, send, victim, workload
+from engine import access_log, plans, report_before, send, victim, where, workload
+from engine.alone import MOST_S, Alone, First, alone_of, asks_again, cold_requests
 from engine.client import ERRORS, Exchanges, is_success
 from engine.kinds import Kind
 from engine.loads import Burst
@@ -23,8 +24,6 @@ from engine.run import Plan
 from engine.server import RunningServer, telling_lines
 from engine.signals import Interrupted, signals
 from engine.words import Problem
-
-LONE_S = 0.5  # lone requests end after so long
 
 
 @dataclass(frozen=True)
@@ -47,31 +46,56 @@ class Before:
     created: int = 0  # answers with 201
     lone_s: Sequence[float] = ()
     victim_s: float | None = None  # a lone request to the victim
+    alone: Sequence[Alone] = ()  # of each kind
 
 
 def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
     """Warm up, then send lone requests: the plan with what they and the server's process show.
 
-    Lone requests end after half a second, and with the first that fails. Raises Interrupted, and Problem where the
+    Lone requests end when they are alike, and with the first that fails. Raises Interrupted, and Problem where the
     service answers with an error.
     """
     plan = with_login(with_anyio_threads(plan, site), site)
-    sent = [send.warm_up(plan, site.address)] if plan.warm_up else []
-    for found in sent:
-        check_end(plan, found)
+    sent, single = list[Exchanges](), workload.plans_of_kinds(plan) if plan.kinds else [plan]
+    firsts = warmed_up(plan, single, site, sent)
     if signals.received:  # there is nothing to report yet
         raise Interrupted
-    of_kinds = [send_alone(one, site, sent) for one in workload.plans_of_kinds(plan)]
-    lone_s = [] if plan.kinds else send_alone(plan, site, sent)
-    if of_kinds and all(of_kinds) and len(of_kinds) == len(plan.kinds):
-        plan = dataclasses.replace(plan, kind_waits_s=tuple(round(median(times), 6) for times in of_kinds))
+    found = [send_alone(one, site, sent, first, len(single)) for one, first in zip(single, firsts, strict=True)]
+    of_kinds = [shown for _, shown in found if shown]
+    if plan.warm_up_if_cold and any(one.cold for one in of_kinds):  # as its other workers may be, too
+        sent.append(send.warm_up(dataclasses.replace(plan, warm_up=plan.warm_up_if_cold), site.address))
+    lone_s = () if plan.kinds else found[0][0]
+    before = before_of(sent, lone_s, lone_victim_s(plan, site), of_kinds)
+    plan = with_kind_waits(plan, [times_s for times_s, _ in found])
     if site.log and (parts := access_log.parts_of_body(site.log)):
         plan = plans.with_parts(plan, parts)
-    before = Before(
-        sum(len(one.status) for one in sent), sum(one.status.count(201) for one in sent), lone_s,
-        lone_victim_s(plan, site),
-    )  # fmt: skip
     return plans.with_lone_requests(plan, lone_s), before
+
+
+def before_of(
+    sent: Sequence[Exchanges], lone_s: Sequence[float], victim_s: float | None, of_kinds: Sequence[Alone]
+) -> Before:
+    status = [code for one in sent for code in one.status]
+    return Before(len(status), status.count(201), lone_s, victim_s, of_kinds)
+
+
+def warmed_up(plan: Plan, single: Sequence[Plan], site: Site, sent: list[Exchanges]) -> list[First | None]:
+    """Warm up the server, if the plan says so: a request of each kind by itself, and then the others together. What the
+    first of each kind shows."""
+    if not plan.warm_up:
+        return [None] * len(single)
+    firsts = [send_first(one, site, sent) for one in single]
+    if (left := plan.warm_up - len(sent)) > 0:
+        sent.append(send.warm_up(dataclasses.replace(plan, warm_up=left), site.address))
+        check_end(plan, sent[-1])
+    return firsts
+
+
+def with_kind_waits(plan: Plan, times_of_kinds: Sequence[Sequence[float]]) -> Plan:
+    """The plan with what each of its kinds takes by itself, where all are known."""
+    if not plan.kinds or not all(times_of_kinds) or len(times_of_kinds) != len(plan.kinds):
+        return plan
+    return dataclasses.replace(plan, kind_waits_s=tuple(round(median(times), 6) for times in times_of_kinds))
 
 
 def with_anyio_threads(plan: Plan, site: Site) -> Plan:
@@ -81,24 +105,59 @@ def with_anyio_threads(plan: Plan, site: Site) -> Plan:
     return plans.with_launch(plan, dataclasses.replace(plan.launch, anyio_threads=access_log.anyio_threads(site.log)))
 
 
-def send_alone(plan: Plan, site: Site, sent: list[Exchanges]) -> list[float]:
-    """How long requests take that are sent one after the other, seconds; they end after half a second, and with the
-    first that fails. Raises Interrupted, and Problem where the service answers with an error."""
-    lone_s = list[float]()
-    for _ in range(plan.lone_requests):
-        alone = dataclasses.replace(lone_plan(plan), first_number=send.WARM_UP_NUMBER // 2 + len(sent))
-        found = send.measure(alone, site.address).exchanges
+def send_first(plan: Plan, site: Site, sent: list[Exchanges]) -> First | None:
+    """The first request of a kind: how long it takes, and the line of code where it stands for most of that time. None
+    where that is of no use, or it fails."""
+    if plan.lone_requests < 2 or plan.is_target:
+        return None
+    server, samples = site.server, list[Mapping[str, Any]]()
+    with server.samples.into(samples) if server and server.samples else contextlib.nullcontext():
+        found = send_one(plan, site, sent)
+    if not all(map(is_success, found.status, found.error)):
+        return None
+    return First(latency_s(found), first_line_of(samples, found, server.code) if server and samples else None)
+
+
+def first_line_of(samples: Sequence[Mapping[str, Any]], one: Exchanges, code: str) -> str | None:
+    """Where a request stood for most of its time."""
+    seen = where.where_of(samples, one.started_s, one.answered_s, code, True)
+    place = seen.places[0] if seen and seen.places else None
+    return place.line if place and place.requests > 0.5 else None
+
+
+def send_one(plan: Plan, site: Site, sent: list[Exchanges]) -> Exchanges:
+    """One more request by itself."""
+    one = dataclasses.replace(lone_plan(plan), first_number=send.WARM_UP_NUMBER // 2 + len(sent))
+    sent.append(send.measure(one, site.address).exchanges)
+    check_end(plan, sent[-1])
+    return sent[-1]
+
+
+def latency_s(one: Exchanges) -> float:
+    return one.answered_s[0] - one.started_s[0]
+
+
+def send_alone(
+    plan: Plan, site: Site, sent: list[Exchanges], first: First | None, kinds: int
+) -> tuple[list[float], Alone | None]:
+    """How long requests take that are sent one after the other, seconds, without those at the beginning that were cold;
+    and what all of them show. They end when they are alike, and with the first that fails.
+
+    first: a request before the warm-up. kinds: that share the time. Raises Interrupted, and Problem where the service
+    answers with an error.
+    """
+    times_s = list[float]()
+    while asks_again(times_s, plan.lone_requests, plan.workers, MOST_S / kinds):
+        found = send_one(plan, site, sent)
         if signals.received:
             raise Interrupted
-        sent.append(found)
-        check_end(plan, found)
         check_answer(plan, site, found.status[0])
         if not all(map(is_success, found.status, found.error)):
             break
-        lone_s.append(found.answered_s[0] - found.started_s[0])
-        if sum(lone_s) > LONE_S:
-            break
-    return lone_s
+        times_s.append(latency_s(found))
+    asked = plan.kinds[0].name if plan.kinds else f"{plan.method} {plan.path}"
+    shown = alone_of(asked, times_s, first, plan.workers)
+    return times_s[cold_requests(times_s) :], shown
 
 
 def with_login(plan: Plan, site: Site) -> Plan:

@@ -196,7 +196,7 @@ def judged(
     measured = summary.summarise(plan, outcome)
     measured = dataclasses.replace(
         measured, warmed_up=before.sent, created=measured.created + before.created,
-        lone_s=min(before.lone_s, default=None),
+        lone_s=min(before.lone_s, default=None), alone=before.alone,
         server_cpu_s=None if measured.server_cpu_s is None else max(0.0, measured.server_cpu_s - sent.sampling_s),
         other_cpu_s=without_connected(measured, sent.neighbours), neighbours=sent.neighbours,
     )  # fmt: skip

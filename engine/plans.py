@@ -124,7 +124,12 @@ def plan_app(options: argparse.Namespace, path: str, launch: Launch) -> Plan:
     if options.victim and options.app:
         victim = launch_app(options, "GET", options.victim)
         plan = replace(plan, victim_handler=victim.handler or next(iter(victim.handlers), None))
-    return replace(plan, warm_up=min(32, 4 * plan.workers)) if options.warmup is None else plan
+    return replace(plan, warm_up=warm_up_of(plan)) if options.warmup is None else plan
+
+
+def warm_up_of(plan: Plan) -> int:
+    """So many requests reach every worker, if nothing else is said."""
+    return min(32, 4 * plan.workers)
 
 
 def plan_targets(options: argparse.Namespace) -> list[Plan]:
@@ -218,6 +223,7 @@ def finished(plan: Plan, options: argparse.Namespace) -> Plan:
     return replace(
         plan, cpus=min(len(server), limit), shared_cpus=min(limit, len(server | client)) * bool(server & client),
         all_cpus=about_machine().cpus, cpu_limit=cpu_limit(), lone_requests=lone_requests,
+        warm_up_if_cold=warm_up_of(plan) if options.warmup is None and not plan.launch else 0,
         timeout_s=options.timeout or default_timeout_s(plan),
     )  # fmt: skip
 

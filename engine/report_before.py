@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.alone import MOST
 from engine.estimate import first_true
 from engine.machine import Machine
 from engine.plans import held_for
@@ -65,7 +66,7 @@ def what_is_sent(plan: Plan) -> str:
 def lone_text(plan: Plan) -> str:
     if not plan.lone_requests:
         return ""
-    often = "once" if plan.lone_requests < 2 else f"up to {plan.lone_requests} times"
+    often = "once" if plan.lone_requests < 2 else f"up to {MOST} times, until it takes the same time again"
     return f"Before the run, a single request{' of each kind' * bool(plan.kinds)} is timed {often} (not counted)."
 
 

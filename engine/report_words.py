@@ -261,6 +261,13 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         if (of.shortest_s or math.inf) < 0.9 * of.wait_s
         else f"There may be more than {slots_text(of.slots)} slots, or requests wait for less than"
         f" {duration(of.wait_s)}.",
+    "cold": lambda of:
+        f"{of.asked} took {duration(of.first_s)} the first time by itself"
+        f"{f', most of it at {of.line}' if of.line else ''}, then {duration(of.usual_s)}: probably a connection, a"
+        f" cache or an import. The prediction is for the later ones.{warmed_text(of)}",
+    "unlike-alone": lambda of:
+        f"{of.requests} requests by themselves, {of.asked}, took from {duration(of.least_s)} to {duration(of.most_s)}."
+        f" The prediction is for {duration(of.usual_s)}, their median.",
     "rows": lambda of:
         f"The database has {of.rows} rows after {of.created} answers with status 201. A POST was answered but not"
         " stored, or stored but not answered. Read the server's log.",
@@ -292,6 +299,11 @@ def named_text(named: Sequence[tuple[str, float, bool]]) -> str:
     """Who computed: of one CPU each."""
     others = [f"{name} {per_cent(cpus)}" for name, cpus, is_connected in named if not is_connected]
     return f" ({', '.join(others)} of a CPU)" if others else ""
+
+
+def warmed_text(of: Any) -> str:
+    warmed = f" {plural(of.warmed, 'request')} (not counted) warmed up the server." if of.warmed else ""
+    return warmed + (f" To warm up all {of.warm_up} connections: --warmup {of.warm_up}." if of.warm_up else "")
 
 
 def backlog_text(of: Any) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from engine.alone import Alone
 from engine.kinds import Kind, KindMeasured, Login, Session
 from engine.launch import Launch
 from engine.listeners import Listener
@@ -68,6 +69,7 @@ class Plan:
     first_byte: bool = False  # an answer is complete with the first byte of its body
     any_status: bool = False  # go on where a lone request is answered with an error
     warm_up: int = 0  # requests before the run, in no figure
+    warm_up_if_cold: int = 0  # the same of a server that runs already, once its first answer was far from the next
     lone_requests: int = 0  # and requests one after the other, to learn what a single one costs
     processes: int = 1  # of the client
     # What a request does.
@@ -219,7 +221,8 @@ class Measured:
     kernel: dict[str, int]  # ListenOverflows, TCPSynRetrans, on the whole machine during the run; empty: not Linux
     stopped: str | None = None  # why the sending ended early: a signal's name, or what happened
     warmed_up: int = 0  # requests before the run
-    lone_s: float | None = None  # the least latency of a lone request before the run
+    lone_s: float | None = None  # the least latency of a lone request before the run, of those that were not cold
+    alone: Sequence[Alone] = ()  # these requests, for each kind
     server_cpu_s: float | None = None
     other_cpu_s: float | None = None  # CPU seconds of other programs, but of those that work for the service
     neighbours: tuple[Neighbour, ...] = ()  # who they are

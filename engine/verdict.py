@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from engine import model
-from engine.audit import client_busy, connects_again, warnings_of_client, warnings_of_database
+from engine.audit import client_busy, connects_again, warnings_of_alone, warnings_of_client, warnings_of_database
 from engine.estimate import first_true, taken_by_others
 from engine.loads import Figure
 from engine.places import Limit, Resource, State
@@ -396,6 +396,7 @@ def warnings_of(facts: Facts) -> Iterator[Warned]:
     if inside and inside.restarts:
         yield Warned("restarts", {"restarts": inside.restarts})
     yield from warnings_of_machine(facts)
+    yield from warnings_of_alone(facts)
     yield from warnings_of_database(facts)
 
 

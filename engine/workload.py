@@ -40,11 +40,14 @@ from engine.run import Plan
 from engine.words import Problem
 
 PLACEHOLDER = re.compile(r"\{(?:(n)|(token)|random:(\d+):(\d+))\}")
-HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n]*"
+WRONG = re.compile(r"\{(n|token|random)\b[^}]*\}")
+WRONG_IN_BODY = re.compile(r"\{random:[^}\s]*\}")  # others may be the body's own
+HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*"  # in latin-1
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # an answer to HEAD has no body, which all others have
 KEYS = {"name": str, "weight": (int, float), "method": str, "path": str, "headers": list, "body": str}
 LOGIN_KEYS = {"method": str, "path": str, "headers": list, "body": str, "token": str}
 LOG_LINE = re.compile(r'"GET (/[!-~]*?)(?: HTTP/[\d.]+)?" \d{3}')  # of nginx, Apache, gunicorn, uvicorn
+MOST_WEIGHT = 1e9
 MOST_TIMED = 20  # kinds whose lone times are measured one by one
 
 
@@ -84,7 +87,11 @@ def read_workload(path: Path) -> Mix:
     try:
         if asked or not isinstance(kinds, list) or not kinds or not isinstance(login, dict | None):
             raise Problem("it has [[kinds]], perhaps a [login], and nothing else")
-        mix = Mix(path.name, tuple(itertools.starmap(kind_of, enumerate(kinds, 1))), login_of(login) if login else None)
+        mix = Mix(
+            path.name,
+            tuple(itertools.starmap(kind_of, enumerate(kinds, 1))),
+            None if login is None else login_of(login),
+        )
         check_mix(mix)
     except Problem as problem:
         raise Problem(f"{path}: {problem}") from None
@@ -106,8 +113,8 @@ def kind_of(number: int, asked: Any) -> Kind:
     checked(asked, KEYS, where)
     method, weight = asked.get("method", "POST" if asked.get("body") else "GET"), asked.get("weight", 1)
     name = asked.get("name", f"{method} {asked['path']}")
-    if weight <= 0:
-        raise Problem(f"{where}: a weight is above 0")
+    if not 0 < weight <= MOST_WEIGHT:
+        raise Problem(f"{where}: a weight is above 0, and at most {MOST_WEIGHT:g}")
     return Kind(weight, method, asked["path"], asked.get("body", ""), name, headers_of(asked))
 
 
@@ -138,16 +145,18 @@ def check_request(asked: Mapping[str, Any], where: str) -> None:
     for header in asked.get("headers", ()):
         if not isinstance(header, str) or not re.fullmatch(HEADER, header):
             raise Problem(f"{where}: {header!r} is no header line like 'Name: value'")
-    check_placeholders(asked["path"], where)
+    for text in (asked["path"], *asked.get("headers", ())):
+        check_placeholders(text, where)
+    check_placeholders(asked.get("body", ""), where, WRONG_IN_BODY)
 
 
-def check_placeholders(path: str, where: str) -> None:
-    """Raises Problem where a placeholder of a path is none."""
-    for low, high in re.findall(r"\{random:(\d+):(\d+)\}", path):
+def check_placeholders(text: str, where: str, wrong: re.Pattern[str] = WRONG) -> None:
+    """Raises Problem where a placeholder is none."""
+    for low, high in re.findall(r"\{random:(\d+):(\d+)\}", text):
         if int(low) > int(high):
             raise Problem(f"{where}: {{random:{low}:{high}}} has no numbers")
-    if wrong := re.search(r"\{(n|token|random)\b[^}]*\}", PLACEHOLDER.sub("", path)):
-        raise Problem(f"{where}: {wrong[0]} is none of {{n}}, {{token}}, {{random:1:1000}}")
+    if found := wrong.search(PLACEHOLDER.sub("", text)):
+        raise Problem(f"{where}: {found[0]} is none of {{n}}, {{token}}, {{random:1:1000}}")
 
 
 def headers_of(asked: Mapping[str, Any]) -> tuple[str, ...]:
@@ -238,6 +247,8 @@ def session_of(login: Login, status: int, body: bytes, cookies: Sequence[str]) -
             value = value[name]
     except (ValueError, LookupError, TypeError):
         value = None
-    if not isinstance(value, str | int):
+    if not isinstance(value, str | int) or isinstance(value, bool):
         raise Problem(f"{asked} has no {login.token!r} in its JSON answer")
+    if not re.fullmatch(r"[!-~]+", f"{value}"):
+        raise Problem(f"{asked} has a {login.token!r} that no header can carry")
     return Session(f"{value}", cookie)

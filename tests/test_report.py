@@ -20,11 +20,12 @@ from tests.test_tables import sample_log
 NUMBERS = """
     failed sent redirected unended due late overflows busy more_processes lag_s latency_s sockets expected late_bodies
     under_way asked lines slots each of alone_s wait_s share rows created statements shortest_s stalled_s
-    handled_s assumed_s cpu throttled_s cpus restarts
+    handled_s assumed_s cpu throttled_s cpus restarts first_s usual_s requests least_s most_s warm_up warmed
 """
 FACTS = dict.fromkeys(NUMBERS.split(), 7) | {
     "errors": {"HTTP 500": 20, "timed out": 5}, "most": "HTTP 500", "predicted": math.inf, "said": ["it is full"],
     "log": "logs/run/server.log", "named": [["python", 1.2, False], ["postgres", 0.3, True]], "shares": [50, 27, 15, 8],
+    "asked": "GET /items", "line": "app.py:3",
 }  # fmt: skip
 SLOTS, CPU = Limit(Resource.SLOTS, 1.0, 4.0, 4, 1.0), Limit(Resource.CPU, 0.02, 837.3, held_s=0.00239, cpus=2)
 LIMITS = [
@@ -156,7 +157,7 @@ TEXTS = {
     "Little's law|p99.9": reported("open"),
     "Linux|2 CPUs|AMD|6.18|flask 3.1.3": report_before.header(Machine("Linux", 2, "AMD", "6.18"), {"flask": "3.1.3"}),
     "flask-gunicorn GET /io|16 requests|1 s|--workers 4": sent(),
-    "mixed|32 requests|up to 5": sent(workload="mixed", warm_up=32, lone_requests=5),
+    "mixed|32 requests|up to 12": sent(workload="mixed", warm_up=32, lone_requests=5),
     "50 ms|2 ms|exp": sent(wait_s=0.05, cpu_time_s=0.002, distribution="exp"),
     "2 subtasks": sent(wait_s=0.5),
     "20 users|10 s|2 s|2 client": sent(load=Closed(time_limit_s=10.0, think_s=2.0, concurrency=20), processes=2),

@@ -9,6 +9,7 @@ import pytest
 from samples import LAUNCH, LOADS, sample_estimate, sample_facts, sample_prediction, sample_statistics, sample_where
 
 from engine import report_words
+from engine.alone import alone_of
 from engine.loads import Closed, Open
 from engine.places import Limit, Resource, Spot, State
 from engine.run import Database, Explanation, Prediction
@@ -26,6 +27,11 @@ LONG = {"handler_s": 16 * 1.4, "server_cpu_s": 0.04}
 UNKNOWN = {"slots_known": False, "slots": None, "slots_per_worker": None, "prediction": Prediction()}
 HELD = {"slots_held": None, "slots": 8, "slots_per_worker": 8, "server_slots": 8}
 ONE = {"requests_of_workers": {"a": 16}, "slots_held": None, "slots_per_worker": 4, "server_slots": 4}
+
+
+def alone(*times_s: float) -> Any:
+    return alone_of("GET /", times_s)
+
 
 Case = dict[str, Any]
 EXPLANATIONS: dict[str, tuple[Case, Case]] = {
@@ -83,6 +89,9 @@ WARNINGS: dict[str, tuple[Case, Case]] = {
     "throttled": ({"kernel": {"throttled_us": 100_000}}, {"kernel": {"throttled_us": 70_000}}),
     "restarts": ({"restarts": 1}, {"restarts": 0}),
     "sooner": (SOON, {"measured_s": 3.9}),
+    "cold": ({"alone": [alone(0.842, 0.054, 0.055)]}, {"alone": [alone(0.15, 0.054, 0.055)]}),
+    "unlike-alone": ({"alone": [alone(0.05, 0.2, 0.05, 0.3)], "wait_is_measured": True},
+                     {"alone": [alone(0.05, 0.3, 0.05, 0.052)], "wait_is_measured": True}),
     "rows": ({"database": Database(10_001, 16)}, {"database": Database(10_001, 16), "created": 1}),
     "statements": ({"database": Database(10_000, 17)}, {"database": Database(10_000, 17, connections=1)}),
     "other-slots held": (LATE | {"slots_held": 3}, LATE | {"slots_held": None}),

@@ -7,6 +7,7 @@ import random
 import re
 import sys
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 from commands import ROOT, run_bench
@@ -40,7 +41,8 @@ name = "cancel"
 method = "DELETE"
 path = "/orders/{n}"
 """
-pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no tomllib")
+HAS_TOML = any(map(find_spec, ("tomllib", "tomli")))
+pytestmark = pytest.mark.skipif(not HAS_TOML, reason="Python 3.10 has no tomllib, and tomli is not installed")
 
 
 @pytest.fixture
@@ -106,6 +108,13 @@ def test_an_access_log_is_replayed_in_its_order(shops):
         ("[[kinds]]\npath = '/'\nwait = 1", "nothing else"),
         ("[[kinds]]\npath = '/'\nweight = 0", "above 0"),
         ("[[kinds]]\npath = '/'\nweight = 'x'", "weight"),
+        ("[[kinds]]\npath = '/'\nweight = nan", "above 0"),
+        ("[[kinds]]\npath = '/'\nweight = inf", "at most"),
+        ("[[kinds]]\npath = '/'\nbody = '{random:9:1}'", "no numbers"),
+        ("[[kinds]]\npath = '/'\nbody = '{random:x}'", "none of"),
+        ("[[kinds]]\npath = '/'\nheaders = ['X: {random:a:b}']", "none of"),
+        ("[[kinds]]\npath = '/'\nheaders = ['X: \u6f22']", "header line"),
+        ("[login]\n[[kinds]]\npath = '/'", "the login has a path"),
         ("[[kinds]]\npath = 'x'", "begins with /"),
         ("[[kinds]]\npath = '/'\nmethod = 'HEAD'", "method"),
         ("[[kinds]]\npath = '/{random:9:1}'", "no numbers"),
@@ -137,6 +146,14 @@ def test_what_does_not_go_together_is_said(shops, capsys, words, says):
     assert error.count("\n") == 1 and says in error
 
 
+def test_without_a_reader_of_toml_a_line_says_so(shops, monkeypatch, capsys):
+    for name in ("tomllib", "tomli"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert bench.main(["--app", "session_shop:app", "--workload", "cookie.toml"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "3.11" in error and "tomli" in error
+
+
 def test_a_login_that_is_refused_ends_the_run_before_it_begins(shops, capsys):
     (shops / "cookie.toml").write_text(COOKIE.replace("secret", "wrong"))
     assert bench.main(["--app", "session_shop:app", "--workload", "cookie.toml", "-n", "5", "-q"]) == 2
@@ -150,6 +167,10 @@ def test_a_login_that_is_refused_ends_the_run_before_it_begins(shops, capsys):
     ("a", b"{}", [], None),
     ("a.b", b'{"a": "x"}', [], None),
     ("a", b"<html>", [], None),
+    ("a", b'{"a": null}', [], None),
+    ("a", b'{"a": true}', [], None),
+    ("a", '{"a": "\u6f22"}'.encode(), [], None),
+    ("a", b'{"a": "x\\r\\nX: y"}', [], None),
     ("", b"", [], None),
 ])  # fmt: skip
 def test_what_a_login_gives(token, body, cookies, found):
