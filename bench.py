@@ -295,6 +295,8 @@ class Bench:
         text = report.result(found, log) if self.in_full else report.row(found)
         if self.asked.quiet:
             text = report.verdict_of_target(found)
+        if found.measured.until and not found.measured.until.reached:
+            self.has_answer = False
         if self.asked.objective and found.measured.answered:
             told = advice.advice_for(found, self.asked.objective)
             self.has_answer = self.has_answer and told.is_kept

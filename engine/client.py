@@ -87,6 +87,12 @@ class Outcome(NamedTuple):
     counted_s: float = 0.0  # between the readings of the counters
     sockets_resent: int = 0  # that had to send something again: the server's listen queue was full, or a packet lost
     stalled_s: float = 0.0  # the longest time in which the client itself stood still
+    is_cut: bool = False  # nothing more was sent, as what was asked for was known
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it ended before the load was sent."""
+        return bool(self.stopped or self.is_cut)
 
 
 def had_to_resend(sock: socket.SocketType) -> bool:
@@ -153,11 +159,13 @@ class Client:
     first_byte: bool  # an answer is complete with the first byte of its body, and then ended
     progress: Callable[..., object]  # is told begun_s, and how many are sent and under way
     begun_s: float = 0.0  # when to begin; 0: at once
+    is_enough: Callable[[Client], bool] = lambda _: False  # asked now and then; True: send nothing more
 
     sent = in_flight = sockets_opened = sockets_resent = failures = 0
     thinking = 0  # users between two requests
     released = users = spun_s = stalled_s = 0.0  # released and users: the limits of the part, as last asked for
     ended = fill_is_due = False  # ended: nothing more will be sent
+    is_cut = False  # before the end of the load, as that was enough
     stopped, left_as = "", "interrupted"  # why it ended before its time; what the requests under way then count as
 
     def __post_init__(self) -> None:
@@ -197,7 +205,7 @@ class Client:
         spun_s = min(self.spun_s, cpu_s)  # measured by the clock, which runs on while others have the CPU
         return Outcome(
             self.exchanges, self.begun_s, cpu_s, self.sockets_opened, stopped=self.stopped or None, spun_s=spun_s,
-            sockets_resent=self.sockets_resent, stalled_s=self.stalled_s,
+            sockets_resent=self.sockets_resent, stalled_s=self.stalled_s, is_cut=self.is_cut,
         )  # fmt: skip
 
     def stop(self, why: str, left_as: str = "interrupted") -> None:
@@ -420,4 +428,7 @@ class Client:
         if is_many and self.failures == self.sent - self.in_flight:
             self.stop(f"none of {self.sent} requests was answered", "given up")
         self.progress(self.begun_s, self.sent, self.in_flight)
+        if not self.ended and self.is_enough(self):
+            self.ended, self.released, self.is_cut = True, self.sent, True
+            self._fill_soon()
         self.loop.call_later(0.1, self._watch_deadlines, now_s + 0.1)

@@ -18,12 +18,14 @@ from engine import objectives, workload
 from engine.files import LOGS, tell
 from engine.model import DISTRIBUTIONS
 from engine.targets import SERVERS, WORKLOADS, TaskTime
+from engine.until import parse_until
 from engine.words import Problem
 from engine.workload import PLACEHOLDER
 
 LEAST_PROBE = 100  # three bursts, and what goes before them
 PROBE_REQUESTS, PROBE_S = 2000, 60.0  # what a probe may spend, unless you say otherwise
 SEARCH_S = 10.0  # of each run of --find-rate
+UNTIL_S = 60.0  # that --until may take
 PERCENTILES = (50, 95, 99)
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -191,6 +193,8 @@ GROUPS: dict[str, dict[str, Any]] = {
            for p in PERCENTILES},
         "--try": (str, "'OPTIONS'", "the same load with this changed, as '--threads 8'; several times; or auto", []),
         "--find-rate": "the highest rate of random arrivals that keeps the objective",
+        "--until": (parse_until, "'p99+-10%%'", "of --rate and -c: send until a percentile is known so exactly,"
+                    " at most -t (60) seconds; else exit code 1"),
         "--fail-if": (objectives.parse_condition, "'p99>0.1'",
                       "exit code 1 then; also failed>0, throughput<200; several times", []),
     },
@@ -250,6 +254,7 @@ NEEDS = {  # option -> it goes with one of these
     "workload": "target app run url",
     "requests_from": "target app run url",
     "find_rate": "p99 p95 p50",
+    "until": "rate concurrency",
     "p50": "rate find_rate",
     "p95": "rate find_rate",
     "p99": "rate find_rate",
@@ -261,6 +266,7 @@ EXCLUDES = {  # option -> it goes with none of these
     "app": f"url pool_size database_url {PAPER}",
     "url": "path workers threads server_args pool_size database_url server_cpus start_timeout"
     f" access_log cpu_time {PAPER}",
+    "until": "processes probe find_rate requests",
     "repeats": "probe find_rate try serve list is_paper",
     "probe": f"victim {SENDS_ITS_OWN}",
     "find_rate": f"try victim requests probe {SENDS_ITS_OWN}",
@@ -355,6 +361,8 @@ def fill_in_own_loads(options: argparse.Namespace) -> None:
         options.budget = options.requests or PROBE_REQUESTS, options.time_limit or PROBE_S
         options.requests, options.time_limit = PROBE_REQUESTS, None
     options.mix = mix_of(options)
+    if options.until:
+        options.time_limit = options.time_limit or UNTIL_S
     if options.workload and not options.mix:
         kinds, found, _ = WORKLOADS[options.workload]
         options.keep_alive, options.path = True, [PLACEHOLDER.sub("1", kinds[0][2])]

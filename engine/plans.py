@@ -112,7 +112,7 @@ def plan_of(options: argparse.Namespace, name: str, path: str, **more: Any) -> P
     return Plan(
         name, path=path, load=load, method=options.method, headers=tuple(options.header), body=options.body,
         victim=options.victim or "", any_status=options.any_status,
-        first_byte=options.first_byte, keep_alive=options.keep_alive,
+        first_byte=options.first_byte, until=options.until, keep_alive=options.keep_alive,
         warm_up=options.warmup or 0,
         processes=int(min(options.processes, load.most_under_way)), **more,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from engine.report_before import prediction_text, what_is_expected
 from engine.report_changes import victim_text
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
 from engine.report_where import seen_in_short, where
-from engine.report_words import EXPLANATIONS, PROBE_ENDS, requests_s, stacked, told
+from engine.report_words import EXPLANATIONS, PROBE_ENDS, requests_s, stacked, told, until_text
 from engine.run import Explanation, Plan, Prediction, Run
 from engine.targets import TARGETS
 from engine.verdict import seen_limit
@@ -37,7 +37,13 @@ def result(run: Run, log: AccessLog | None) -> str:
     path = run.inside and f"{run.inside.access_log}  (the time is when the handler started)"
     in_detail = steady or not run.prediction.is_known
     return stacked(
-        stacked(told("verdict", verdict(run)), warnings(run), estimate(run), bottleneck(run)),
+        stacked(
+            told("verdict", verdict(run)),
+            told("until", run.measured.until and until_text(run.measured.until)),
+            warnings(run),
+            estimate(run),
+            bottleneck(run),
+        ),
         log and not steady and stacked(told("access log", path), tables.log_table(log, plan.wait_s or 0.1)),
         not steady and tables.batch_table(run, forecast_of(plan)),
         stacked(where(run), victim_text(run)),

@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.loads import Figure, Load
 from engine.run import Run
+from engine.until import Until
 from engine.words import difference, duration, per_cent, plural, rate, section, slots_text
 
 
@@ -249,6 +250,10 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
     "busy-machine": lambda of:
         f"Other programs used {per_cent(of.share)} of the CPUs during the run{named_text(of.named)}. They make all"
         " times longer. Run it again on an idle machine.",
+    "drift": lambda of:
+        f"The latency drifted all through the run: a median of {duration(of.first_s)} in its first quarter, of"
+        f" {duration(of.last_s)} in its last. A mean or a percentile of such a run says little. Run it for longer, or"
+        " find out what grows.",
     "throttled": lambda of:
         f"The container may use {of.cpus:.3g} CPUs, and had to wait for {duration(of.throttled_s)} in all, as it had"
         " used them up. Client and server share them. Give it more, or send less.",
@@ -293,6 +298,24 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f" {of.of} requests in its handlers. So the limit is inside the handler: a connection pool, a lock or a"
         f" semaphore. The prediction assumes {slots_text(of.predicted)}. {OTHER}",
 }  # fmt: skip
+
+
+UNTIL = {  # why a figure is not as exact as asked
+    "too-few": "There are too few answers for an interval.",
+    "time": "The time (-t) was over.",
+    "drift": "The latency drifted, so that there is no one value.",
+    "client": "The client was the limit: requests left late.",
+}
+
+
+def until_text(found: Until) -> str:
+    """How exactly a figure is known."""
+    asked = f"{found.figure} to {per_cent(found.share)}, after {plural(found.requests, 'answer')}:"
+    between = ""
+    if found.interval_s:
+        low, high = map(duration, found.interval_s)
+        between = f"It is between {low} and {high} (95 %)."
+    return said(asked, "reached." if found.reached else f"NOT reached. {UNTIL[found.reason]}", between)
 
 
 def named_text(named: Sequence[tuple[str, float, bool]]) -> str:

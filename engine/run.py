@@ -23,6 +23,7 @@ from engine.model import Service
 from engine.neighbours import Neighbour
 from engine.places import Limit, Where
 from engine.stats import Statistics
+from engine.until import Drift, Until, Wanted
 
 # ---------------------------------------------------------------- before the run
 
@@ -67,6 +68,7 @@ class Plan:
     keep_alive: bool = False
     timeout_s: float = 40.0
     first_byte: bool = False  # an answer is complete with the first byte of its body
+    until: Wanted | None = field(default=None, metadata={"json": False})  # send no more once a figure is so exact
     any_status: bool = False  # go on where a lone request is answered with an error
     warm_up: int = 0  # requests before the run, in no figure
     warm_up_if_cold: int = 0  # the same of a server that runs already, once its first answer was far from the next
@@ -225,6 +227,8 @@ class Measured:
     alone: Sequence[Alone] = ()  # these requests, for each kind
     server_cpu_s: float | None = None
     other_cpu_s: float | None = None  # CPU seconds of other programs, but of those that work for the service
+    until: Until | None = None  # how exactly a figure is known, where that was asked for
+    drift: Drift | None = None  # of the latency, in an open loop
     neighbours: tuple[Neighbour, ...] = ()  # who they are
 
     def of(self, figure: Figure) -> float | None:

@@ -22,6 +22,7 @@ from engine.loads import Closed, Part
 from engine.machine import counters
 from engine.processes import send_from
 from engine.run import Plan
+from engine.until import Watch
 from engine.words import Problem
 
 WARM_UP_NUMBER = 1_000_000_000  # {n} of requests that are not counted, so that none is of a counted one, too
@@ -95,9 +96,24 @@ def sender_of(plan: Plan, address: Address, numbered: bool = False) -> Callable[
     def send_part(part: Part, progress: Callable[..., object], begun_s: float = 0.0) -> Outcome:
         requests = islice(messages(plan, address[1], numbered), part.k, None, part.processes)
         how = plan.timeout_s, plan.method == "HEAD", plan.keep_alive, plan.first_byte
-        return Client(address, requests, part, *how, progress, begun_s).run()
+        enough = functools.partial(is_enough, Watch(plan.until)) if plan.until else lambda _: False
+        return Client(address, requests, part, *how, progress, begun_s, enough).run()
 
     return send_part
+
+
+def is_enough(watch: Watch, client: Client) -> bool:
+    """Whether the answers so far show a figure as exactly as it is wanted."""
+    done = client.sent - client.in_flight
+    if done < watch.next:
+        return False
+    rows, load, begun_s = client.exchanges, client.part.load, client.begun_s
+    latencies_s = [
+        end_s - (begun_s + load.due_s(i) if load.is_scheduled else rows.started_s[i])
+        for i, end_s in enumerate(rows.answered_s[: client.sent])
+        if end_s and not rows.error[i]
+    ]
+    return watch.is_over(latencies_s)
 
 
 def resolve(host: str, port: int) -> Address:

@@ -10,6 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import compress, islice
+from typing import Any
 
 from engine.client import ERRORS, Exchanges, Outcome, is_success
 from engine.kinds import KindMeasured
@@ -17,6 +18,7 @@ from engine.loads import Load
 from engine.model import Stages
 from engine.run import Columns, Level, Measured, Plan, Second
 from engine.stats import histogram, statistics_of
+from engine.until import drift_of, until_of
 from engine.workload import drawn
 
 MOST_KINDS = 12  # with figures of their own
@@ -53,7 +55,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
     sent, answered = len(good), sum(good)
     due_s = due_times(load, outcome)
     measured_s = max(answered_s, default=begun_s) - begun_s
-    scheduled_s = 0.0 if outcome.stopped else load.requests / (load.offered_load(1.0, 1.0) or math.inf)
+    scheduled_s = 0.0 if outcome.is_short else load.requests / (load.offered_load(1.0, 1.0) or math.inf)
     window_s = min(max(measured_s, scheduled_s), load.time_limit_s)
     in_window = sum(at - begun_s <= window_s for at in compress(answered_s, good))
     under_way_s = time_under_way(started_s, answered_s, begun_s + window_s)
@@ -72,7 +74,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         answered=answered,
         failed=sent - answered,
         errors=Counter(ERRORS[rows.error[i]] or f"HTTP {rows.status[i]}" for i in bad),
-        due=sent if outcome.stopped and load.is_scheduled else load.due_in_all,
+        due=sent if outcome.is_short and load.is_scheduled else load.due_in_all,
         measured_s=measured_s,
         window_s=window_s,
         finished_after_limit=answered - in_window,
@@ -106,6 +108,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         other_cpu_s=other_cpu_s(outcome, measured_s, plan.all_cpus),
         sockets_resent=outcome.sockets_resent,
         client_stalled_s=outcome.stalled_s,
+        **in_their_order(plan, latencies_s, spans(due_s, started_s)),
     )
 
 
@@ -115,6 +118,18 @@ def other_cpu_s(outcome: Outcome, measured_s: float, all_cpus: int) -> float | N
         return None
     share = outcome.other_cpu_s / (all_cpus * outcome.counted_s or math.inf)
     return min(1.0, share) * all_cpus * measured_s
+
+
+def in_their_order(plan: Plan, latencies_s: Sequence[float], lags_s: Sequence[float]) -> dict[str, Any]:
+    """What latencies say in the order in which they were due: drift, and how exactly a figure is known."""
+    drift = drift_of(latencies_s) if plan.load.is_scheduled else None
+    until = until_of(plan.until, latencies_s, is_late(lags_s, latencies_s)) if plan.until else None
+    return {"drift": drift, "until": until}
+
+
+def is_late(lags_s: Sequence[float], latencies_s: Sequence[float]) -> bool:
+    """Whether requests left so late that latency is no longer the server's."""
+    return max(lags_s, default=0.0) > 0.5 * max(latencies_s, default=0.0)
 
 
 def unended(rows: Exchanges) -> int:

@@ -395,6 +395,8 @@ def warnings_of(facts: Facts) -> Iterator[Warned]:
         yield Warned("log-lines", {"lines": inside.log_lines, "sent": sent})
     if inside and inside.restarts:
         yield Warned("restarts", {"restarts": inside.restarts})
+    if measured.drift:
+        yield Warned("drift", {"first_s": measured.drift.first_s, "last_s": measured.drift.last_s})
     yield from warnings_of_machine(facts)
     yield from warnings_of_alone(facts)
     yield from warnings_of_database(facts)

@@ -13,6 +13,7 @@ from engine.alone import alone_of
 from engine.loads import Closed, Open
 from engine.places import Limit, Resource, Spot, State
 from engine.run import Database, Explanation, Prediction
+from engine.until import Drift
 from engine.verdict import judge
 
 LATE, SOON = {"measured_s": 6.0}, {"measured_s": 3.0}
@@ -86,6 +87,7 @@ WARNINGS: dict[str, tuple[Case, Case]] = {
     "longer-wait": (LATE | {"lone_s": 1.2}, {"lone_s": 1.2}),
     "longer-handlers": (LATE | LONG, LONG),
     "busy-machine": ({"other_cpu_s": 1.3}, {"other_cpu_s": 1.1}),
+    "drift": ({"drift": Drift(0.1, 0.3)}, {"drift": None}),
     "throttled": ({"kernel": {"throttled_us": 100_000}}, {"kernel": {"throttled_us": 70_000}}),
     "restarts": ({"restarts": 1}, {"restarts": 0}),
     "sooner": (SOON, {"measured_s": 3.9}),
