@@ -11,8 +11,8 @@ from engine.options import parse
 
 ACTIONS, URL = actions(), "--url http://127.0.0.1:9/ "
 PREFERRED = {"target": "flask-gunicorn", "app": "main:app", "run": "true {port}", "url": "http://127.0.0.1:9/",
-             "passes": "3", "scale": "3", "body_file": __file__, "workload": "read", "until": "p99+-10%", "processes": "3",
-             "requests_from": f"{ROOT}/tests/services/orders.log"}  # fmt: skip
+             "passes": "3", "scale": "3", "body_file": __file__, "workload": "read", "until": "p99+-10%",
+             "processes": "3", "requests_from": f"{ROOT}/tests/services/orders.log"}  # fmt: skip
 
 
 def words_of(name: str) -> list[str]:
