@@ -153,7 +153,7 @@ class Bench:
         self.launches = [plan.launch for plan in self.plans if plan.launch]
         check_packages(self.launches)
         if asked.url:
-            send.resolve(self.plans[0].host, self.plans[0].port)
+            send.resolve(self.plans[0])
         for plan in self.plans:
             check_file_limit(plan.load.most_under_way, plan.load.is_scheduled)
         if asked.client_cpus:
@@ -318,7 +318,8 @@ def serve(asked: argparse.Namespace) -> int:
         try:
             each = slots_text(launch.slots_per_worker)
             workers = plural(launch.workers, "worker")
-            tell(f"http://127.0.0.1:{server.port}{plan.path}  {workers}, slots of each: {each}; Ctrl-C stops it")
+            scheme = "https" if plan.tls else "http"
+            tell(f"{scheme}://127.0.0.1:{server.port}{plan.path}  {workers}, slots of each: {each}; Ctrl-C stops it")
             if sys.stdin and sys.stdin.isatty():
                 tell("Enter shows where the requests stand, while another program sends them.")
             with (server.access_log or server.server_log).open() as log:

@@ -36,6 +36,7 @@ from engine.targets import (
     Server,
     TaskTime,
 )
+from engine.tls import check_pair
 from engine.words import Problem, plural
 
 INSIDE = Path(__file__).resolve().parent / "inside"
@@ -65,6 +66,7 @@ class Launch:
     threads: int = 1
     connections: int = 1000  # gunicorn's worker_connections, waitress' connection_limit
     settings: tuple[tuple[str, int], ...] = ()  # what goes into the command line: workers and threads that are set
+    tls_files: tuple[str, ...] = ()  # certificate and key; empty: plain http
     server_args: tuple[str, ...] = ()  # more options of the user's
     wrap: bool = True  # write an access log; the hello targets do without, since it costs more than they do
     env: tuple[tuple[str, str], ...] = field(default=(), metadata={"json": False})  # what our own apps read
@@ -123,6 +125,7 @@ class Launch:
         template = SERVERS[self.started_as or self.server].command
         head = [part.format(port=port, app=app) for part in template]
         settings = [text for name, value in self.settings for text in (f"--{name}", f"{value}")]
+        settings += [text for pair in zip(self.kind.tls, self.tls_files, strict=False) for text in pair]
         return [*head, *settings, *self.server_args, *[app] * ("{app}" not in template)]
 
     @property
@@ -224,7 +227,18 @@ def with_settings(launch: Launch, options: argparse.Namespace, strict: bool = Tr
         elif given and strict:
             raise Problem(f"{launch.name} has no --{name}: its server takes no such setting")
     chosen = tuple((name, value) for name, value in settings if value)
-    return in_force(replace(launch, settings=chosen, server_args=tuple(options.server_args)))
+    launch = replace(launch, settings=chosen, server_args=tuple(options.server_args))
+    return in_force(with_tls(launch, options) if options.cert else launch)
+
+
+def with_tls(launch: Launch, options: argparse.Namespace) -> Launch:
+    """The launch with certificate and key. Raises Problem where it cannot serve with them."""
+    if not launch.kind.tls:
+        able = ", ".join(name for name, server in SERVERS.items() if server.tls)
+        raise Problem(f"--cert: {launch.server} is started without TLS here; these serve with it: {able}")
+    files = str(options.cert.absolute()), str(options.key.absolute())
+    check_pair(*files)
+    return replace(launch, tls_files=files)
 
 
 def last_line_of(

@@ -120,7 +120,7 @@ GROUPS: dict[str, dict[str, Any]] = {
             "'COMMAND {port}'",
             "start your service with a command of your own; it listens on 127.0.0.1:{port}",
         ),
-        "--url": (pattern(r"\S+", "a URL without white space"), "URL", "a server that runs already, http only"),
+        "--url": (pattern(r"\S+", "a URL without white space"), "URL", "a server that runs already, http:// or https://"),
         "--list": "show the targets with their slots and command lines",
         "--serve": "start the server and leave it running until Ctrl-C; send nothing",
         "--path": (pattern(PATH, "a path: / and no white space"), "PATH", "several times", []),
@@ -136,6 +136,8 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--database-url": (str, "URL", "a real Postgres (default: DATABASE_URL, or an embedded one)"),
         "--start-timeout": (number(float, 1, 3600), "S", "how long the service may take to start (30)", 30.0),
         "--server-cpus": (CPUS, "0,1", "pin the server (Linux)", ()),
+        "--cert": (Path, "FILE", "serve https with this certificate (uvicorn, gunicorn), which is then trusted"),
+        "--key": (Path, "FILE", "its private key"),
         "--access-log": "log the hello targets, too (it costs them throughput)",
     },
     "what a request does": {
@@ -178,6 +180,8 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--repeats": (number(int, 2, 100), "N", "run each target N times, in turn; medians, least and most"),
         "--first-byte": "an answer counts as complete with the first byte of its body: of streams without an end",
         "--any-status": "go on where a request by itself is answered with 4xx or 5xx",
+        "--cacert": (Path, "FILE", "of an https URL: trust this certificate, besides the CAs of this system"),
+        "--insecure": "do not check the server's certificate",
         "-r": "accepted for ab; it changes nothing",
         "--victim": (pattern(PATH, "a path: / and no white space"), "PATH",
                      "ask for it ten times a second beside the load: how long does a cheap request wait?"),
@@ -247,6 +251,10 @@ NEEDS = {  # option -> it goes with one of these
     "env": "target app run",
     "anyio_threads": "target app",
     "factory": "app",
+    "cert": "key",
+    "key": "cert",
+    "cacert": "url",
+    "insecure": "url cert",
     "workload": "target app run url",
     "requests_from": "target app run url",
     "find_rate": "p99 p95 p50",
@@ -257,9 +265,9 @@ NEEDS = {  # option -> it goes with one of these
 }
 EXCLUDES = {  # option -> it goes with none of these
     "target": f"app run url slots wait {PAPER}",
-    "run": f"app url pool_size database_url workers threads server_args {PAPER}",
+    "run": f"app url pool_size database_url workers threads server_args cert {PAPER}",
     "app": f"url pool_size database_url {PAPER}",
-    "url": "path workers threads server_args pool_size database_url server_cpus start_timeout"
+    "url": "path workers threads server_args pool_size database_url server_cpus start_timeout cert"
     f" access_log cpu_time {PAPER}",
     "repeats": "probe find_rate try serve list is_paper",
     "probe": f"victim {SENDS_ITS_OWN}",
@@ -267,8 +275,8 @@ EXCLUDES = {  # option -> it goes with none of these
     "workload": "path method head data body_file requests_from",
     "requests_from": "path method head data body_file",
     "serve": f"try url requests probe {SENDS_ITS_OWN}",
-    "is_paper": "threads try env anyio_threads server_args pool_size database_url server_cpus access_log server path"
-    " requests_from probe find_rate serve workload keep_alive",
+    "is_paper": "cert threads try env anyio_threads server_args pool_size database_url server_cpus access_log server"
+    " path requests_from probe find_rate serve workload keep_alive",
     "split": "rate ramp one_queue",
     "concurrency": "rate ramp",
     "rate": "ramp",
