@@ -82,7 +82,18 @@ from engine import (
 from engine.access_log import AccessLog
 from engine.database import BooksDatabase, database_for
 from engine.execute import Announce, Place, execute
-from engine.files import NO_MANUAL, Document, Printer, check_folder, run_folder, say, tell, write_json
+from engine.files import (
+    NO_MANUAL,
+    Document,
+    Printer,
+    check_folder,
+    clean_logs,
+    run_folder,
+    say,
+    shown,
+    tell,
+    write_json,
+)
 from engine.launch import Launch, check_packages, versions_of
 from engine.live import LiveLog
 from engine.machine import about_machine, check_file_limit, pin
@@ -90,6 +101,11 @@ from engine.run import Plan, Run
 from engine.server import RunningServer, start_server, stop_server, why_it_ended
 from engine.signals import Interrupted, signals
 from engine.words import Problem, plural, slots_text
+
+NO_SERVICE = (
+    "which service? add --target NAME (see --list), --app MODULE:APP, --run 'COMMAND {port}' or --url URL;"
+    " or on paper --slots and --wait"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,7 +129,12 @@ def run(argv: Sequence[str]) -> int:
         tell(report.targets_list(asked))
     elif asked.is_paper:
         on_paper(asked)
+    elif asked.clean_logs:
+        removed = clean_logs(asked.logs)
+        tell(f"{plural(removed, 'run folder')} older than a week removed from {shown(asked.logs)}")
     elif not any((asked.target, asked.app, asked.run, asked.url)):
+        if argv:
+            raise Problem(NO_SERVICE)
         tell(__doc__ or NO_MANUAL)
     else:
         return serve(asked) if asked.serve else Bench(asked, ["bench.py", *argv]).run()
@@ -137,7 +158,8 @@ def on_paper(asked: argparse.Namespace) -> None:
         tell(report_sizes.size_text(sizes.size(found), asked.workers))
         return
     (plan,) = plans.plans_of(asked)
-    tell(report.on_paper_text(*plans.on_paper(plan, asked.split)))
+    is_assumed = not (asked.wait or asked.task_time)
+    tell(report.on_paper_text(*plans.on_paper(plan, asked.split), is_assumed))
 
 
 # ---------------------------------------------------------------- runs

@@ -80,6 +80,7 @@ def fakes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(launch, "last_line_of", fake_answer)
+        patch.setattr(bench, "clean_logs", lambda _: 0)
         patch.setattr(send, "resolve", lambda plan: (plan.host, plan.port))
         patch.setattr(bench, "execute", fake_execute)
         patch.setattr(bench, "database_for", lambda *_: contextlib.nullcontext())
