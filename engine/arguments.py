@@ -80,15 +80,22 @@ def task_time(text: str) -> TaskTime:
     raise argparse.ArgumentTypeError(f"{text!r} is not a time from 0.0001 to 3600 s, like 0.2, 50ms or 50ms:exp")
 
 
+def app_name(text: str) -> str:
+    """ "main:app", or with a function that makes it "shop.web:create_app()"."""
+    if re.search(r"\.py(:|$)", text):
+        file, _, name = text.partition(":")
+        module = file.removeprefix("./").removesuffix(".py").replace("/", ".")
+        raise argparse.ArgumentTypeError(f"{text!r} names a file: write module:app, here {module}:{name or 'app'}")
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\([^()]*\))?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form module:app or module:create_app()")
+    return text
+
+
 CPUS = pattern(r"\d{1,5}(,\d{1,5})*", "CPU numbers, as in 0,1", lambda text: {*map(int, text.split(","))})
 SPLIT = pattern(
     r"\d{1,7}(,\d{1,7})*", "numbers of requests, as in 41,44,11,4", lambda text: [*map(int, text.split(","))]
 )
 RAMP = pattern(f"{STAGE}(,{STAGE})*", "stages like 15s:50,20s:200", stages)
-APP = pattern(
-    r"(?!.*\.py:)[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\([^()]*\))?",
-    "of the form module:app or module:create_app(); of main.py write main:app, of shop/main.py shop.main:app",
-)
 HEADER = pattern(
     f"(?!(?i:content-length|transfer-encoding|connection):){TOKEN}:{TEXT}",
     "one header line, 'Name: value'; Content-Length, Transfer-Encoding and Connection are set by this client itself"

@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 
 from engine import objectives, workload
 from engine.arguments import (
-    APP,
     COUNT,
     CPUS,
     FEW,
@@ -30,6 +29,7 @@ from engine.arguments import (
     SHORT,
     SPLIT,
     TOKEN,
+    app_name,
     number,
     pattern,
     seconds,
@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser):
 GROUPS: dict[str, dict[str, Any]] = {
     "what to start": {
         "--target": (str, "NAME", "one of --list; several times, or `all`", []),
-        "--app": (APP, "MODULE:APP", "your own app; also module:create_app(), and dotted names"),
+        "--app": (app_name, "MODULE:APP", "your own app; also module:create_app(), and dotted names"),
         "--run": (
             pattern(r".*\{port\}.*", "a command with {port} in it"),
             "'COMMAND {port}'",

@@ -205,7 +205,7 @@ ERROR = re.compile(  # an exception by its name, and words that name a cause in 
     r"|remaining connection slots|Cannot allocate memory|No space left on device|database is locked"
 )
 NOISE = re.compile(  # what a stop, an impatient client, or the frame around a traceback leaves: never the cause
-    r"(?:[\w.]+\.)?(?:CancelledError|GeneratorExit|SystemExit|KeyboardInterrupt|BrokenPipeError|ClientDisconnect"
+    r"(?:[\w.]+\.)?(?:CancelledError|SSLEOFError|GeneratorExit|SystemExit|KeyboardInterrupt|BrokenPipeError|ClientDisconnect"
     r"|ConnectionResetError|(?:Base)?ExceptionGroup)\b.*|Error handling request.*|Exception (?:on|in|while) .*"
     r"|Worker \(pid:\d+\) exited.*|Application (?:startup|shutdown) failed.*|Shutting down.*|Reason: .*|"
 )

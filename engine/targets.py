@@ -80,6 +80,7 @@ NOT_FOR_US = {  # options of --server-args that would take the server out of our
     "--uds": "the server gets a free port",
     "--fd": "the server gets a free port",
     "--factory": "write --app module:create_app() instead",
+    **dict.fromkeys(("--ssl-certfile", "--ssl-keyfile", "--certfile", "--keyfile"), "write --cert and --key instead"),
     "--daemon": "the server must end with the run",
     "--lifespan off": "the lifespan is where an ASGI app says that it is ready",
 }

@@ -98,7 +98,7 @@ def test_cpu_seconds_are_those_between_two_readings(readings, used_s):
     with stub(keep_answering) as address:
         outcome = send.measure(plan(), address, server_cpu_s=iter(readings).__next__)
     assert outcome.server_cpu_s == used_s and (outcome.other_cpu_s is None) == (used_s is None)
-    assert set(outcome.kernel) == {"ListenOverflows", "TCPSynRetrans"} and min(outcome.kernel.values()) >= 0
+    assert set(outcome.kernel) >= {"ListenOverflows", "TCPSynRetrans"} and min(outcome.kernel.values()) >= 0
 
 
 class Terminal(io.StringIO):
