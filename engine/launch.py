@@ -255,7 +255,7 @@ def with_tls(launch: Launch, options: argparse.Namespace) -> Launch:
     if not launch.kind.tls:
         able = ", ".join(name for name, server in SERVERS.items() if server.tls)
         raise Problem(f"--cert: {launch.server} is started without TLS here; these serve with it: {able}")
-    files = str(options.cert.absolute()), str(options.key.absolute())
+    files = os.path.abspath(options.cert), os.path.abspath(options.key)
     check_pair(*files)
     return replace(launch, tls_files=files)
 

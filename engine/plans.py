@@ -4,6 +4,7 @@ import argparse
 import itertools
 import math
 import operator
+import os
 import re
 import statistics
 from collections.abc import Sequence
@@ -122,7 +123,7 @@ def plan_of(options: argparse.Namespace, name: str, path: str, **more: Any) -> P
 def tls_of(options: argparse.Namespace) -> Tls | None:
     """How the server's certificate is checked; None: plain http. Raises Problem."""
     if options.cert:
-        return Tls(str(options.cert.absolute()), is_own=True, is_checked=not options.insecure)
+        return Tls(os.path.abspath(options.cert), is_own=True, is_checked=not options.insecure)
     if (options.url or "").startswith("https://"):
         return Tls(str(options.cacert or ""), is_checked=not options.insecure)
     if options.cacert or options.insecure:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from commands import run_bench
+from servers import write_files
 from stubs import GET, HEAD, OK, answer, keep_answering, said, stall, stub
 
 import bench
@@ -213,3 +214,47 @@ def test_files_that_a_server_cannot_use_are_one_line(certificates, capsys, targe
     files = ["--cert", str(certificates / certificate), "--key", str(certificates / key)]
     assert bench.main(["--target", target, "-n", "3", *files]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+SERVICE = """
+from fastapi import FastAPI, Header, HTTPException
+
+app = FastAPI()
+
+@app.post("/login")
+async def login():
+    return {"token": "abc"}
+
+@app.get("/me")
+async def me(authorization: str = Header("")):
+    if authorization != "Bearer abc":
+        raise HTTPException(401)
+"""
+WORKLOAD = """
+[login]
+path = "/login"
+token = "token"
+
+[[kinds]]
+path = "/me"
+headers = ["Authorization: Bearer {token}"]
+"""
+
+
+@pytest.fixture
+def service(certificates, tmp_path, monkeypatch):
+    """The options of an app that is served with a certificate."""
+    write_files(tmp_path, {"main.py": SERVICE, "load.toml": WORKLOAD})
+    monkeypatch.chdir(tmp_path)
+    return ["--app", "main:app", "--cert", str(certificates / "good.pem"), "--key", str(certificates / "good.key")]
+
+
+def test_a_login_and_its_token_go_over_tls(service, tmp_path):
+    code, document = run_bench(tmp_path, *service, "--workload", "load.toml", "-c", "3", "-n", "30", "-k")
+    assert code == 0 and document["runs"][0]["measured"]["answered"] == 30
+
+
+def test_a_refused_request_is_shown_as_with_http(service, capsys, tmp_path):
+    assert bench.main([*service, "--path", "/nope", "-n", "3", "--logs", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "404" in err and "/me" in err
