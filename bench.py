@@ -36,6 +36,8 @@ Kinds of load
               server does, and latency counts from when they were due
     --ramp    a closed loop whose number of users changes over time
 
+Times are written 300ms, 0.3s or 0.3.
+
 Everything that a run leaves is in its folder under logs/; --json writes all
 runs into one file. Failed requests are in no percentile; a p99 needs 100
 answers.

@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import hints
 from engine.access_log import ready_workers, text_of
 from engine.inside.guard import STOP_GRACE_S
 from engine.launch import APPS, BIN, INSIDE, Launch, installed_versions
@@ -161,7 +162,8 @@ def wait_until_ready(server: RunningServer, access_log: Path, launch: Launch) ->
     while time.perf_counter() < deadline_s:
         ended, text = server.ended, text_of(access_log)  # in this order: a last word counts
         if failed := re.search(r"\] failed (.*)", text):
-            raise Problem(f"the app did not load: {failed[1]} (see {log})", 3)
+            hint = "" if launch.is_target or launch.run else hints.why_not_loaded(launch.app, failed[1])
+            raise Problem(f"the app did not load: {failed[1]} (see {log}){hint}", 3)
         if ended or WORKER_DIED.search(text_of(log)):
             raise Problem(f"the server did not start: {why_it_ended(log)}", 3)
         ready = len(ready_workers(text))

@@ -133,6 +133,8 @@ class Channel:
 
     def recv(self, size: int) -> bytes:
         """What has come; nothing: the server has ended the connection."""
+        if not self.is_open:  # what has come belongs to the handshake, which goes on in send()
+            raise BlockingIOError(errno.EAGAIN, "in the handshake")
         self._take_in()
         try:
             data = self.tls.read(READ_BYTES)

@@ -58,6 +58,13 @@ def test_a_package_that_is_missing_leads_to_the_services_own_python(folder, caps
     assert code == 3 and "no_such_package" in err and ("bin/python bench.py" in err) == is_there
 
 
+def test_the_same_where_the_server_has_to_say_it(folder, capsys):
+    write_files(folder, {"main.py": "import no_such_package\n", "venv/bin/python": ""})
+    code = bench.main(["--app", "main:app", "--server", "gunicorn", "-n", "2", "--logs", "logs"])
+    err = capsys.readouterr().err
+    assert code == 3 and err.count("\n") == 1 and "no_such_package" in err and "venv/bin/python bench.py" in err
+
+
 def test_this_very_environment_is_not_named(folder, monkeypatch):
     write_files(folder, {".venv/bin/python": ""})
     monkeypatch.setattr(sys, "prefix", str(folder / ".venv"))

@@ -142,6 +142,42 @@ def test_each_answer_and_each_failure_has_its_name(poller, certificates, behavio
     assert said(send(Burst(2), certificates, behave, timeout_s=timeout_s).exchanges) == [outcome] * 2
 
 
+@pytest.mark.parametrize("piece", [1, 7, 1000, LARGE])
+def test_records_may_come_in_any_pieces(poller, certificates, piece):
+    """An answer of three records and a goodbye, with its bytes cut anywhere."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "good.pem", certificates / "good.key")
+
+    def behave(sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        secure = context.wrap_bio(incoming, outgoing, server_side=True)
+
+        def until_done(step):
+            while True:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    return step()
+                put()
+                incoming.write(sock.recv(65536))
+
+        def put():
+            data = outgoing.read()
+            for i in range(0, len(data), piece):
+                sock.sendall(data[i : i + piece])
+
+        until_done(secure.do_handshake)
+        until_done(lambda: secure.read(65536))
+        for part in (HEAD + b"Content-Length: 600\r\n\r\n", b"x" * 300, b"x" * 300):
+            secure.write(part)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            secure.unwrap()
+        put()
+        sock.recv(65536)  # the client's goodbye, or its end
+
+    sent = send(Burst(3), certificates, behave)
+    assert said(sent.exchanges) == [200] * 3 and list(sent.exchanges.body_bytes) == [600] * 3
+
+
 # ---------------------------------------------------------------- certificates
 
 
