@@ -36,6 +36,8 @@ Kinds of load
               server does, and latency counts from when they were due
     --ramp    a closed loop whose number of users changes over time
 
+Times are written 300ms, 0.3s or 0.3.
+
 Everything that a run leaves is in its folder under logs/; --json writes all
 runs into one file. Failed requests are in no percentile; a p99 needs 100
 answers.
@@ -82,7 +84,18 @@ from engine import (
 from engine.access_log import AccessLog
 from engine.database import BooksDatabase, database_for
 from engine.execute import Announce, Place, execute
-from engine.files import NO_MANUAL, Document, Printer, check_folder, run_folder, say, tell, write_json
+from engine.files import (
+    NO_MANUAL,
+    Document,
+    Printer,
+    check_folder,
+    clean_logs,
+    run_folder,
+    say,
+    shown,
+    tell,
+    write_json,
+)
 from engine.launch import Launch, check_packages, versions_of
 from engine.live import LiveLog
 from engine.machine import about_machine, check_file_limit, pin
@@ -90,6 +103,11 @@ from engine.run import Plan, Run
 from engine.server import RunningServer, start_server, stop_server, why_it_ended
 from engine.signals import Interrupted, signals
 from engine.words import Problem, plural, slots_text
+
+NO_SERVICE = (
+    "which service? add --target NAME (see --list), --app MODULE:APP, --run 'COMMAND {port}' or --url URL;"
+    " or on paper --slots and --wait"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,7 +131,12 @@ def run(argv: Sequence[str]) -> int:
         tell(report.targets_list(asked))
     elif asked.is_paper:
         on_paper(asked)
+    elif asked.clean_logs:
+        removed = clean_logs(asked.logs)
+        tell(f"{plural(removed, 'run folder')} older than a week removed from {shown(asked.logs)}")
     elif not any((asked.target, asked.app, asked.run, asked.url)):
+        if argv:
+            raise Problem(NO_SERVICE)
         tell(__doc__ or NO_MANUAL)
     else:
         return serve(asked) if asked.serve else Bench(asked, ["bench.py", *argv]).run()
@@ -137,7 +160,8 @@ def on_paper(asked: argparse.Namespace) -> None:
         tell(report_sizes.size_text(sizes.size(found), asked.workers))
         return
     (plan,) = plans.plans_of(asked)
-    tell(report.on_paper_text(*plans.on_paper(plan, asked.split)))
+    is_assumed = not (asked.wait or asked.task_time)
+    tell(report.on_paper_text(*plans.on_paper(plan, asked.split), is_assumed))
 
 
 # ---------------------------------------------------------------- runs
@@ -153,7 +177,7 @@ class Bench:
         self.launches = [plan.launch for plan in self.plans if plan.launch]
         check_packages(self.launches)
         if asked.url:
-            send.resolve(self.plans[0].host, self.plans[0].port)
+            send.resolve(self.plans[0])
         for plan in self.plans:
             check_file_limit(plan.load.most_under_way, plan.load.is_scheduled)
         if asked.client_cpus:
@@ -320,7 +344,8 @@ def serve(asked: argparse.Namespace) -> int:
         try:
             each = slots_text(launch.slots_per_worker)
             workers = plural(launch.workers, "worker")
-            tell(f"http://127.0.0.1:{server.port}{plan.path}  {workers}, slots of each: {each}; Ctrl-C stops it")
+            scheme = "https" if plan.tls else "http"
+            tell(f"{scheme}://127.0.0.1:{server.port}{plan.path}  {workers}, slots of each: {each}; Ctrl-C stops it")
             if sys.stdin and sys.stdin.isatty():
                 tell("Enter shows where the requests stand, while another program sends them.")
             with (server.access_log or server.server_log).open() as log:

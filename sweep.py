@@ -55,6 +55,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and -I leave it out
 
 from engine import options, plans
+from engine.arguments import FEW, number, seconds
 from engine.database import BooksDatabase, database_for
 from engine.execute import Place, execute
 from engine.files import LOGS, NO_MANUAL, check_folder, heading, run_folder, say, tell, write_json, writing
@@ -280,14 +281,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("files", type=Path, nargs="*", help="of report and compare")
     add("--list", action="store_true", help="name the suites and the time that they take")
     add("--quick", action="store_true", help="short task times, one repeat")
-    add("--repeats", type=options.number(int, 1, 100), default=0, help="of each variant (quick: 1)")
-    add("--seed", type=options.number(int, 0, 2**31), default=random.randrange(10_000), help="of the order (drawn)")
-    add("--scale", type=options.number(float, 0.001, 100), help="of suite books: make the stages so many times as long")
+    add("--repeats", type=number(int, 1, 100), default=0, help="of each variant (quick: 1)")
+    add("--seed", type=number(int, 0, 2**31), default=random.randrange(10_000), help="of the order (drawn)")
+    add("--scale", type=number(float, 0.001, 100), help="of suite books: make the stages so many times as long")
     add("--resume", type=Path, help="go on with the file of an interrupted sweep, as it was begun")
     add("--logs", type=Path, default=LOGS, help="the folder where everything goes (logs/)")
     add("--pictures", type=Path, help="of report: the folder for SVG and PNG")
-    add("--slots", type=options.FEW, help="of a report on Locust: all slots of the server")
-    add("--wait", type=options.number(float, 1e-4, 3600), help="... what a request waits in s, if not known")
+    add("--slots", type=FEW, help="of a report on Locust: all slots of the server")
+    add("--wait", type=seconds(1e-4, 3600), help="... what a request waits in s, if not known")
     add("--fail-if-worse", action="store_true", help="of compare: exit code 1 if B is worse, beyond all spread")
     return parser.parse_args(argv)
 

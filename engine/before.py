@@ -165,15 +165,14 @@ def with_login(plan: Plan, site: Site) -> Plan:
     login = plan.login
     if not login:
         return plan
-    host, port, *_ = site.address
-    with contextlib.closing(http.client.HTTPConnection(host, port, timeout=plan.timeout_s)) as connection:
-        headers = dict(header_pairs([*plan.headers, *login.headers]))
-        try:
+    headers = dict(header_pairs([*plan.headers, *login.headers]))
+    try:
+        with contextlib.closing(send.connection_to(plan, site.address)) as connection:
             connection.request(login.method, login.path, login.body.encode() or None, headers)
             answer = connection.getresponse()
             body, cookies = answer.read(), answer.headers.get_all("Set-Cookie", [])
-        except (OSError, http.client.HTTPException) as error:
-            raise Problem(f"the login, {login.method} {login.path}, has no answer: {error}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise Problem(f"the login, {login.method} {login.path}, has no answer: {error}") from None
     return dataclasses.replace(plan, session=workload.session_of(login, answer.status, body, cookies))
 
 
@@ -207,11 +206,10 @@ def check_answer(plan: Plan, site: Site, status: int) -> None:
 
 def asked_once(plan: Plan, site: Site) -> tuple[int, str]:
     """Status and beginning of the body of one answer."""
-    host, port, *_ = site.address
     kind = next(workload.asked_for(plan)) if plan.kinds else Kind(1.0, plan.method, plan.path)
     cookie = [f"Cookie: {plan.session.cookie}"] if plan.session and plan.session.cookie else []
     headers = dict(header_pairs([*plan.headers, *kind.headers, *cookie]))
-    with contextlib.closing(http.client.HTTPConnection(host, port, timeout=plan.timeout_s)) as connection:
+    with contextlib.closing(send.connection_to(plan, site.address)) as connection:
         connection.request(kind.method, kind.path, kind.body.encode() or plan.body or None, headers)
         answer = connection.getresponse()
         return answer.status, " ".join(answer.read(2000).decode(errors="replace").split())[:200]

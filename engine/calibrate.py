@@ -87,7 +87,8 @@ def question_of(plan: Plan) -> Question:
     amount = getattr(load, "rate_rps", 0.0) or load.most_under_way
     version = " ".join(f"{name} {installed_versions().get(name, '')}" for name in launch.kind.packages)
     return Question(
-        f"{launch.server} ({version})", launch.workers, launch.threads, launch.server_args, load.kind, amount,
+        f"{launch.server} ({version})", launch.workers, launch.threads,
+        (*launch.server_args, *["TLS"] * bool(launch.tls_files)), load.kind, amount,
         plan.wait_s,
     )  # fmt: skip
 
@@ -127,7 +128,7 @@ def measured_deal(plan: Plan, load: Load, logs: Path) -> Deal:
     launch = small_app(plan.launch, wait_s)
     path = "/async-io" if launch.app == "fastapi_async:app" else "/io"
     short = Plan(
-        "deal", launch, path=path, load=load, wait_s=wait_s, timeout_s=10.0, warm_up=4 * launch.workers,
+        "deal", launch, path=path, load=load, wait_s=wait_s, timeout_s=10.0, tls=plan.tls, warm_up=4 * launch.workers,
         workers=launch.workers, all_cpus=plan.all_cpus, cpus=plan.cpus,
     )  # fmt: skip
     shares = list[tuple[float, ...]]()

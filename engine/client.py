@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from engine.http1 import HTTPError, ResponseParser
 from engine.loads import Part
 from engine.signals import signals
+from engine.tls import Channel, Tls
 
 READ_BYTES = 65536
 EVENTS = 64  # handled at a time: with more, the first sockets have left the CPU's caches before they are read
@@ -38,11 +39,11 @@ Address = tuple[Any, ...]  # of a socket: IPv4, or IPv6 where it has four parts
 
 ERRORS = (
     "", "refused", "reset", "closed", "timed out", "malformed", "truncated", "too large", "no local port",
-    "too many open files", "connect failed", "interrupted", "given up", "client died",
+    "too many open files", "connect failed", "interrupted", "given up", "client died", "TLS failed",
 )  # fmt: skip
 ERRNO_NAMES: dict[int | None, str] = defaultdict(lambda: "connect failed", {
     errno.ECONNREFUSED: "refused", errno.ECONNRESET: "reset", errno.EPIPE: "reset",
-    errno.EADDRNOTAVAIL: "no local port", errno.EMFILE: "too many open files",
+    errno.EADDRNOTAVAIL: "no local port", errno.EMFILE: "too many open files", errno.EPROTO: "TLS failed",
     0: "", errno.EAGAIN: "", errno.EINPROGRESS: "", errno.ENOTCONN: "",  # not yet; the last one on macOS
 })  # fmt: skip
 
@@ -56,6 +57,7 @@ class Exchanges:
     def __init__(self) -> None:
         self.started_s, self.sent_s, self.first_byte_s, self.answered_s = (array("d") for _ in range(4))
         self.body_bytes, self.status, self.error = array("L"), array("H"), array("B")
+        self.connected_s = array("d")  # over TLS, of a new connection: when its handshake began
 
     def grow(self, rows: int = 4096) -> None:
         for column in vars(self).values():
@@ -126,21 +128,33 @@ READ, WRITE = selectors.EVENT_READ, getattr(select, "EPOLLOUT", selectors.EVENT_
 class Connection:
     """A new socket that is connected, or soon will be, and what it works on. Raises OSError."""
 
-    def __init__(self, address: Address, is_head: bool, first_byte: bool) -> None:
+    def __init__(self, address: Address, is_head: bool, first_byte: bool, tls: Tls | None, host: str) -> None:
         family = socket.AF_INET6 if len(address) == 4 else socket.AF_INET
         # The type below socket.socket: it opens and closes without that class's Python layer.
         self.sock = sock = socket.SocketType(family)
         sock.setblocking(False)
-        self.fd, self.recv, self.send = sock.fileno(), sock.recv, sock.send  # looked up once
+        self.fd = sock.fileno()
+        self.recv: Callable[[int], bytes] = sock.recv  # both looked up once
+        self.send: Callable[[bytes], int] = sock.send
         self.opened_s = perf_counter()
         self.parser = ResponseParser(is_head, first_byte)
         self.index = -1  # of the request; -1: none
         self.unsent = b""  # what the kernel has not taken yet
         self.watched = 0  # the events that the poller reports
+        self.channel: Channel | None = None
         code = sock.connect_ex(address)
         if ERRNO_NAMES[code]:
             sock.close()
             raise OSError(code, "connect")
+        if tls:
+            self.channel = channel = Channel(sock, tls, host)
+            self.recv, self.send = channel.recv, channel.send
+
+    @property
+    def events(self) -> int:
+        """What to wait for: over TLS there may be nothing to write before something was read."""
+        is_full = self.channel.unsent if self.channel else self.unsent
+        return READ | WRITE if self.unsent and is_full else READ
 
 
 # ---------------------------------------------------------------- sending
@@ -160,6 +174,8 @@ class Client:
     progress: Callable[..., object]  # is told begun_s, and how many are sent and under way
     begun_s: float = 0.0  # when to begin; 0: at once
     is_enough: Callable[[Client], bool] = lambda _: False  # asked now and then; True: send nothing more
+    tls: Tls | None = None  # None: plain http
+    host: str = ""  # whose certificate it must be
 
     sent = in_flight = sockets_opened = sockets_resent = failures = 0
     thinking = 0  # users between two requests
@@ -279,7 +295,7 @@ class Client:
                 conn, _ = self.idle.popitem()
             else:
                 self.sockets_opened += 1
-                conn = Connection(self.address, self.is_head, self.first_byte)
+                conn = Connection(self.address, self.is_head, self.first_byte, self.tls, self.host)
                 self.connections[conn.fd] = conn
         except OSError as error:
             self._record_failure(index, ERRNO_NAMES[error.errno])
@@ -298,14 +314,16 @@ class Client:
                 self._read_last_words(conn)
                 self._fail(conn, kind)
                 return False
-        if taken == len(unsent) and conn.watched == READ:  # nearly all of a run on kept connections
+        if taken == len(unsent) and conn.watched == READ and not conn.unsent:  # nearly all of a run on kept connections
             return True
         sent_s = self.exchanges.sent_s
         if taken and not sent_s[conn.index]:
             sent_s[conn.index] = perf_counter()
+            if channel := conn.channel:
+                self.exchanges.connected_s[conn.index], channel.connected_s = channel.connected_s, 0.0
         conn.unsent = unsent[taken:]
         watch = self.poller.modify if conn.watched else self.poller.register
-        conn.watched = READ | WRITE if conn.unsent else READ
+        conn.watched = conn.events
         watch(conn.fd, conn.watched)
         return True
 

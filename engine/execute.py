@@ -52,7 +52,7 @@ def site_for(plan: Plan, place: Place) -> Iterator[Site]:
     """Start the server if it is ours, and stop it in the end. From there on signals are held back, until the caller
     has brought home what there is to report."""
     if not plan.launch or not place.folder:
-        address = send.resolve(plan.host, plan.port)
+        address = send.resolve(plan)
         signals.is_held = True
         yield Site(address)
         return

@@ -10,10 +10,11 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,6 +49,34 @@ def run_folder(logs: Path, name: str) -> Path:
             if not (isinstance(error, FileExistsError) and logs.is_dir()):
                 raise Problem(f"cannot write logs to {logs}: {error.strerror}") from None
             number += 1
+
+
+RUN_FOLDER = re.compile(r"(\d{8}-\d{6})-.+")
+KEPT_DAYS = 7
+
+
+def clean_logs(logs: Path) -> int:
+    """Remove the folders of runs that are older than a week, by the time in their names; how many these were. Nothing
+    else is touched. Raises Problem."""
+    if logs.resolve().is_relative_to(LOGS / "example"):
+        raise Problem(f"{shown(logs)} is kept: its runs are examples")
+    before, removed = datetime.now() - timedelta(days=KEPT_DAYS), 0
+    try:
+        for folder in sorted(logs.iterdir()) if logs.is_dir() else []:
+            if was_run_before(before, folder.name) and folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+                removed += 1
+    except OSError as error:
+        raise Problem(f"cannot remove {error.filename}: {error.strerror}") from None
+    return removed
+
+
+def was_run_before(moment: datetime, name: str) -> bool:
+    """Whether a name is that of a run's folder, made before this moment."""
+    match = RUN_FOLDER.fullmatch(name)
+    with contextlib.suppress(ValueError):  # digits that are no time
+        return match is not None and datetime.strptime(match[1], "%Y%m%d-%H%M%S") < moment
+    return False
 
 
 def write_json(path: Path, document: Any) -> None:

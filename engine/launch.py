@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from engine import hints
 from engine.model import NO_LIMIT
 from engine.targets import (
     ANYIO_THREADS,
@@ -36,6 +37,7 @@ from engine.targets import (
     Server,
     TaskTime,
 )
+from engine.tls import check_pair
 from engine.words import Problem, plural
 
 INSIDE = Path(__file__).resolve().parent / "inside"
@@ -65,6 +67,7 @@ class Launch:
     threads: int = 1
     connections: int = 1000  # gunicorn's worker_connections, waitress' connection_limit
     settings: tuple[tuple[str, int], ...] = ()  # what goes into the command line: workers and threads that are set
+    tls_files: tuple[str, ...] = ()  # certificate and key; empty: plain http
     server_args: tuple[str, ...] = ()  # more options of the user's
     wrap: bool = True  # write an access log; the hello targets do without, since it costs more than they do
     env: tuple[tuple[str, str], ...] = field(default=(), metadata={"json": False})  # what our own apps read
@@ -123,6 +126,7 @@ class Launch:
         template = SERVERS[self.started_as or self.server].command
         head = [part.format(port=port, app=app) for part in template]
         settings = [text for name, value in self.settings for text in (f"--{name}", f"{value}")]
+        settings += [text for pair in zip(self.kind.tls, self.tls_files, strict=False) for text in pair]
         return [*head, *settings, *self.server_args, *[app] * ("{app}" not in template)]
 
     @property
@@ -183,10 +187,11 @@ def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/"
     try:
         asks = [f"{INSIDE}/about_app.py", app, method, path, f"{options.start_timeout:.0f}"]
         says = last_line_of(asks, Problem(f"{app} does not load", 3))
-    except Problem:
+    except Problem as problem:
         if not options.server:
-            raise
-    server = options.server or says["server"]
+            raise Problem(f"{problem}{hints.why_not_loaded(app, str(problem))}", problem.exit_code) from None
+    kind_of_app = says["server"]
+    server = options.server or kind_of_app
     if not server:
         raise Problem(f"--app {app} seems to be neither WSGI nor ASGI; say --server, one of {', '.join(SERVERS)}")
     says["server"] = "gunicorn-threads" if server == "gunicorn" and options.threads else server
@@ -194,7 +199,24 @@ def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/"
         says["app"], is_target=False, start_timeout_s=options.start_timeout, env=env_of(options),
         anyio_threads=options.anyio_threads or ANYIO_THREADS, **says,
     )  # fmt: skip
-    return with_settings(launch, options)
+    launch = with_settings(launch, options)
+    check_interface(launch, kind_of_app)
+    return launch
+
+
+def check_interface(launch: Launch, made_for: str | None) -> None:
+    """Raises Problem where a server would answer every request with 500, as it calls the app in another way.
+
+    made_for: the server that the app's kind has by default; None: not known.
+    """
+    if not made_for or "--interface" in " ".join(launch.server_args) or launch.kind.wrapper == "run":
+        return
+    is_asgi = made_for == "uvicorn"
+    if is_asgi == (launch.kind.wrapper == "asgi"):
+        return
+    able = " or ".join(name for name, server in SERVERS.items() if (server.wrapper == "asgi") == is_asgi)
+    kind, other = ("an ASGI", "WSGI") if is_asgi else ("a WSGI", "ASGI")
+    raise Problem(f"{launch.app} is {kind} app, and {launch.server} serves {other}: leave out --server, or say {able}")
 
 
 def env_of(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
@@ -224,7 +246,18 @@ def with_settings(launch: Launch, options: argparse.Namespace, strict: bool = Tr
         elif given and strict:
             raise Problem(f"{launch.name} has no --{name}: its server takes no such setting")
     chosen = tuple((name, value) for name, value in settings if value)
-    return in_force(replace(launch, settings=chosen, server_args=tuple(options.server_args)))
+    launch = replace(launch, settings=chosen, server_args=tuple(options.server_args))
+    return in_force(with_tls(launch, options) if options.cert else launch)
+
+
+def with_tls(launch: Launch, options: argparse.Namespace) -> Launch:
+    """The launch with certificate and key. Raises Problem where it cannot serve with them."""
+    if not launch.kind.tls:
+        able = ", ".join(name for name, server in SERVERS.items() if server.tls)
+        raise Problem(f"--cert: {launch.server} is started without TLS here; these serve with it: {able}")
+    files = os.path.abspath(options.cert), os.path.abspath(options.key)
+    check_pair(*files)
+    return replace(launch, tls_files=files)
 
 
 def last_line_of(
@@ -336,7 +369,8 @@ def check_packages(launches: Sequence[Launch]) -> None:
     """Problem if a package is missing, with the command that brings it into this very Python."""
     missing = [name for name, version in versions_of(launches).items() if not version]
     if missing:
-        install = f"{' '.join(missing)}; or run this script with the Python that your service lives in"
+        there = hints.run_it_with(Path.cwd()) or "; or run this script with the Python that your service lives in"
+        install = f"{' '.join(missing)}{there}"
         if all(launch.is_target for launch in launches):
             install = "-r requirements-all.txt"
         raise Problem(

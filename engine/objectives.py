@@ -22,6 +22,7 @@ FIELDS = {  # of Statistics, or of Measured
     "answered": "answered", "failed": "failed", "failed-share": "failed",
 }  # fmt: skip
 NUMBERS = ("throughput", "requests", "answered", "failed")  # the others are times, and a share
+ASKED_S = 10.0  # a latency of so many seconds without a unit may be meant in ms
 UNITS = {"": 1.0, "s": 1.0, "ms": 0.001, "%": 0.01}
 OPERATORS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le, "==": operator.eq}
 
@@ -47,6 +48,8 @@ def parse_condition(text: str) -> Condition:
         raise Problem(f"{text!r}: {name!r} is no figure of a run; there are {', '.join(FIELDS)}")
     if unit and (name in NUMBERS or (unit == "%") != (name == "failed-share")):
         raise Problem(f"{text!r}: {name} is not measured in {unit}")
+    if name not in (*NUMBERS, "last") and not unit and float(number) >= ASKED_S:
+        raise Problem(f"{text!r}: {number} seconds? write {number}ms or {number}s")
     return Condition(name, sign, float(number) * UNITS[unit], text.strip())
 
 

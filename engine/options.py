@@ -6,18 +6,37 @@ plans.py turns that into plans; nothing below knows options.
 import argparse
 import base64
 import contextlib
+import json
 import os
 import random
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from engine import objectives, workload
+from engine.arguments import (
+    COUNT,
+    CPUS,
+    FEW,
+    HEADER,
+    LINE,
+    MANY,
+    PATH,
+    RAMP,
+    SECONDS,
+    SHORT,
+    SPLIT,
+    TOKEN,
+    app_name,
+    number,
+    pattern,
+    seconds,
+    task_time,
+)
 from engine.files import LOGS, tell
-from engine.model import DISTRIBUTIONS
-from engine.targets import SERVERS, WORKLOADS, TaskTime
+from engine.targets import SERVERS, WORKLOADS
 from engine.until import parse_until
 from engine.words import Problem
 from engine.workload import PLACEHOLDER
@@ -27,15 +46,6 @@ PROBE_REQUESTS, PROBE_S = 2000, 60.0  # what a probe may spend, unless you say o
 SEARCH_S = 10.0  # of each run of --find-rate
 UNTIL_S = 60.0  # that --until may take
 PERCENTILES = (50, 95, 99)
-
-TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-PATH = r"/[!-~]*"
-TEXT = r"[\t\x20-\x7e\xa0-\xff]*"
-STAGE = r"\d+(\.\d+)?s:\d{1,9}"
-Convert = Callable[[str], Any]  # what argparse calls the type of an argument
-
-
-# ---------------------------------------------------------------- types of arguments
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,67 +58,6 @@ class Parser(argparse.ArgumentParser):
         tell(message.rstrip("\n"))
 
 
-def number(kind: type, least: float, most: float) -> Convert:
-    """A number within bounds (so never nan), or one line that says what is allowed."""
-
-    def convert(text: str) -> Any:
-        with contextlib.suppress(ValueError):
-            if least <= (value := kind(text)) <= most:
-                return value
-        kinds = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"{text!r} is not {kinds} from {least:.10g} to {most:.10g}")
-
-    return convert
-
-
-def pattern(regex: str, meaning: str, convert: Convert = str) -> Convert:
-    """A text of one form. What goes into a request must not smuggle in a second one."""
-
-    def check(text: str) -> Any:
-        if not re.fullmatch(regex, text):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
-        return convert(text)
-
-    return check
-
-
-def stages(text: str) -> tuple[tuple[float, int], ...]:
-    """ "5s:50,10s:200" -> ((5.0, 50), (10.0, 200))"""
-    found = tuple((float(stage_s), int(users)) for stage_s, users in re.findall(r"([\d.]+)s:(\d+)", text))
-    durations_s, users = zip(*found, strict=True)
-    if not 0 < min(durations_s) <= max(durations_s) <= 86400 or not 0 < max(users) <= 100_000:
-        says = "a stage takes up to 86400 s and has up to 100000 users, and one of them has some"
-        raise argparse.ArgumentTypeError(f"{text!r}: {says}")
-    return found
-
-
-def task_time(text: str) -> TaskTime:
-    """ "0.2", "50ms", "50ms:exp": seconds, and how they are drawn for each request."""
-    match = re.fullmatch(rf"(\d+\.?\d*|\.\d+)(ms|s)?(?::({'|'.join(DISTRIBUTIONS)}))?", text)
-    if match:
-        seconds = TaskTime(float(match[1]) / (1000 if match[2] == "ms" else 1))
-        seconds.distribution = match[3] or "constant"
-        if 0.0001 <= seconds <= 3600:
-            return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is not a time from 0.0001 to 3600 s, like 0.2, 50ms or 50ms:exp")
-
-
-CPUS = pattern(r"\d{1,5}(,\d{1,5})*", "CPU numbers, as in 0,1", lambda text: {*map(int, text.split(","))})
-SPLIT = pattern(
-    r"\d{1,7}(,\d{1,7})*", "numbers of requests, as in 41,44,11,4", lambda text: [*map(int, text.split(","))]
-)
-RAMP = pattern(f"{STAGE}(,{STAGE})*", "stages like 15s:50,20s:200", stages)
-APP = pattern(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\([^()]*\))?", "of the form module:app or module:create_app()")
-HEADER = pattern(
-    f"(?!(?i:content-length|transfer-encoding|connection):){TOKEN}:{TEXT}",
-    "one header line, 'Name: value'; Content-Length, Transfer-Encoding and Connection are set by this client itself"
-    " (-k keeps connections)",
-)
-LINE = pattern(TEXT, "one line of text")
-FEW, COUNT, MANY = number(int, 1, 1000), number(int, 1, 100_000), number(int, 1, 100_000_000)
-SECONDS = number(float, 0.0001, 1e6)
-
-
 # ---------------------------------------------------------------- the options
 
 # A switch is its help. Another option is its type or its choices, how --help calls the value, the help, and perhaps a
@@ -116,13 +65,13 @@ SECONDS = number(float, 0.0001, 1e6)
 GROUPS: dict[str, dict[str, Any]] = {
     "what to start": {
         "--target": (str, "NAME", "one of --list; several times, or `all`", []),
-        "--app": (APP, "MODULE:APP", "your own app; also module:create_app(), and dotted names"),
+        "--app": (app_name, "MODULE:APP", "your own app; also module:create_app(), and dotted names"),
         "--run": (
             pattern(r".*\{port\}.*", "a command with {port} in it"),
             "'COMMAND {port}'",
             "start your service with a command of your own; it listens on 127.0.0.1:{port}",
         ),
-        "--url": (pattern(r"\S+", "a URL without white space"), "URL", "a server that runs already, http only"),
+        "--url": (pattern(r"\S+", "a URL without white space"), "URL", "a server that runs already, http:// or https://"),
         "--list": "show the targets with their slots and command lines",
         "--serve": "start the server and leave it running until Ctrl-C; send nothing",
         "--path": (pattern(PATH, "a path: / and no white space"), "PATH", "several times", []),
@@ -136,13 +85,15 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--server-args": (shlex.split, "ARGS", "more options for the server's command line", ""),
         "--pool-size": (FEW, "N", "database connections of each process (Books API)"),
         "--database-url": (str, "URL", "a real Postgres (default: DATABASE_URL, or an embedded one)"),
-        "--start-timeout": (number(float, 1, 3600), "S", "how long the service may take to start (30)", 30.0),
+        "--start-timeout": (seconds(1, 3600), "S", "how long the service may take to start (30)", 30.0),
         "--server-cpus": (CPUS, "0,1", "pin the server (Linux)", ()),
+        "--cert": (Path, "FILE", "serve https with this certificate (uvicorn, gunicorn), which is then trusted"),
+        "--key": (Path, "FILE", "its private key"),
         "--access-log": "log the hello targets, too (it costs them throughput)",
     },
     "what a request does": {
         "--task-time": (task_time, "S", "of a target: what a request waits: 1, 50ms, 50ms:exp (drawn; on average) (1)"),
-        "--cpu-time": (number(float, 0.0, 60), "S", "what a request computes besides (0)"),
+        "--cpu-time": (seconds(0.0, 60), "S", "what a request computes besides (0)"),
         "--subtasks": (FEW, "N", "parts of a -multi request's task (2)", 2),
         "--slots": (COUNT, "N", "the slots, if you know them: of all processes together; on paper, of each"),
         "--wait": (task_time, "S", "of --app, --url and on paper: how long a request waits"),
@@ -158,7 +109,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--ramp": (RAMP, "STAGES", "closed loop with stages of users, as 15s:50,20s:200", ()),
         "--arrivals": (("constant", "poisson"), None, "of --rate: evenly spaced (default), or at random"),
         "--seed": (number(int, 0, 2**31), "N", "of --arrivals poisson (default: drawn, and printed)"),
-        "--think": (number(float, 0, 3600), "S", "pause of a user between two requests", 0.0),
+        "--think": (seconds(0, 3600), "S", "pause of a user between two requests", 0.0),
         "--workload": (pattern(r"(?s).+", "a name or a file"), "FILE",
                        "a TOML file with kinds of requests, their weights, and a login; of the Books API one of"
                        f" {', '.join(WORKLOADS)}, with its ramp"),
@@ -175,11 +126,13 @@ GROUPS: dict[str, dict[str, Any]] = {
         "-A --auth": (LINE, "USER:PASSWORD", "basic authentication"),
         "-C --cookie": (LINE, "NAME=VALUE", "several times", []),
         "-p --body-file": (Path, "FILE", "the body to send"),
-        "--data": (str, "TEXT", "the body to send, as text", ""),
+        "--data": (str, "TEXT", "the body to send, as text: as curl a form, or JSON if it is JSON", ""),
         "-s --timeout": (SECONDS, "S", "for each request (40, or more where the prediction says so)"),
         "--repeats": (number(int, 2, 100), "N", "run each target N times, in turn; medians, least and most"),
         "--first-byte": "an answer counts as complete with the first byte of its body: of streams without an end",
         "--any-status": "go on where a request by itself is answered with 4xx or 5xx",
+        "--cacert": (Path, "FILE", "of an https URL: trust this certificate, besides the CAs of this system"),
+        "--insecure": "do not check the server's certificate",
         "-r": "accepted for ab; it changes nothing",
         "--victim": (pattern(PATH, "a path: / and no white space"), "PATH",
                      "ask for it ten times a second beside the load: how long does a cheap request wait?"),
@@ -189,7 +142,7 @@ GROUPS: dict[str, dict[str, Any]] = {
     "questions and objectives": {
         "--probe": "double the burst until the answers show how many at a time; -n and -t bound it"
         f" ({PROBE_REQUESTS} requests, {PROBE_S:g} s)",
-        **{f"--p{p}": (SECONDS, "S", f"the objective: {p} %% of the requests within S; of --rate and --find-rate")
+        **{f"--p{p}": (SHORT, "S", f"the objective: {p} %% of the requests within S; of --rate and --find-rate")
            for p in PERCENTILES},
         "--try": (str, "'OPTIONS'", "the same load with this changed, as '--threads 8'; several times; or auto", []),
         "--find-rate": "the highest rate of random arrivals that keeps the objective",
@@ -204,6 +157,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--json": (pattern(r"(?s).+", "a file name"), "FILE",
                    "write every run with its raw times; - for standard output"),
         "--logs": (Path, "DIR", "where runs leave their folders (logs/)", LOGS),
+        "--clean-logs": "remove the folders of runs that are older than a week",
     },
 }  # fmt: skip
 
@@ -223,6 +177,15 @@ def parser_for(manual: str) -> Parser:
                     how["action"] = "append"
             group.add_argument(*names.split(), **how)
     return parser
+
+
+def with_address(argv: Sequence[str], parser: Parser) -> list[str]:
+    """A URL that stands alone is that of --url."""
+    takes_value = {name for action in parser._actions if action.nargs is None for name in action.option_strings}
+    pairs = zip(["", *argv], argv, strict=False)
+    return [
+        f"--url={text}" if re.match("https?://", text) and before not in takes_value else text for before, text in pairs
+    ]
 
 
 def join_values(argv: Sequence[str]) -> list[str]:
@@ -251,6 +214,10 @@ NEEDS = {  # option -> it goes with one of these
     "env": "target app run",
     "anyio_threads": "target app",
     "factory": "app",
+    "cert": "key",
+    "key": "cert",
+    "cacert": "url",
+    "insecure": "url cert",
     "workload": "target app run url",
     "requests_from": "target app run url",
     "find_rate": "p99 p95 p50",
@@ -262,9 +229,9 @@ NEEDS = {  # option -> it goes with one of these
 }
 EXCLUDES = {  # option -> it goes with none of these
     "target": f"app run url slots wait {PAPER}",
-    "run": f"app url pool_size database_url workers threads server_args {PAPER}",
+    "run": f"app url pool_size database_url workers threads server_args cert {PAPER}",
     "app": f"url pool_size database_url {PAPER}",
-    "url": "path workers threads server_args pool_size database_url server_cpus start_timeout"
+    "url": "path workers threads server_args pool_size database_url server_cpus start_timeout cert"
     f" access_log cpu_time {PAPER}",
     "until": "processes probe find_rate requests",
     "repeats": "probe find_rate try serve list is_paper",
@@ -273,8 +240,8 @@ EXCLUDES = {  # option -> it goes with none of these
     "workload": "path method head data body_file requests_from",
     "requests_from": "path method head data body_file",
     "serve": f"try url requests probe {SENDS_ITS_OWN}",
-    "is_paper": "threads try env anyio_threads server_args pool_size database_url server_cpus access_log server path"
-    " requests_from probe find_rate serve workload keep_alive",
+    "is_paper": "cert threads try env anyio_threads server_args pool_size database_url server_cpus access_log server"
+    " path requests_from probe find_rate serve workload keep_alive",
     "split": "rate ramp one_queue",
     "concurrency": "rate ramp",
     "rate": "ramp",
@@ -282,6 +249,7 @@ EXCLUDES = {  # option -> it goes with none of these
     "body_file": "data",
     "p50": "p95 p99",
     "p95": "p99",
+    "clean_logs": "target app run url list is_paper",
 }
 WHY = {  # option -> why it stands alone, where that is not plain
     "target": "what a target does is known",
@@ -291,13 +259,14 @@ WHY = {  # option -> why it stands alone, where that is not plain
     "probe": "it sends bursts of its own",
     "find_rate": "it sends runs of its own",
     "is_paper": "it needs a server: --target, --app, --run or --url",
+    "clean_logs": "it sends nothing",
 }
 
 
 def parse(argv: Sequence[str], manual: str = "") -> argparse.Namespace:
     """The checked options, with the defaults that depend on others filled in. Raises Problem."""
     parser = parser_for(manual)
-    options = parser.parse_args(join_values(argv))
+    options = parser.parse_args(with_address(join_values(argv), parser))
     given = {name for name, value in vars(options).items() if value and value != parser.get_default(name)}
     options.is_paper = bool(given & {"slots", "wait", "split"}) and not given & {"target", "app", "run", "url"}
     options.tries = getattr(options, "try")  # a word of Python's
@@ -391,6 +360,8 @@ def fill_in_request(options: argparse.Namespace) -> None:
     """Headers, body and method as they are sent. Raises Problem."""
     if options.seed is None:
         options.seed = random.randrange(10_000)
+    if options.data and not any(header.lower().startswith("content-type:") for header in options.header):
+        options.content_type = options.content_type or content_type_of(options.data)
     more = {
         "Content-Type": options.content_type,
         "Cookie": "; ".join(options.cookie),
@@ -402,3 +373,14 @@ def fill_in_request(options: argparse.Namespace) -> None:
     except OSError as error:
         raise Problem(f"cannot read {options.body_file}: {error.strerror}") from None
     options.method = "HEAD" if options.head else options.method or ("POST" if options.body else "GET")
+
+
+def content_type_of(text: str) -> str:
+    """
+    >>> content_type_of("a=1&b=2"), content_type_of('{"a": 1}')
+    ('application/x-www-form-urlencoded', 'application/json')
+    """
+    with contextlib.suppress(ValueError):
+        if isinstance(json.loads(text), dict | list):
+            return "application/json"
+    return "application/x-www-form-urlencoded"

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import math
 import operator
+import os
 import re
 import statistics
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from engine.model import Forecast, Wait
 from engine.run import Plan, Prediction
 from engine.stats import figures_of
 from engine.targets import HANDLERS, TARGETS, WORKLOADS, Route, TaskTime
+from engine.tls import Tls
 from engine.verdict import most_overhead_s
 from engine.words import Problem
 from engine.workload import MOST_TIMED, PLACEHOLDER, drawn
@@ -112,10 +114,21 @@ def plan_of(options: argparse.Namespace, name: str, path: str, **more: Any) -> P
     return Plan(
         name, path=path, load=load, method=options.method, headers=tuple(options.header), body=options.body,
         victim=options.victim or "", any_status=options.any_status,
-        first_byte=options.first_byte, until=options.until, keep_alive=options.keep_alive,
+        first_byte=options.first_byte, until=options.until, tls=tls_of(options), keep_alive=options.keep_alive,
         warm_up=options.warmup or 0,
         processes=int(min(options.processes, load.most_under_way)), **more,
     )  # fmt: skip
+
+
+def tls_of(options: argparse.Namespace) -> Tls | None:
+    """How the server's certificate is checked; None: plain http. Raises Problem."""
+    if options.cert:
+        return Tls(os.path.abspath(options.cert), is_own=True, is_checked=not options.insecure)
+    if (options.url or "").startswith("https://"):
+        return Tls(str(options.cacert or ""), is_checked=not options.insecure)
+    if options.cacert or options.insecure:
+        raise Problem("--cacert and --insecure go with a URL that begins with https://")
+    return None
 
 
 def plan_app(options: argparse.Namespace, path: str, launch: Launch) -> Plan:
@@ -237,15 +250,15 @@ def default_timeout_s(plan: Plan) -> float:
 
 
 def split_url(url: str) -> tuple[str, int, str]:
-    """Host, port and path of an http URL. Raises Problem."""
-    match = re.fullmatch(r"http://(\[[\dA-Fa-f:.]+\]|[\w.-]+)(:\d+)?([/?][!-~]*)?", url.partition("#")[0], re.ASCII)
+    """Host, port and path of an http or https URL. Raises Problem."""
+    match = re.fullmatch(r"https?://(\[[\dA-Fa-f:.]+\]|[\w.-]+)(:\d+)?([/?][!-~]*)?", url.partition("#")[0], re.ASCII)
     if "://" not in url:
         raise Problem(f"{url!r} has no http:// in front")
     if not match or not 0 < int((match[2] or ":80")[1:]) < 65536:
-        why = "; TLS is not supported, measure the http port behind it" * url.startswith("https:")
-        raise Problem(f"{url!r} is not http://host:port/path in printable ASCII{why}")
+        raise Problem(f"{url!r} is not http://host:port/path in printable ASCII")
     host, port, path = match.groups("")
-    return host.strip("[]"), int(port[1:] or 80), path if path.startswith("/") else f"/{path}"
+    default = 443 if url.startswith("https:") else 80
+    return host.strip("[]"), int(port[1:] or default), path if path.startswith("/") else f"/{path}"
 
 
 # ---------------------------------------------------------------- what lone requests show

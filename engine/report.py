@@ -300,7 +300,12 @@ def no_rate(last_run: Run) -> str:
 # ---------------------------------------------------------------- on paper
 
 
-def on_paper_text(plan: Plan, prediction: Prediction, forecast: Forecast) -> str:
-    """A prediction without a server: closed form, expected figures, and the rounds or tenths."""
+def on_paper_text(plan: Plan, prediction: Prediction, forecast: Forecast, is_assumed: bool = False) -> str:
+    """A prediction without a server: closed form, expected figures, and the rounds or tenths. is_assumed: the wait was
+    not stated."""
+    wait = (
+        is_assumed
+        and f"t is not stated, so each request is assumed to wait {duration(plan.wait_s)}. State it with --wait."
+    )
     form = told("closed form", prediction_text(plan, prediction))
-    return stacked(form, what_is_expected(plan, prediction), tables.forecast_table(forecast))
+    return stacked(told("assumed", wait), form, what_is_expected(plan, prediction), tables.forecast_table(forecast))

@@ -10,6 +10,7 @@ from engine.machine import Machine
 from engine.plans import held_for
 from engine.report_words import FAILURES, HANDLER_WORDS, LETTERS, LOADS, requests_s, said, stacked, told
 from engine.run import Plan, Prediction
+from engine.tls import Tls
 from engine.words import duration, per_cent, plural, slots_text
 
 
@@ -49,6 +50,7 @@ def what_is_sent(plan: Plan) -> str:
     return search(
         plan,
         LOADS[load.kind](load),
+        plan.tls and tls_text(plan.tls),
         load.is_steady and f"{'Connections are kept' if plan.keep_alive else 'Each request opens a connection'}.",
         plan.processes > 1 and f"{plan.processes} client processes send them.",
         plan.wait_s and f"Each request waits {duration(plan.wait_s)}{drawn}{computes}.",
@@ -61,6 +63,10 @@ def what_is_sent(plan: Plan) -> str:
         plan.warm_up and f"Before the run, {plural(plan.warm_up, 'request')} (not counted) warm up the server.",
         lone_text(plan),
     )
+
+
+def tls_text(tls: Tls) -> str:
+    return "Over TLS." if tls.is_checked else "Over TLS; the server's certificate is not checked (--insecure)."
 
 
 def lone_text(plan: Plan) -> str:

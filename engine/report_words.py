@@ -172,6 +172,7 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "no local port": "The client has no local port left. Keep connections (-k).",
     "interrupted": "The run was interrupted. Let it run to its end.",
     "given up": "No request was answered, so the client stopped waiting. Check that the server answers a single one.",
+    "TLS failed": "The TLS handshake or a record of it failed. Look in the server's log.",
     "client died": "A client process ended too early. The system may have killed it, for example for lack of memory."
     " Send less at a time, or use fewer --processes.",
     "too large": "The head of an answer has more than 64 KiB, which is more than this client reads.",

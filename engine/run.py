@@ -23,6 +23,7 @@ from engine.model import Service
 from engine.neighbours import Neighbour
 from engine.places import Limit, Where
 from engine.stats import Statistics
+from engine.tls import Tls
 from engine.until import Drift, Until, Wanted
 
 # ---------------------------------------------------------------- before the run
@@ -48,6 +49,7 @@ class Plan:
     # What is sent.
     host: str = "127.0.0.1"
     port: int = 0  # of a server that runs already
+    tls: Tls | None = None  # None: plain http
     listeners: tuple[Listener, ...] = ()  # its processes, where they run on this machine and can be seen
     method: str = "GET"
     path: str = "/"
@@ -202,7 +204,8 @@ class Measured:
     throughput_rps: float  # answers within the window, per second of it
     latency_s: Statistics | None
     at_least_s: Statistics | None  # latency, failed requests counted as slower than any answer; None: none failed
-    phases_s: dict[str, Statistics | None]  # connect; from sent: waiting (to the first byte), processing; total
+    phases_s: dict[str, Statistics | None]  # connect; tls (None: plain http); from sent: waiting (to the
+    # first byte), processing; receiving (from the first byte to the last); total
     lag_s: Statistics | None  # of a schedule: how long after it was due a request left
     histogram: list[tuple[float, int]]  # (upper bound in seconds, count)
     per_second: list[Second]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import http.client
 import math
 import socket
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice, repeat
 from time import perf_counter
 
-from engine import workload
+from engine import tls, workload
 from engine.client import Address, Client, Exchanges, Outcome
 from engine.kinds import Kind
 from engine.loads import Closed, Part
@@ -97,7 +98,7 @@ def sender_of(plan: Plan, address: Address, numbered: bool = False) -> Callable[
         requests = islice(messages(plan, address[1], numbered), part.k, None, part.processes)
         how = plan.timeout_s, plan.method == "HEAD", plan.keep_alive, plan.first_byte
         enough = functools.partial(is_enough, Watch(plan.until)) if plan.until else lambda _: False
-        return Client(address, requests, part, *how, progress, begun_s, enough).run()
+        return Client(address, requests, part, *how, progress, begun_s, enough, plan.tls, plan.host).run()
 
     return send_part
 
@@ -116,16 +117,28 @@ def is_enough(watch: Watch, client: Client) -> bool:
     return watch.is_over(latencies_s)
 
 
-def resolve(host: str, port: int) -> Address:
+def resolve(plan: Plan) -> Address:
     """The address to ask: of several (localhost is 127.0.0.1 and ::1) the first that accepts a connection.
 
-    Raises Problem for an unknown name, and where no address accepts one.
+    Raises Problem for an unknown name, where no address accepts one, and for a certificate that is not to be trusted.
     """
+    host, port = plan.host, plan.port
     try:
         with socket.create_connection((host, port), 2) as sock:
-            return tuple(sock.getpeername())
+            address = tuple(sock.getpeername())
+            if plan.tls:
+                tls.secured(sock, plan.tls, host).close()
+            return address
     except (OSError, UnicodeError) as error:
         raise Problem(f"cannot connect to {host}:{port}: {error}") from None
+
+
+def connection_to(plan: Plan, address: Address) -> http.client.HTTPConnection:
+    """A connection for one request outside of a load. Raises OSError, and Problem as resolve() does."""
+    connection = http.client.HTTPConnection(plan.host, address[1], timeout=plan.timeout_s)
+    sock = socket.create_connection(address[:2], plan.timeout_s)
+    connection.sock = tls.secured(sock, plan.tls, plan.host) if plan.tls else sock
+    return connection
 
 
 def show(plan: Plan, begun_s: float, sent: int, in_flight: int) -> None:

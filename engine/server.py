@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import hints
 from engine.access_log import ready_workers, text_of
 from engine.inside.guard import STOP_GRACE_S
 from engine.launch import APPS, BIN, INSIDE, Launch, installed_versions
@@ -161,7 +162,8 @@ def wait_until_ready(server: RunningServer, access_log: Path, launch: Launch) ->
     while time.perf_counter() < deadline_s:
         ended, text = server.ended, text_of(access_log)  # in this order: a last word counts
         if failed := re.search(r"\] failed (.*)", text):
-            raise Problem(f"the app did not load: {failed[1]} (see {log})", 3)
+            hint = "" if launch.is_target or launch.run else hints.why_not_loaded(launch.app, failed[1])
+            raise Problem(f"the app did not load: {failed[1]} (see {log}){hint}", 3)
         if ended or WORKER_DIED.search(text_of(log)):
             raise Problem(f"the server did not start: {why_it_ended(log)}", 3)
         ready = len(ready_workers(text))
@@ -205,7 +207,7 @@ ERROR = re.compile(  # an exception by its name, and words that name a cause in 
     r"|remaining connection slots|Cannot allocate memory|No space left on device|database is locked"
 )
 NOISE = re.compile(  # what a stop, an impatient client, or the frame around a traceback leaves: never the cause
-    r"(?:[\w.]+\.)?(?:CancelledError|GeneratorExit|SystemExit|KeyboardInterrupt|BrokenPipeError|ClientDisconnect"
+    r"(?:[\w.]+\.)?(?:CancelledError|SSLEOFError|GeneratorExit|SystemExit|KeyboardInterrupt|BrokenPipeError|ClientDisconnect"
     r"|ConnectionResetError|(?:Base)?ExceptionGroup)\b.*|Error handling request.*|Exception (?:on|in|while) .*"
     r"|Worker \(pid:\d+\) exited.*|Application (?:startup|shutdown) failed.*|Shutting down.*|Reason: .*|"
 )

@@ -17,7 +17,7 @@ from engine.kinds import KindMeasured
 from engine.loads import Load
 from engine.model import Stages
 from engine.run import Columns, Level, Measured, Plan, Second
-from engine.stats import histogram, statistics_of
+from engine.stats import Statistics, histogram, statistics_of
 from engine.until import drift_of, until_of
 from engine.workload import drawn
 
@@ -49,7 +49,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
     ten requests at 1/s would be answered at ten in nine seconds.
     """
     rows, begun_s, load = outcome.exchanges, outcome.begun_s, plan.load
-    started_s, sent_s, first_byte_s, answered_s = rows.started_s, rows.sent_s, rows.first_byte_s, rows.answered_s
+    started_s, first_byte_s, answered_s = rows.started_s, rows.first_byte_s, rows.answered_s
     good = bytes(map(is_success, rows.status, rows.error))
     bad = [i for i, is_good in enumerate(good) if not is_good]
     sent, answered = len(good), sum(good)
@@ -63,7 +63,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
     def spans(begin: Sequence[float], end: Sequence[float]) -> list[float]:
         return [b - a for a, b in compress(zip(begin, end, strict=True), good)]
 
-    connects_s, waits_s, latencies_s = spans(started_s, sent_s), spans(sent_s, first_byte_s), spans(due_s, answered_s)
+    connects_s, latencies_s = spans(started_s, connected(plan, rows)), spans(due_s, answered_s)
     # A failed request took at least as long as the client waited for it, and counts as slower than any that was
     # answered. To leave them out flatters an overloaded server: the slowest are the time-outs.
     slowest_s = max(latencies_s, default=0.0)
@@ -83,12 +83,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         late_bodies=late_bodies(spans(first_byte_s, answered_s), sum(compress(rows.body_bytes, good))),
         latency_s=statistics_of(latencies_s),
         at_least_s=statistics_of(at_least_s) if bad else None,
-        phases_s={
-            "connect": statistics_of(connects_s),
-            "waiting": statistics_of(waits_s),
-            "processing": statistics_of(spans(sent_s, answered_s)),
-            "total": statistics_of(spans(started_s, answered_s)),
-        },
+        phases_s=phases(plan, rows, good),
         lag_s=statistics_of(spans(due_s, started_s)) if load.is_scheduled else None,
         histogram=histogram(latencies_s),
         per_second=per_second(ends, begun_s),
@@ -110,6 +105,30 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         client_stalled_s=outcome.stalled_s,
         **in_their_order(plan, latencies_s, spans(due_s, started_s)),
     )
+
+
+def phases(plan: Plan, rows: Exchanges, good: bytes) -> dict[str, Statistics | None]:
+    """The parts of an answer's time; good: which requests were answered."""
+    connected_s = connected(plan, rows)
+
+    def spent(begin: Sequence[float], end: Sequence[float]) -> Statistics | None:
+        return statistics_of([b - a for a, b in compress(zip(begin, end, strict=True), good)])
+
+    return {
+        "connect": spent(rows.started_s, connected_s),
+        "tls": spent(connected_s, rows.sent_s) if plan.tls else None,
+        "waiting": spent(rows.sent_s, rows.first_byte_s),
+        "processing": spent(rows.sent_s, rows.answered_s),
+        "receiving": spent(rows.first_byte_s, rows.answered_s),
+        "total": spent(rows.started_s, rows.answered_s),
+    }
+
+
+def connected(plan: Plan, rows: Exchanges) -> Sequence[float]:
+    """When each request had a connection, over TLS before the handshake; on a kept one: when it was sent."""
+    if not plan.tls:
+        return rows.sent_s
+    return [at_s or sent_s for at_s, sent_s in zip(rows.connected_s, rows.sent_s, strict=True)]
 
 
 def other_cpu_s(outcome: Outcome, measured_s: float, all_cpus: int) -> float | None:

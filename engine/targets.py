@@ -28,11 +28,13 @@ class Server(NamedTuple):
     settings: tuple[str, ...] = ("workers",)  # those of workers and threads that its command line takes, as --workers
     threads: int = 1  # unless they are set
     connections: int = 1000  # gunicorn's worker_connections, waitress' connection_limit, unless they are set
+    tls: tuple[str, ...] = ()  # its options for certificate and key; empty: we start it without TLS
     shared_queue: bool = False  # its processes accept only when idle, so that all requests wait in one queue
 
 
 parts = str.split  # of a command line
 GUNICORN = "gunicorn --bind 127.0.0.1:{port}"
+GUNICORN_TLS, UVICORN_TLS = ("--certfile", "--keyfile"), ("--ssl-certfile", "--ssl-keyfile")
 SERVERS = {
     "flask-dev": Server(
         parts("flask --app {app} run --host 127.0.0.1 --port {port}"), "flask_app", ("flask",), NO_LIMIT,
@@ -44,22 +46,23 @@ SERVERS = {
     ),
     "gunicorn": Server(
         parts(GUNICORN), "wsgi", ("gunicorn",), 1, "a sync worker holds one request until it is answered",
-        shared_queue=True,
+        tls=GUNICORN_TLS, shared_queue=True,
     ),
     "gunicorn-threads": Server(
         parts(GUNICORN), "wsgi", ("gunicorn",), "threads",
         "a worker holds one request in each of its {threads} threads", settings=("workers", "threads"), threads=4,
+        tls=GUNICORN_TLS,
     ),
     "gunicorn-gevent": Server(
         parts(f"{GUNICORN} --worker-class gevent"), "wsgi", ("gunicorn", "gevent"), "connections",
-        "a greenlet for each of {connections} worker connections",
+        "a greenlet for each of {connections} worker connections", tls=GUNICORN_TLS,
     ),
     "gunicorn-uvicorn": Server(
         parts(f"{GUNICORN} --worker-class uvicorn_worker.UvicornWorker"), "asgi",
-        ("gunicorn", "uvicorn-worker", "uvicorn"),
+        ("gunicorn", "uvicorn-worker", "uvicorn"), tls=GUNICORN_TLS,
     ),
-    "gunicorn-asgi": Server(parts(f"{GUNICORN} --worker-class asgi"), "asgi", ("gunicorn",)),
-    "uvicorn": Server(parts("uvicorn --host 127.0.0.1 --port {port}"), "asgi", ("uvicorn",)),
+    "gunicorn-asgi": Server(parts(f"{GUNICORN} --worker-class asgi"), "asgi", ("gunicorn",), tls=GUNICORN_TLS),
+    "uvicorn": Server(parts("uvicorn --host 127.0.0.1 --port {port}"), "asgi", ("uvicorn",), tls=UVICORN_TLS),
     "hypercorn": Server(parts("hypercorn --bind 127.0.0.1:{port}"), "asgi", ("hypercorn",)),
     "granian": Server(parts("granian --interface asgi --host 127.0.0.1 --port {port}"), "asgi", ("granian",)),
 }  # fmt: skip
@@ -77,6 +80,7 @@ NOT_FOR_US = {  # options of --server-args that would take the server out of our
     "--uds": "the server gets a free port",
     "--fd": "the server gets a free port",
     "--factory": "write --app module:create_app() instead",
+    **dict.fromkeys(("--ssl-certfile", "--ssl-keyfile", "--certfile", "--keyfile"), "write --cert and --key instead"),
     "--daemon": "the server must end with the run",
     "--lifespan off": "the lifespan is where an ASGI app says that it is ready",
 }

@@ -10,6 +10,7 @@ from commands import BENCH, command
 from samples import sample_run
 from stubs import keep_answering, stub
 
+import bench
 from engine import files
 from engine.files import Document, run_folder
 from engine.words import Problem
@@ -95,3 +96,32 @@ def test_an_output_that_is_not_read_is_no_traceback(tmp_path, script, code):
     done = shell(script, tmp_path)
     assert done.returncode == code and done.stderr.count("\n") == (code > 0)
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+def test_old_run_folders_go_and_nothing_else(tmp_path, capsys):
+    new = run_folder(tmp_path, "new").name
+    names = [
+        "20200101-000000-old-io",
+        "20200101-000000-old-io-2",
+        new,
+        "example",
+        "20200101-notes",
+        "20209999-000000-x",
+    ]
+    for name in names:
+        (tmp_path / name / "inner").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "20200101-000000-file").touch()
+    (tmp_path / "20200101-000000-link").symlink_to(tmp_path / "example")
+    assert bench.main(["--clean-logs", "--logs", str(tmp_path)]) == 0
+    assert "2 run folders" in capsys.readouterr().out
+    left = {*names[2:], "20200101-000000-file", "20200101-000000-link"}
+    assert {path.name for path in tmp_path.iterdir()} == left and (tmp_path / "example/inner").is_dir()
+
+
+def test_the_examples_are_never_removed():
+    with pytest.raises(Problem):
+        files.clean_logs(files.LOGS / "example")
+
+
+def test_where_there_are_no_logs_none_is_removed(tmp_path):
+    assert files.clean_logs(tmp_path / "nowhere") == 0

@@ -80,7 +80,8 @@ def fakes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(launch, "last_line_of", fake_answer)
-        patch.setattr(send, "resolve", lambda host, port: (host, port))
+        patch.setattr(bench, "clean_logs", lambda _: 0)
+        patch.setattr(send, "resolve", lambda plan: (plan.host, plan.port))
         patch.setattr(bench, "execute", fake_execute)
         patch.setattr(bench, "database_for", lambda *_: contextlib.nullcontext())
         for owner, name in ((bench, "serve"), (bench, "pin"), (bench.search, "probe"), (bench.search, "find_rate")):

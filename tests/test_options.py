@@ -6,7 +6,7 @@ import pytest
 from commands import FITTING, ROOT, actions, fits
 
 import bench
-from engine import options
+from engine import arguments, options
 from engine.options import parse
 
 ACTIONS, URL = actions(), "--url http://127.0.0.1:9/ "
@@ -68,7 +68,8 @@ def test_options_that_exclude_each_other_are_refused(name, other, capsys):
         "--target flask-gunicorn -n 0 > --requests", "--target flask-gunicorn -n ten > 'ten'", "--bogus > --bogus",
         "--target flask-gunicorn --task-time nan > 'nan'", "--target flask-gunicorn --path / /b > /b",
         "--target flask-dev -n 9999999 > ulimit", "--app main --server uvicorn > main", "--target x --url y > --url",
-        "--url https://127.0.0.1/ > https", "--url ftp://127.0.0.1/ > ftp", "--url http://a:b@127.0.0.1/ > a:b@",
+        "--url https://127.0.0.1:1/ > 127.0.0.1:1", "--url http://127.0.0.1/ --insecure > https",
+        "--url ftp://127.0.0.1/ > ftp", "--url http://a:b@127.0.0.1/ > a:b@",
         "--url http://127.0.0.1:0/ > :0", "--url http://127.0.0.1:99999/ > :99999", "--url http://[::1/ > [::1",
         "--url http://127.0.0.1/\r\nX:y > X:y", "--url http://127.0.0.1/\xe9 > ASCII",
         "--url http://no.such.host.invalid/ > no.such.host", "--url http://127.0.0.1:1/ > 127.0.0.1:1",
@@ -76,6 +77,10 @@ def test_options_that_exclude_each_other_are_refused(name, other, capsys):
         URL + "-m GET\t/x > --method", URL + "-c 1 --rate 1 > --rate", URL + "--ramp 5:3 > '5:3'",
         URL + "--ramp 0s:3 > '0s:3'", URL + "--ramp 1s:0 > '1s:0'", URL + "--ramp 1s:5,,1s:5 > ,,",
         URL + "--rate 1000000 -t 86400 --arrivals poisson > --arrivals", URL + "-p /no/file > /no/file",
+        URL + "--rate 5 --p99 300 > write 300ms or 300s", URL + "--fail-if p99>300 > write 300ms or 300s",
+        "--app main.py:app > main:app", "--app ./a/b.py > a.b:app",
+        "--app main > module:app", "--serve > --target", "--probe > --app", "-n 5 > --url", "-v > --run",
+        "--clean-logs --target flask-dev > --clean-logs",
         URL + "-p x --data x > --data", URL + "--client-cpus x > --client-cpus", URL + "--fail-if p98>1 > p98",
         "--slots 4 > -n", "-n 5 --wait -1 > --wait", "-n 5 --slots 2.5 > --slots", "--split 1,x > --split",
         "--split 1,2 --workers 3 > --split", "--split 1,2 -n 5 > 3", "--ramp 1s:0 --wait 1 > users",
@@ -96,6 +101,14 @@ def test_what_cannot_be_is_one_line_that_names_it(line, capsys):
         ("--ramp 2s:3,3s:5", {"ramp": ((2.0, 3), (3.0, 5)), "time_limit": None}),
         ("--data é", {"method": "POST", "body": "é".encode()}),
         ("-i", {"method": "HEAD"}),
+        ("--data a=1 -H X:y", {"header": ["X:y", "Content-Type: application/x-www-form-urlencoded"]}),
+        ("--data [1] -T x/y", {"header": ["Content-Type: x/y"]}),
+        ("--data [1] -H content-type:z", {"header": ["content-type:z"]}),
+        ('--data {"a":1}', {"header": ["Content-Type: application/json"], "method": "POST"}),
+        ("http://127.0.0.1:9/x -n 5", {"url": "http://127.0.0.1:9/x", "requests": 5}),
+        ("-k https://127.0.0.1/", {"url": "https://127.0.0.1/", "keep_alive": True}),
+        ("--app a:b --data http://x/ --env U=1", {"url": None, "data": "http://x/"}),
+        ("-t 500ms -s 2s --think 20ms -c 2", {"time_limit": 0.5, "timeout": 2.0, "think": 0.02}),
         ("-A a:b -T x/y -C a=b -C c=d",
          {"header": ["Content-Type: x/y", "Cookie: a=b; c=d", "Authorization: Basic YTpi"], "method": "GET"}),
         ("--server-cpus 0,3,3", {"server_cpus": {0, 3}}),
@@ -114,11 +127,15 @@ def test_what_options_mean(line, expected):
 @pytest.mark.parametrize(
     ("convert", "good", "bad"),
     [
-        (options.number(int, 1, 3), {"1": 1, "3": 3}, ["0", "4", "1.5", "x", "nan"]),
-        (options.number(float, 0.5, 2), {"0.5": 0.5, "2": 2}, ["0.49", "2.01", "nan", "inf"]),
-        (options.task_time, {"1": 1, "50ms": 0.05, "2s": 2, ".5": 0.5, "3600": 3600, "1ms:exp": 0.001},
+        (arguments.number(int, 1, 3), {"1": 1, "3": 3}, ["0", "4", "1.5", "x", "nan"]),
+        (arguments.number(float, 0.5, 2), {"0.5": 0.5, "2": 2}, ["0.49", "2.01", "nan", "inf"]),
+        (arguments.task_time, {"1": 1, "50ms": 0.05, "2s": 2, ".5": 0.5, "3600": 3600, "1ms:exp": 0.001},
          ["0", "0.00009", "3601", "-1", "1m", "x", "1:uniform", ""]),
-        (options.stages, {"86400s:100000": ((86400.0, 100000),)}, ["86401s:1", "1s:100001"]),
+        (arguments.seconds(0.01, 400), {"300ms": 0.3, "0.3s": 0.3, "0.3": 0.3, "300": 300, "1e-1": 0.1},
+         ["300m", "1ms", "401s", "s", "ms", "nan", "infs", "0.3 min", "-1s"]),
+        (arguments.seconds(0.01, 400, is_short=True), {"300ms": 0.3, "300s": 300, "9": 9}, ["300", "10"]),
+        (arguments.stages, {"86400s:100000": ((86400.0, 100000),), "500ms:2,1.5s:3": ((0.5, 2), (1.5, 3))},
+         ["86401s:1", "1s:100001"]),
     ],
 )  # fmt: skip
 def test_a_number_has_bounds_that_belong_to_it(convert, good, bad):
@@ -126,4 +143,15 @@ def test_a_number_has_bounds_that_belong_to_it(convert, good, bad):
     for text in bad:
         with pytest.raises(options.argparse.ArgumentTypeError):
             convert(text)
-    assert options.task_time("50ms:lognormal").distribution == "lognormal"
+    assert arguments.task_time("50ms:lognormal").distribution == "lognormal"
+
+
+def test_without_a_word_there_is_help(capsys):
+    assert bench.main([]) == 0
+    assert "--target" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("more", "is_said"), [([], True), (["--wait", "1s"], False)])
+def test_a_wait_that_is_not_stated_is_said_to_be_assumed(capsys, more, is_said):
+    assert bench.main(["-n", "100", "--slots", "40", *more]) == 0
+    assert ("--wait" in capsys.readouterr().out) == is_said

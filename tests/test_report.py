@@ -139,7 +139,7 @@ def predicted(changes, **of_prediction):
 
 
 RUN, PLAN = RUNS["prediction"], sample_plan(launch=None)
-NAMES = ("anyio_threads", "pool_size", "task_time", "cpu_time", "workers", "threads", "access_log")
+NAMES = ("anyio_threads", "pool_size", "task_time", "cpu_time", "workers", "threads", "access_log", "cert")
 TEXTS = {
     "4 s|+0.0 %|5 %|4.4 ms|100 %|837 requests/s|access.log|16 sent|worker3 4|4 slots of 1 s": reported("prediction"),
     "4 s|5 s|given the split": reported("split"),

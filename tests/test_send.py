@@ -22,7 +22,7 @@ from engine.words import Problem
 
 
 def plan(**changes) -> Plan:
-    return Plan("x", port=80, **changes)
+    return Plan("x", **{"port": 80} | changes)
 
 
 KEPT = {"keep_alive": True}
@@ -59,7 +59,7 @@ def test_a_mix_is_the_same_in_every_run_and_keeps_its_shares():
 def test_an_address_is_one_that_accepts_connections(host):
     try:
         with stub(keep_answering, host="::1" if host == "::1" else "127.0.0.1") as (_, port, *_):
-            address = send.resolve(host, port)
+            address = send.resolve(plan(host=host, port=port))
             assert address[1] == port and said(send.measure(plan(), address).exchanges) == [200] * 16
     except OSError:
         pytest.skip("no IPv6 on this machine")
@@ -68,7 +68,7 @@ def test_an_address_is_one_that_accepts_connections(host):
 @pytest.mark.parametrize("host", ["127.0.0.1", "no.such.host.invalid", "a..b"])
 def test_where_nothing_answers_is_a_problem_before_the_run(host):
     with pytest.raises(Problem):
-        send.resolve(host, free_port())
+        send.resolve(plan(host=host, port=free_port()))
 
 
 def test_the_warm_up_sends_as_many_as_it_says_and_no_more_at_a_time_than_the_load():

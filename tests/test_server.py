@@ -233,7 +233,7 @@ NO_MODULE = "ModuleNotFoundError: No module named 'no_such_thing'"
         ("import os; os.abort()", "gunicorn", "was sent SIGABRT!"),
         ("import os; os.abort()", "uvicorn", "was ended by SIGABRT"),
         (BUSY_PORT, "gunicorn --workers 2", "Address already in use"),
-        (f"{ANSWER}\napp = answer('x')", "uvicorn --server-args --bogus", "No such option"),
+        ("async def app(scope, receive, send): pass", "uvicorn --server-args --bogus", "No such option"),
     ],
 )
 def test_an_app_that_cannot_start_is_named_in_one_line_at_once(folder, main, line, message):

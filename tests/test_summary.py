@@ -30,8 +30,8 @@ def outcome(rows: list[tuple[Any, ...]] = ROWS, **changes: Any) -> Outcome:
     found = Exchanges()
     found.grow()
     for i, (*row, error) in enumerate(rows):
-        for column, value in zip(vars(found).values(), [*row, ERRORS.index(error)], strict=True):
-            column[i] = value + BEGUN_S if column.typecode == "d" else value
+        for column, value in zip(vars(found).values(), [*row, ERRORS.index(error), 0.0], strict=True):
+            column[i] = value + BEGUN_S if column.typecode == "d" and column is not found.connected_s else value
     found.finish(len(rows))
     left = Outcome(
         found, BEGUN_S, 1.25, 7, {"ListenOverflows": 3}, server_cpu_s=0.75, spun_s=0.5, sockets_resent=2, stalled_s=0.25
@@ -59,8 +59,10 @@ def test_every_figure_of_a_closed_loop_is_as_computed_by_hand():
         kernel={"ListenOverflows": 3}, levels=[], kinds=[], histogram=[(0.5, 1), (1, 0), (2, 1), (5, 1)],
         latency_s=statistics_of([0.5, 1.25, 2.5]), at_least_s=statistics_of([0.5, 1.25, 2.5, 2.5, 2.5]),
         phases_s={
-            "connect": statistics_of([0.125, 1.0, 0.125]), "waiting": statistics_of([0.125, 0.1875, 1.875]),
-            "processing": statistics_of([0.375, 0.25, 2.375]), "total": statistics_of([0.5, 1.25, 2.5]),
+            "connect": statistics_of([0.125, 1.0, 0.125]), "tls": None,
+            "waiting": statistics_of([0.125, 0.1875, 1.875]),
+            "processing": statistics_of([0.375, 0.25, 2.375]),
+            "receiving": statistics_of([0.25, 0.0625, 0.5]), "total": statistics_of([0.5, 1.25, 2.5]),
         },
         per_second=[Second(0, 1, 0, 0.5), Second(1, 1, 2, 1.25), Second(2, 0, 0, 0.0), Second(3, 1, 0, 2.5)],
     )  # fmt: skip
