@@ -321,6 +321,11 @@ def likely_cause(of: Any) -> str:
         return f"{plural(of.unended, 'answer')} of these had begun and did not end. {UNENDED}"
     if getattr(of, "said", ()):
         return server_said(of)
+    if getattr(of, "unserved", 0) and of.most == "timed out":
+        return (
+            f"{plural(of.unserved, 'connection')} got no answer at all: the server serves only so many at a time, and"
+            " the others were kept. Raise --worker-connections, or compare without -k."
+        )
     return next(text for error, text in FAILURES.items() if of.most.startswith(error))
 
 

@@ -8,8 +8,8 @@ import pytest
 from servers import ANSWER, launch_of, target_of, write_files
 
 from engine import launch as launch_module
+from engine.json_form import to_json
 from engine.launch import Launch, check_packages, last_line_of, versions_of
-from engine.run import to_json
 from engine.words import Problem
 
 
