@@ -58,7 +58,10 @@ def neighbours(
     used_s, pids = defaultdict[str, float](float), defaultdict[str, set[int]](set)
     for pid, now in after.items():
         if pid not in ours:
-            begun_s = before[pid].cpu_s if pid in before and before[pid].name == now.name else 0.0
+            begun_s = (
+                before[pid].cpu_s if pid in before else 0.0
+            )  # by whatever name: threads of the kernel change theirs
+            begun_s = begun_s if begun_s <= now.cpu_s else 0.0  # another process, with the number of one that ended
             used_s[now.name] += now.cpu_s - begun_s
             pids[now.name].add(pid)
     most = sorted((cpu_s / took_s, name) for name, cpu_s in used_s.items() if cpu_s >= LEAST * took_s)[::-1]
