@@ -123,6 +123,11 @@ def are_unlike(alone: Alone) -> bool:
     return not alone.are_alike and is_far(alone.most_s, alone.least_s)
 
 
+def connected_cpus(facts: Facts) -> float:
+    """How many CPUs the programs used that the service is connected to: a database on the same machine, for example."""
+    return sum(one.cpus for one in facts.measured.neighbours if one.is_connected)
+
+
 def warnings_of_machine(facts: Facts) -> Iterator[Warned]:
     """Who else computed, and whether a container held the run back."""
     measured = facts.measured

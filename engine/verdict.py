@@ -13,6 +13,7 @@ from typing import NamedTuple
 from engine import model
 from engine.audit import (
     client_busy,
+    connected_cpus,
     connects_again,
     warnings_of_alone,
     warnings_of_client,
@@ -183,6 +184,7 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
         "inside": waits_inside(facts),
         "after-answer": is_held_after(facts),
         "restarts": facts.inside and facts.inside.restarts,
+        "connected": connected_cpus(facts) >= BUSY,
         "longer-handlers": takes_longer(facts),
         "busy-machine": taken_by_others(facts) > 0.3,
         "other-slots": slots_of_answers(facts, estimate),
@@ -335,7 +337,8 @@ def limit_of_slots(facts: Facts) -> list[Placed]:
         return []
     logged_s = facts.inside and not is_pool and facts.inside.handler_s
     busy = (logged_s or measured.answered * plan.busy_s) / (slots * measured.measured_s)
-    held_s = longer_handlers(facts)["handled_s"] if takes_longer(facts) else plan.busy_s
+    handled_s = longer_handlers(facts)["handled_s"]
+    held_s = handled_s if takes_longer(facts) or handled_s > 1.5 * plan.busy_s else plan.busy_s
     limit = Limit(Resource.POOL if is_pool else Resource.SLOTS, min(1.0, busy), slots / held_s, slots, held_s)
     return [(FULL if have_waited(facts, slots, busy) else NOT_FULL, limit)]
 
@@ -429,6 +432,7 @@ def why_not_as_predicted(
         Explanation.SOONER: Warned(
             "sooner", off | {"shortest_s": shortest_s, "wait_s": plan.wait_s, "slots": plan.slots}
         ),
+        Explanation.CONNECTED: Warned("connected", {"cpus": connected_cpus(facts)}),
         Explanation.LONGER_HANDLERS: Warned("longer-handlers", longer_handlers(facts)),
         Explanation.LONGER_WAIT: Warned("longer-wait", off | {"alone_s": measured.lone_s, "wait_s": plan.wait_s}),
     }

@@ -6,9 +6,13 @@ A number is compared with what follows from the service; a change that is advise
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from commands import ROOT, run_bench
+
+from engine import neighbours
 
 FOLDER = ROOT / "tests/services/cases"
 THREADS = ("--server", "gunicorn-threads", "--threads")
@@ -190,6 +194,27 @@ def test_connections_that_are_opened_anew_are_seen(run):
     opens = line_of("ice_rink", "opens")
     assert at(runs[0], opens) > 1
     assert mean_s(runs[1]) < 0.9 * mean_s(runs[0])
+
+
+@pytest.fixture
+def database(monkeypatch):
+    """The port of a program that computes 10 ms for each line, on one CPU; it is not ours, but a neighbour."""
+    command, family = [sys.executable, str(FOLDER.parent / "computing_database.py")], neighbours.family
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        monkeypatch.setattr(neighbours, "family", lambda *of: family(*of) - {process.pid})
+        yield int(process.stdout.readline())
+        process.kill()
+
+
+def test_a_database_on_the_same_machine_is_a_part_of_the_service(run, database):
+    (found,), _ = run("map_room", "/maps", *THREADS, "8", "-c", "8", "-t", "2", "--env", f"DATABASE={database}")
+    connected = [one["cpus"] for one in found["measured"]["neighbours"] if one["is_connected"]]
+    assert sys.platform != "linux" or sum(connected) > 0.4
+    assert found["verdict"]["explained_by"] == "connected" or sum(connected) < 0.8
+    assert at(found, line_of("map_room", "works")) > 6
+    limit = found["verdict"]["limits"][0]
+    if limit["resource"] == "slots":  # as long as a request had one, not as long as it takes by itself
+        assert limit["ceiling_rps"] < 2 * found["measured"]["throughput_rps"]
 
 
 # ---------------------------------------------------------------- beside the load, and other addresses
