@@ -11,12 +11,12 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from engine.limit import LOOP
+from engine.limit import LOOP, requests_in
 from engine.objectives import figure_of
-from engine.places import Limit, Resource
+from engine.places import Limit, Resource, State
 from engine.run import Run
 from engine.sizes import Asked, Size, size, too_short
-from engine.verdict import is_servers, seen_limit, slower_than_alone_s
+from engine.verdict import is_held_after, is_servers, seen_limit, slower_than_alone_s
 from engine.where import OF_ALL_PROCESSES
 from engine.words import Problem, duration
 
@@ -80,7 +80,26 @@ def asked_of(run: Run, objective: tuple[float, int]) -> Asked:
     plan, measured, limit = run.plan, run.measured, seen_limit(run)
     rate_rps, cpu_s = plan.load.offered_load(1.0, 1.0) or 0.0, (measured.server_cpu_s or 0.0) / measured.answered
     held_s = limit.held_s if limit and limit.held_s else (plan.wait_s or 0.0) + cpu_s
-    return Asked(rate_rps, max(0.0, held_s - cpu_s), *objective, cpu_s=min(cpu_s, held_s), cpus=plan.cpus)
+    objective_s, percentile = objective
+    left_s = max(0.001, objective_s - rest_s(run))
+    return Asked(rate_rps, max(0.0, held_s - cpu_s), left_s, percentile, cpu_s=min(cpu_s, held_s), cpus=plan.cpus)
+
+
+def beside_s(run: Run) -> float:
+    """How long a request takes, by itself, beside the time for which it has what limits the run; below 0: it keeps that
+    after its answer. 0 where it is not known."""
+    limit, alone_s = seen_limit(run), run.plan.wait_s
+    if not (limit and limit.held_s and alone_s) or limit.resource == Resource.SLOTS:
+        return 0.0
+    rest_s = alone_s - limit.held_s
+    is_seen = rest_s > 0.05 * alone_s or is_held_after(run)
+    return rest_s if is_seen and run.plan.distribution == "constant" else 0.0
+
+
+def rest_s(run: Run) -> float:
+    """Of the objective, what is not for the wait and the holding time; below 0: it is held after the answer."""
+    limit = seen_limit(run)
+    return 0.0 if grows_with_server(run, limit) else beside_s(run)
 
 
 def cure_of(run: Run, limit: Limit | None, asked: Asked) -> tuple[Cure, int | None, Size | None]:
@@ -90,27 +109,40 @@ def cure_of(run: Run, limit: Limit | None, asked: Asked) -> tuple[Cure, int | No
         raise Problem(f"all processes share {name}: no number of threads or processes helps")
     if limits and limits[0].resource == Resource.CPU:
         return Cure.PROCESSES, processes_for_cpu(asked), None
-    if (alone_s := run.plan.wait_s or 0.0) > asked.objective_s:
-        raise too_short(asked.objective_s, alone_s)
+    if (alone_s := run.plan.wait_s or 0.0) > (objective_s := asked.objective_s + rest_s(run)):
+        raise too_short(objective_s, alone_s)
     if why := why_unknown(run, limit, asked):
         raise Unknown(why)
     if limit and is_one_at_a_time(limit):
         return Cure.PROCESSES, processes_for(asked), None
     found = size(asked)
-    return Cure.SLOTS if not limit or is_servers(limit) else Cure.RESOURCE, int(found.fits.slots), found
+    return Cure.SLOTS if grows_with_server(run, limit) else Cure.RESOURCE, int(found.fits.slots), found
+
+
+def grows_with_server(run: Run, limit: Limit | None) -> bool:
+    """Whether it is the server that has to grow, whose slots are held as long as an answer takes."""
+    return not limit or (is_servers(limit) and not is_held_after(run))
 
 
 def why_unknown(run: Run, limit: Limit | None, asked: Asked) -> str:
     """Why no number can be told; empty: it can."""
     alone_s = run.plan.wait_s or 0.0
     if not limit:
-        return "" if alone_s else UNSEEN
+        return why_nothing_seen(run, alone_s)
     if limit.size:
         return "something else than requests has a part of what they wait for"
     if slower_than_alone_s(run) or (limit.held_s and alone_s <= asked.objective_s < asked.held_s):
         held, alone = duration(limit.held_s), duration(alone_s)
         return f"under this load a request has it for {held}, by itself it takes {alone}: what slows it was not seen"
-    return "" if limit.held_s or not is_one_at_a_time(limit) else UNSEEN
+    return "" if limit.held_s or grows_with_server(run, limit) else UNSEEN
+
+
+def why_nothing_seen(run: Run, alone_s: float) -> str:
+    """The same where no request was seen to wait: a good part of them may have been answered, and still worked on."""
+    where = run.inside and run.inside.where
+    if where and requests_in(where.places, State.ANSWERED) > 0.1 * where.requests:
+        return "requests keep something after their answer, and for how long was not seen"
+    return "" if alone_s else UNSEEN
 
 
 def is_one_at_a_time(limit: Limit) -> bool:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 
 from engine.alone import Alone, is_far
+from engine.estimate import taken_by_others
 from engine.run import Facts, Warned
 from engine.targets import SEEDED_BOOKS
 
@@ -32,6 +33,7 @@ def of_failures(facts: Facts) -> Iterator[Warned]:
             "errors": errors,
             "most": max(errors, key=errors.__getitem__),
             "unended": measured.unended,
+            "unserved": unserved(facts),
         }
         said = {"said": list(inside.server_said), "log": inside.server_log} if inside else {}
         yield Warned("failed-requests", counts | said)
@@ -42,6 +44,13 @@ def of_failures(facts: Facts) -> Iterator[Warned]:
     if late := connects_again(facts):
         overflows = measured.kernel.get("ListenOverflows", 0)
         yield Warned("backlog-overflow", {"late": late, "overflows": overflows})
+
+
+def unserved(facts: Facts) -> int:
+    """How many kept connections got no answer at all, as the server had taken as many as it serves at a time."""
+    plan, users = facts.plan, facts.plan.load.steady_count or 0
+    beyond = int(max(0.0, users - plan.most_connections)) if plan.keep_alive else 0
+    return min(beyond, facts.measured.errors.get("timed out", 0))
 
 
 def of_speed(facts: Facts) -> Iterator[Warned]:
@@ -112,6 +121,21 @@ def warnings_of_alone(facts: Facts) -> Iterator[Warned]:
 
 def are_unlike(alone: Alone) -> bool:
     return not alone.are_alike and is_far(alone.most_s, alone.least_s)
+
+
+def connected_cpus(facts: Facts) -> float:
+    """How many CPUs the programs used that the service is connected to: a database on the same machine, for example."""
+    return sum(one.cpus for one in facts.measured.neighbours if one.is_connected)
+
+
+def warnings_of_machine(facts: Facts) -> Iterator[Warned]:
+    """Who else computed, and whether a container held the run back."""
+    measured = facts.measured
+    if (share := taken_by_others(facts)) > 0.15:
+        named = [[one.name, one.cpus, one.is_connected] for one in measured.neighbours]
+        yield Warned("busy-machine", {"share": share, "named": named})
+    if (throttled_s := measured.kernel.get("throttled_us", 0) / 1e6) > 0.02 * measured.measured_s:
+        yield Warned("throttled", {"throttled_s": throttled_s, "cpus": facts.plan.cpu_limit})
 
 
 def warnings_of_database(facts: Facts) -> Iterator[Warned]:

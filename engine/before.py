@@ -67,9 +67,20 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
     lone_s = () if plan.kinds else found[0][0]
     before = before_of(sent, lone_s, lone_victim_s(plan, site), of_kinds)
     plan = with_kind_waits(plan, [times_s for times_s, _ in found])
-    if site.log and (parts := access_log.parts_of_body(site.log)):
-        plan = plans.with_parts(plan, parts)
+    if site.log:
+        plan = with_body(plan, access_log.parts_of_body(site.log), sent)
     return plans.with_lone_requests(plan, lone_s), before
+
+
+def with_body(plan: Plan, parts: int, sent: Sequence[Exchanges]) -> Plan:
+    """The plan with what sends the body. parts: in how many one of AnyIO's threads made the last one."""
+    if parts:
+        return plans.with_parts(plan, parts)
+    last = sent[-1] if sent else Exchanges()
+    took_s = [end_s - begin_s for begin_s, end_s in zip(last.started_s, last.answered_s, strict=True)]
+    body_s = [end_s - first_s for first_s, end_s in zip(last.first_byte_s, last.answered_s, strict=True)]
+    is_stream = not plan.kinds and sum(body_s) > 0.5 * sum(took_s)
+    return plans.with_body_outside(plan) if is_stream else plan
 
 
 def before_of(

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from engine.advice import beside_s
 from engine.loads import Figure
 from engine.places import Limit, Resource
 from engine.plans import prediction_for, with_launch
 from engine.run import Plan, Run
-from engine.verdict import is_servers, seen_limit, slower_than_alone_s
+from engine.verdict import is_held_after, is_servers, seen_limit, slower_than_alone_s
 from engine.where import OF_ALL_PROCESSES
 
 UNKNOWN = ("--env", "--server-args", "--server")  # what they change is not known beforehand
@@ -43,16 +44,30 @@ def expected_s(plan: Plan, options: str, first: Run) -> float | None:
     wait_s = held_s_of(limit, first)
     if not slots or not wait_s or slower_than_alone_s(first):
         return None
-    cpu_s = (first.measured.server_cpu_s or 0.0) / (first.measured.answered or math.inf)
-    is_cpu = first.verdict.limits and first.verdict.limits[0].resource == Resource.CPU
+    rest_s = beside_s(first)
+    found = prediction_for(as_seen(plan, slots, wait_s, rest_s, first)).of(figure_of_change(first))
+    return found and with_rest_s(found, rest_s, first, slots)
+
+
+def as_seen(plan: Plan, slots: float, wait_s: float, rest_s: float, first: Run) -> Plan:
+    """The plan with so many slots, each held as long as was seen; a user does the rest of a request in his pause."""
+    limit, limits, load = seen_limit(first), first.verdict.limits, first.plan.load
+    is_cpu = limits and limits[0].resource == Resource.CPU
+    cpu_s = (first.measured.server_cpu_s or 0.0) / (first.measured.answered or math.inf) if is_cpu else 0.0
     workers = 1 if limit and limit.resource in OF_ALL_PROCESSES else plan.workers
     each = slots / workers
-    known = replace(
-        plan, load=first.plan.load, wait_s=max(wait_s - cpu_s * bool(is_cpu), 0.0001), wait_is_measured=True,
-        cpu_time_s=cpu_s if is_cpu else 0.0, slots=slots, slots_per_worker=each, server_slots=each, slots_known=True,
-        workers=workers,
+    return replace(
+        plan, load=replace(load, think_s=load.think_s + max(0.0, rest_s)), wait_s=max(wait_s - cpu_s, 0.0001),
+        wait_is_measured=True, cpu_time_s=cpu_s, slots=slots, slots_per_worker=each, server_slots=each,
+        slots_known=True, workers=workers,
     )  # fmt: skip
-    return prediction_for(known).of(figure_of_change(first))
+
+
+def with_rest_s(found_s: float, rest_s: float, first: Run, slots: float) -> float:
+    """The figure with what a request takes besides. A user does not wait for what is held after the answer, unless all
+    of it is taken."""
+    users = first.plan.load.steady_count
+    return found_s if rest_s < 0 and users and users > slots else found_s + rest_s
 
 
 def with_threads_of(plan: Plan, options: str, first: Plan) -> Plan:
@@ -63,7 +78,10 @@ def with_threads_of(plan: Plan, options: str, first: Plan) -> Plan:
 
 
 def held_s_of(limit: Limit | None, first: Run) -> float | None:
-    return limit.held_s if limit and limit.held_s else first.plan.wait_s
+    """How long a request has what limits; of the server's slots, as long as it takes. None: not known."""
+    if limit and (limit.held_s or not is_servers(limit) or is_held_after(first)):
+        return limit.held_s
+    return first.plan.wait_s
 
 
 def slots_with(plan: Plan, limit: Limit | None, workers_before: int) -> float | None:

@@ -133,6 +133,7 @@ def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome,
     return where.where_of(
         samples, began_s, [at_s for at_s in sent.answered_s if at_s], code, not plan.load.is_steady,
         None if plan.slots_stated else plan.slots, None if all(map(is_success, sent.status, sent.error)) else [],
+        refuses=503 in sent.status,
     )  # fmt: skip
 
 
@@ -164,7 +165,7 @@ def execute(
             prediction = plans.prediction_for(plan)
             show((report_before.what_is_expected if is_known else report_before.what_is_predicted)(plan, prediction))
         if plan.victim:
-            show(report_changes.victim_expected(plan.victim, victim.predicted_victim(plan, before.victim_s)))
+            show(report_changes.victim_expected(plan, victim.predicted_victim(plan, before.victim_s)))
         watched = place.live(site.log) if place.live and site.log else None
         sent = send_load(plan, site)
         if watched:

@@ -131,8 +131,8 @@ class Launch:
 
     @property
     def open_connections(self) -> float:
-        """How many it serves at a time, kept ones too; of all but waitress these are more than any client opens."""
-        return self.connections if self.server == "waitress" else NO_LIMIT
+        """How many it serves at a time, kept ones too; of the others these are more than any client opens."""
+        return self.connections if self.server == "waitress" or self.kind.slots == "connections" else NO_LIMIT
 
     @property
     def packages(self) -> list[str]:

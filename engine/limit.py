@@ -103,9 +103,9 @@ def holders(spots: Sequence[Spot], waiting: Spot) -> float:
         return max(1.0, round(can_have(spots, waiting)))
     go_on = [one for one in spots if one.state in GOES_ON and not one.resource]
     if waiting.size is not None and not is_one_of_many(spots, waiting):
-        parts = max([waiting.parts, *(one.parts for one in go_on if one.requests >= HALF)])
+        parts = max([1.0, waiting.parts, *(one.parts for one in go_on if one.requests >= HALF)])
         return waiting.size / parts
-    inside = inside_with(go_on, waiting)
+    inside = inside_with([one for one in go_on if not is_before(one, waiting)], waiting)
     most = max((one.most for one in inside), default=0.0)
     return max(1.0, round(most), math.ceil(requests_in(inside, *State) - UNSEEN))
 
@@ -114,6 +114,13 @@ def inside_with(go_on: Sequence[Spot], waiting: Spot) -> Sequence[Spot]:
     """Of the places where something goes on, those in the innermost function of the app that has waiting ones, too."""
     named = ([one for one in go_on if function in one.through] for function in reversed(waiting.through))
     return next(filter(None, named), go_on)
+
+
+def is_before(spot: Spot, waiting: Spot) -> bool:
+    """Whether a request has not come to the line yet at which others wait: it is above, in the same function."""
+    file, _, number = (waiting.line or "").rpartition(":")
+    own, _, above = (spot.line or "").rpartition(":")
+    return bool(file) and (own, spot.through[-1:]) == (file, waiting.through[-1:]) and int(above) < int(number)
 
 
 def is_taken_again(spots: Sequence[Spot], waiting: Spot) -> bool:

@@ -90,6 +90,7 @@ LONGER = 3  # times the others: a run that confirms a rate, as a short one sees 
 CLOSE = 0.08  # the rate is known when what holds and what does not are so close together
 SERVED = 0.9  # of what is sent: a server that answers less than that falls behind
 GROWS = 1.5  # times the median latency of the first third is that of the last: the queue grows
+STEEP = 0.02  # seconds a second, at least: less than chance does, or 2 % too many requests
 
 
 class Tried(NamedTuple):
@@ -135,9 +136,9 @@ def next_rate(objective_s: float, tried: Sequence[Tried]) -> float | Found:
     return low if is_near else math.sqrt(low * high)
 
 
-def grows(latencies_s: Sequence[float]) -> bool:
+def grows(latencies_s: Sequence[float], run_s: float = 0.0) -> bool:
     """Whether latency grows over a run: of the last third of the requests, in the order in which they were due, it is
-    longer than of the middle third, and much longer than of the first.
+    longer than of the middle third, and much longer than of the first. run_s: how long the requests were sent.
 
     >>> grows([1, 1, 1, 2, 2, 2, 3, 3, 3]), grows([1, 1, 1, 3, 3, 3, 1, 1, 1])
     (True, False)
@@ -146,4 +147,4 @@ def grows(latencies_s: Sequence[float]) -> bool:
     if not third:
         return False
     first_s, middle_s, last_s = (median(latencies_s[k * third : (k + 1) * third]) for k in range(3))
-    return first_s < middle_s < last_s > GROWS * first_s
+    return first_s < middle_s < last_s > GROWS * first_s and last_s - first_s > STEEP * run_s * 2 / 3

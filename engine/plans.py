@@ -207,6 +207,14 @@ def with_parts(plan: Plan, parts: int) -> Plan:
     return with_launch(plan, replace(launch, handler="def", handlers=(), passes=passes, body_parts=parts))
 
 
+def with_body_outside(plan: Plan) -> Plan:
+    """The plan where the body of a `def` handler's answer is sent by the event loop: it holds no thread meanwhile."""
+    launch = plan.launch
+    if not launch or launch.handler != "def" or plan.is_target or plan.slots_stated:
+        return plan
+    return with_launch(plan, replace(launch, handler="async body of a def", handlers=()))
+
+
 def with_listeners(plan: Plan) -> Plan:
     """The plan with the processes that listen on its port of this machine, and the slots that their settings give."""
     if not plan.host.startswith(("127.", "localhost")):

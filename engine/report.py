@@ -253,14 +253,18 @@ def find_rate_plan(objective_s: float, percentile: int) -> str:
     return f"Runs at different rates, with requests at random moments, to find the highest rate at which {wanted}."
 
 
-def first_rate_text(full: Run, rate_rps: float, objective_s: float, percentile: int, run_s: float) -> str:
+def first_rate_text(
+    full: Run, rate_rps: float, objective_s: float, percentile: int, run_s: float, is_predicted: bool = True
+) -> str:
     """What a full load got, and where the search for a rate begins."""
     limit, users = seen_in_short(full), full.plan.load.most_under_way
+    known = f"The p{percentile} is {duration(objective_s)} at {rate(rate_rps)}."
     return stacked(
         told("full load", f"{users:g} users get {requests_s(full.measured.throughput_rps)}. {limit}"),
         told(
             "prediction",
-            f"The p{percentile} is {duration(objective_s)} at {rate(rate_rps)}. The search begins there.",
+            known if is_predicted else "None: how long requests have what they wait for was not seen.",
+            f"The search begins {'there' if is_predicted else f'at {rate(rate_rps)}'}.",
             f"It takes at most {MOST_RUNS} runs of {duration(run_s)}. What confirms a rate takes {LONGER} times that.",
         )
         + "\n",

@@ -11,14 +11,19 @@ from engine.run import Plan, Run, VictimPrediction
 from engine.words import duration, plural
 
 
-def victim_expected(path: str, found: VictimPrediction | None) -> str:
+def victim_expected(plan: Plan, found: VictimPrediction | None) -> str:
     """How long a cheap request beside the load will wait."""
+    path, is_dealt = plan.victim, plan.workers > 1 and not plan.shared_queue
     if not found:
         return told("victim", f"{path}: not predicted. It is not known whether it needs the load's slots.") + "\n"
+    if_even = " if the workers get equal shares" * (is_dealt and found.shares_slots)
     why = "It needs the same slots." if found.shares_slots else "It needs none of the load's slots."
     each = ", ".join(duration(median_s) for median_s in sorted(set(found.of_processes_s)))
     processes = f"By process: {each}." if len(set(found.of_processes_s)) > 1 else ""
-    return told("victim", f"{path}: a median of {duration(found.median_s)} is predicted. {why} {processes}") + "\n"
+    return (
+        told("victim", f"{path}: a median of {duration(found.median_s)} is predicted{if_even}. {why} {processes}")
+        + "\n"
+    )
 
 
 def victim_text(run: Run) -> str:

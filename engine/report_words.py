@@ -89,6 +89,7 @@ EXPLANATIONS = {
     "sooner": "NOT as predicted: answers came sooner than slots and wait allow.",
     "other-slots": "NOT as predicted: the server works on another number of requests at a time.",
     "restarts": "NOT as predicted: worker processes were started during the run.",
+    "connected": "NOT as predicted: a program that the service is connected to was busy.",
     "after-answer": "NOT as predicted: requests keep their slots after the answer.",
     "longer-handlers": "NOT as predicted: under this load the handlers took longer.",
     "busy-machine": "NOT as predicted: other programs used the CPUs.",
@@ -258,6 +259,9 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
     "throttled": lambda of:
         f"The container may use {of.cpus:.3g} CPUs, and had to wait for {duration(of.throttled_s)} in all, as it had"
         " used them up. Client and server share them. Give it more, or send less.",
+    "connected": lambda of:
+        f"Programs that the service is connected to, such as a database, used {per_cent(of.cpus)} of a CPU. What they"
+        " compute is a part of each request. More slots do not help where that is the limit.",
     "restarts": lambda of:
         f"{plural(of.restarts, 'worker')} became ready only during the run: others had ended,"
         " or were replaced (gunicorn --max-requests, a time-out, a crash). The server's log says which.",
@@ -345,6 +349,11 @@ def likely_cause(of: Any) -> str:
         return f"{plural(of.unended, 'answer')} of these had begun and did not end. {UNENDED}"
     if getattr(of, "said", ()):
         return server_said(of)
+    if getattr(of, "unserved", 0) and of.most == "timed out":
+        return (
+            f"{plural(of.unserved, 'connection')} got no answer at all: the server serves only so many at a time, and"
+            " the others were kept. Raise --worker-connections, or compare without -k."
+        )
     return next(text for error, text in FAILURES.items() if of.most.startswith(error))
 
 

@@ -307,6 +307,7 @@ class Explanation(str, Enum):
     SOONER = "sooner"  # answers came sooner than slots and wait allow
     OTHER_SLOTS = "other-slots"  # the log or the answers show another number of slots
     RESTARTS = "restarts"  # of workers, during the run
+    CONNECTED = "connected"  # a program that the service is connected to computed all the time
     AFTER_ANSWER = "after-answer"  # slots are held after the answer
     LONGER_HANDLERS = "longer-handlers"  # than by themselves, for a reason that was not seen
     BUSY_MACHINE = "busy-machine"

@@ -4,8 +4,9 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 
-from engine import estimate, objectives, plans, report, report_before, send, sizes, verdict
+from engine import advice, estimate, objectives, plans, report, report_before, send, sizes, verdict
 from engine.before import Before, Site, lone_plan, send_before
 from engine.execute import Announce, Place, judged, now, send_load, site_for
 from engine.loads import Burst, Closed, Load, Open
@@ -15,6 +16,7 @@ from engine.signals import signals
 
 LEAST_TIMEOUT_S = 1.0
 MOST_USERS, FULL_S = 200, 3.0  # of the load that fills the server
+OF_FULL_LOAD = 0.7  # of what that gets, where the search begins if no rate can be predicted
 SETTLE_S = 10.0  # after a run, at most
 
 BringHome = Callable[[Run], None]
@@ -87,9 +89,10 @@ def find_rate(
         plan, before = send_before(plan, site)
         plan = plans.with_overhead(plan, before.lone_s)
         full = full_load(plan, site, before)
-        first = first_rate(full, objective_s, percentile)
-        show(report.first_rate_text(full, first, objective_s, percentile, run_s))
+        predicted = predicted_rate(full, objective_s, percentile)
+        first = predicted or OF_FULL_LOAD * max(1.0, full.measured.throughput_rps)
         rate: float | objectives.Found = first
+        show(report.first_rate_text(full, first, objective_s, percentile, run_s, predicted is not None))
         while isinstance(rate, float) and not signals.received:
             settle(plan, site, before)
             is_again = any(one.rate == rate for one in tried)
@@ -114,14 +117,15 @@ def full_load(plan: Plan, site: Site, before: Before) -> Run:
     return one_run(plan, Closed(time_limit_s=FULL_S, concurrency=max(8, int(2 * slots))), site, before)
 
 
-def first_rate(full: Run, objective_s: float, percentile: int) -> float:
-    """The predicted rate of the slots that were seen, at most what a full load got; 70 % of that if none were seen."""
+def predicted_rate(full: Run, objective_s: float, percentile: int) -> float | None:
+    """Of the slots that were seen, at most what a full load got; None: not known."""
     limit, plan = verdict.seen_limit(full), full.plan
     slots, held_s = (limit.slots, limit.held_s) if limit else (plan.slots, max(plan.busy_s, plan.held_s or 0.0))
     most_rps = max(1.0, full.measured.throughput_rps)
-    if not slots or not held_s or slots == math.inf or objective_s < held_s:
-        return 0.7 * most_rps
-    return min(0.95 * most_rps, sizes.highest_rate(slots, held_s, objective_s, percentile))
+    left_s = objective_s - advice.beside_s(full)
+    if not slots or not held_s or slots == math.inf or left_s < held_s:
+        return None
+    return min(0.95 * most_rps, sizes.highest_rate(slots, held_s, left_s, percentile))
 
 
 def settle(plan: Plan, site: Site, before: Before) -> None:
@@ -140,7 +144,9 @@ def tried_at(rate: float, run: Run, percentile: int) -> objectives.Tried:
     columns, load = run.exchanges, run.plan.load
     assert columns
     latencies_s = [end_s - load.due_s(i) for i, end_s in enumerate(columns.answered_s) if end_s]
-    served = (measured.answered - measured.finished_after_limit) / (measured.due or math.inf)
+    usual_s = median(latencies_s or [0.0])  # what was due so late may be under way at the end
+    due = sum(load.due_s(i) <= load.time_limit_s - usual_s for i in range(measured.sent))
+    served = min(1.0, (measured.answered - measured.finished_after_limit) / max(1, due))
     return objectives.Tried(
         rate,
         latency_s,
@@ -148,7 +154,7 @@ def tried_at(rate: float, run: Run, percentile: int) -> objectives.Tried:
         (measured.due or 0) / load.time_limit_s,
         measured.failed,
         served,
-        objectives.grows(latencies_s),
+        objectives.grows(latencies_s, load.time_limit_s),
     )
 
 

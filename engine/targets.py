@@ -112,6 +112,9 @@ HANDLERS = {
         (1.0, 0.0),
     ),
     "async": Handler(NO_LIMIT, "an `async def` that awaits holds nothing while it waits"),
+    "async body of a def": Handler(
+        NO_LIMIT, "the handler is a `def` that ends before its answer does, whose body then needs no thread"
+    ),
     "blocking": Handler(1, "a blocking call in `async def` stops the event loop"),
     "def in 100 threads": Handler(100, "the app has raised AnyIO's limit to 100 threads"),
     "async in asyncio's threads": Handler(

@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from engine import model
-from engine.audit import client_busy, connects_again, warnings_of_alone, warnings_of_client, warnings_of_database
+from engine.audit import (
+    client_busy,
+    connected_cpus,
+    connects_again,
+    warnings_of_alone,
+    warnings_of_client,
+    warnings_of_database,
+    warnings_of_machine,
+)
 from engine.estimate import first_true, taken_by_others
 from engine.loads import Figure
 from engine.places import Limit, Resource, State
@@ -176,6 +184,7 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
         "inside": waits_inside(facts),
         "after-answer": is_held_after(facts),
         "restarts": facts.inside and facts.inside.restarts,
+        "connected": connected_cpus(facts) >= BUSY,
         "longer-handlers": takes_longer(facts),
         "busy-machine": taken_by_others(facts) > 0.3,
         "other-slots": slots_of_answers(facts, estimate),
@@ -269,8 +278,12 @@ def slots_of_log(facts: Facts) -> OtherSlots | None:
 def never_more(facts: Facts, seen: int, due: float) -> bool:
     """Whether a worker never had as many requests of a burst as are due, but took more, which could have begun before
     the first had ended."""
-    cpu_s = (facts.measured.server_cpu_s or math.inf) / max(1, facts.measured.answered)
-    could_begin = not facts.plan.load.is_steady and due * cpu_s < 0.5 * (facts.plan.wait_s or 0.0)
+    cpu_s, wait_s = (
+        (facts.measured.server_cpu_s or math.inf) / max(1, facts.measured.answered),
+        facts.plan.wait_s or 0.0,
+    )
+    is_short = longer_handlers(facts)["handled_s"] < 0.5 * wait_s  # the handler ends long before the answer: a stream
+    could_begin = not facts.plan.load.is_steady and due * cpu_s < 0.5 * wait_s and not is_short
     return could_begin and 0 < seen < due <= most_of_one(facts)
 
 
@@ -320,15 +333,20 @@ def limit_of_answers(facts: Facts, estimate: Estimate) -> list[Placed]:
 def limit_of_slots(facts: Facts) -> list[Placed]:
     """The slots of the settings, or the pool behind them."""
     plan, measured, slots, is_pool = facts.plan, facts.measured, facts.plan.slots, has_pool(facts.plan)
-    if not slots or not plan.wait_s:
+    if not slots or not plan.wait_s or are_contradicted(facts, slots):
         return []
     logged_s = facts.inside and not is_pool and facts.inside.handler_s
-    if measured.throughput_rps > slots / plan.busy_s * (1 + TOLERANCE):
-        return []  # what was measured contradicts these slots, or this wait
     busy = (logged_s or measured.answered * plan.busy_s) / (slots * measured.measured_s)
-    held_s = longer_handlers(facts)["handled_s"] if takes_longer(facts) else plan.busy_s
+    handled_s = longer_handlers(facts)["handled_s"]
+    held_s = handled_s if takes_longer(facts) or handled_s > 1.5 * plan.busy_s else plan.busy_s
     limit = Limit(Resource.POOL if is_pool else Resource.SLOTS, min(1.0, busy), slots / held_s, slots, held_s)
     return [(FULL if have_waited(facts, slots, busy) else NOT_FULL, limit)]
+
+
+def are_contradicted(facts: Facts, slots: float) -> bool:
+    """Whether more was served than these slots and this wait allow, or fewer were there, as workers were replaced."""
+    is_more = facts.measured.throughput_rps > slots / facts.plan.busy_s * (1 + TOLERANCE)
+    return is_more or bool(facts.inside and facts.inside.restarts)
 
 
 def has_pool(plan: Plan) -> bool:
@@ -356,7 +374,7 @@ def limit_of_machine(facts: Facts) -> list[Placed]:
     """The CPUs that client and server share, where neither of them is busy by itself."""
     cpus, measured = facts.plan.shared_cpus, facts.measured
     share = (measured.client_cpu_s + (measured.server_cpu_s or 0.0)) / (cpus * measured.measured_s or math.inf)
-    if share <= 0.85 * (1 - taken_by_others(facts)):
+    if share <= 0.85 * (1 - taken_by_others(facts)) or taken_by_others(facts) > 0.3:  # then it is the others
         return []
     return [(2, Limit(Resource.MACHINE, min(1.0, share), cpus=cpus))]
 
@@ -402,16 +420,6 @@ def warnings_of(facts: Facts) -> Iterator[Warned]:
     yield from warnings_of_database(facts)
 
 
-def warnings_of_machine(facts: Facts) -> Iterator[Warned]:
-    """Who else computed, and whether a container held the run back."""
-    measured = facts.measured
-    if (share := taken_by_others(facts)) > 0.15:
-        named = [[one.name, one.cpus, one.is_connected] for one in measured.neighbours]
-        yield Warned("busy-machine", {"share": share, "named": named})
-    if (throttled_s := measured.kernel.get("throttled_us", 0) / 1e6) > 0.02 * measured.measured_s:
-        yield Warned("throttled", {"throttled_s": throttled_s, "cpus": facts.plan.cpu_limit})
-
-
 def why_not_as_predicted(
     facts: Facts, explained: Explanation | None, band: Band | None, other: OtherSlots | None
 ) -> Iterator[Warned]:
@@ -426,6 +434,7 @@ def why_not_as_predicted(
         Explanation.SOONER: Warned(
             "sooner", off | {"shortest_s": shortest_s, "wait_s": plan.wait_s, "slots": plan.slots}
         ),
+        Explanation.CONNECTED: Warned("connected", {"cpus": connected_cpus(facts)}),
         Explanation.LONGER_HANDLERS: Warned("longer-handlers", longer_handlers(facts)),
         Explanation.LONGER_WAIT: Warned("longer-wait", off | {"alone_s": measured.lone_s, "wait_s": plan.wait_s}),
     }

@@ -29,6 +29,7 @@ FULL = 0.9  # of the most requests: a sample with so many counts
 LEAST_ALIKE = 5  # samples of a process with as many requests
 LEAST = 3  # samples of a process; with fewer, those that are half full count too
 UNSETTLED = 0.2  # of a sample's requests: so many on their way, and it is left out if there are others
+MORE = 1.1  # times the requests under way are more than can be
 FEW = 0.05  # requests: what is seen as rarely is no place
 BELOW = 5  # innermost frames that are kept
 SILENCE_S, LONG_SILENCE_S = 0.5, 2.0
@@ -45,12 +46,14 @@ MOST_OF = 0.6
 def where_of(
     lines: Sequence[Line], began_s: Sequence[float], ended_s: Sequence[float], folder: str, is_burst: bool,
     slots: float | None = None, good_s: Sequence[float] | None = None,
+    refuses: bool = False,
 ) -> Where | None:  # fmt: skip
     """The places of all processes while the load was fullest; None without samples.
 
     lines: what the samplers wrote. began_s, ended_s: when the client sent each request, and when it had its answer.
     folder: of the app; its files are named from there. slots: as the server's settings give them. good_s: of ended_s,
-    where requests failed: none, as nothing can be said then of how long anything is held.
+    where requests failed: none, as nothing can be said then of how long anything is held. refuses: the server
+    answers some of the requests at once instead of letting them wait.
     """
     under_way = counter_of(began_s, ended_s)
     samples = [one for one in lines if "rows" in one and under_way(one["at"])]
@@ -65,7 +68,7 @@ def where_of(
     found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked)
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=total(circle.values()))
-    slots = slots or constant_inside(full)
+    slots = None if refuses else slots or constant_inside(full)
     answers = Answers(
         sorted(ended_s if good_s is None else good_s), is_burst, waited_since(samples), len(by_process(samples)),
         busy_shares(after_third(samples, began_s, ended_s), slots),
@@ -126,13 +129,30 @@ def in_silence(samples: Sequence[Line], began_s: Sequence[float], ended_s: Seque
 
 def fullest(samples: Sequence[Line], under_way: UnderWay) -> list[Line]:
     """The samples with nearly the most requests, of the client and in their process."""
+    found = with_most(samples, under_way)
+    inside = {pid: max(map(in_sample, own)) for pid, own in by_process(found).items()}
+    full = [one for one in found if in_sample(one) >= FULL * min(inside[one["pid"]], under_way(one["at"]))]
+    # Some processes may have been full while others were not.
+    return found if seen_of(full) > MORE * max((under_way(one["at"]) for one in full), default=0) else full
+
+
+def with_most(samples: Sequence[Line], under_way: UnderWay) -> list[Line]:
+    """The samples with nearly the most requests of the client."""
     samples = [one for one in samples if about_to_run(one) <= UNSETTLED * in_sample(one)] or samples
     most = max((under_way(one["at"]) for one in samples), default=0)
     found = [one for one in samples if under_way(one["at"]) >= FULL * most]
     if len(found) < LEAST * len(by_process(samples)):
         found = [one for one in samples if under_way(one["at"]) >= most / 2]
-    inside = {pid: max(map(in_sample, own)) for pid, own in by_process(found).items()}
-    return [one for one in found if in_sample(one) >= FULL * min(inside[one["pid"]], under_way(one["at"]))]
+    return found
+
+
+def seen_of(samples: Sequence[Line]) -> float:
+    """How many requests without an answer all processes have, each on average."""
+    counts = [
+        [sum(row["n"] for row in one["rows"] if not row["answered"]) for one in own]
+        for own in by_process(samples).values()
+    ]
+    return float(sum(map(fmean, counts)))
 
 
 def half_full(samples: Sequence[Line], under_way: UnderWay, first_s: float) -> list[Line]:

@@ -29,6 +29,13 @@ def test_ours_is_what_we_have_started_and_the_rest_is_named_by_its_share(monkeyp
     assert [(one.name, one.cpus, one.is_connected) for one in found] == [("db", 0.75, False)]
 
 
+def test_a_process_that_changes_its_name_has_not_computed_all_of_its_time_just_now(monkeypatch):
+    monkeypatch.setattr(neighbours, "peers_of", lambda _: set())
+    before, after = {2: Usage("kworker/0:2-events", 1, 900.0)}, {2: Usage("kworker/0:2-flush", 1, 900.5)}
+    assert [one.cpus for one in neighbours.neighbours(before, after, 1.0, [])] == [0.5]
+    assert [one.cpus for one in neighbours.neighbours(before, {2: Usage("other", 1, 0.5)}, 1.0, [])] == [0.5]
+
+
 BURNS = "import time\nend = time.time() + 20\nwhile time.time() < end: pass"
 CONNECTED = """
 import socket, sys, threading

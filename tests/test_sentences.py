@@ -11,6 +11,7 @@ from samples import LAUNCH, LOADS, sample_estimate, sample_facts, sample_predict
 from engine import report_words
 from engine.alone import alone_of
 from engine.loads import Closed, Open
+from engine.neighbours import Neighbour
 from engine.places import Limit, Resource, Spot, State
 from engine.run import Database, Explanation, Prediction
 from engine.until import Drift
@@ -25,6 +26,7 @@ AFTER = Spot(4.0, State.ANSWERED, "app.py:3")
 KEPT = {"where": sample_where(limit=SLOTS, places=(AFTER,))}
 LOCK = Limit("a lock", 1.0, slots=1, line="app.py:3")
 LONG = {"handler_s": 16 * 1.4, "server_cpu_s": 0.04}
+BEHIND, IDLE = ({"neighbours": (Neighbour("db", cpus, True),)} for cpus in (0.9, 0.7))
 UNKNOWN = {"slots_known": False, "slots": None, "slots_per_worker": None, "prediction": Prediction()}
 HELD = {"slots_held": None, "slots": 8, "slots_per_worker": 8, "server_slots": 8}
 ONE = {"requests_of_workers": {"a": 16}, "slots_held": None, "slots_per_worker": 4, "server_slots": 4}
@@ -44,6 +46,7 @@ EXPLANATIONS: dict[str, tuple[Case, Case]] = {
     "sooner": (SOON, {"measured_s": 3.9}),
     "other-slots": (LATE | {"slots_held": 3}, LATE | {"slots_held": None}),
     "restarts": (LATE | {"restarts": 1}, {"restarts": 1}),
+    "connected": (LATE | BEHIND, LATE | IDLE),
     "after-answer": (LATE | KEPT, LATE | {"where": sample_where(limit=SLOTS, places=())}),
     # A handler that is longer by the CPU time of all that are at work has nothing to explain.
     "longer-handlers": (LATE | LONG, LATE | LONG | {"server_cpu_s": 0.4}),
@@ -90,6 +93,7 @@ WARNINGS: dict[str, tuple[Case, Case]] = {
     "drift": ({"drift": Drift(0.1, 0.3)}, {"drift": None}),
     "throttled": ({"kernel": {"throttled_us": 100_000}}, {"kernel": {"throttled_us": 70_000}}),
     "restarts": ({"restarts": 1}, {"restarts": 0}),
+    "connected": (LATE | BEHIND, LATE | IDLE),
     "sooner": (SOON, {"measured_s": 3.9}),
     "cold": ({"alone": [alone(0.842, 0.054, 0.055)]}, {"alone": [alone(0.15, 0.054, 0.055)]}),
     "unlike-alone": ({"alone": [alone(0.05, 0.2, 0.05, 0.3)], "wait_is_measured": True},
