@@ -203,6 +203,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "-q --quiet": "show verdicts only",
         "--json": (pattern(r"(?s).+", "a file name"), "FILE",
                    "write every run with its raw times; - for standard output"),
+        "--html": (pattern(r"(?s).+", "a file name"), "FILE", "write every run as one page; - for standard output"),
         "--logs": (Path, "DIR", "where runs leave their folders (logs/)", LOGS),
     },
 }  # fmt: skip
