@@ -160,9 +160,10 @@ class Bench:
         if asked.client_cpus:
             pin(0, asked.client_cpus)
         self.has_answer = True  # a rate was found, and the objective kept
-        self.views = Views(asked.html, [asked.json])
+        self.views = Views(asked.html, asked.trace, [asked.json])
         self.document = Document(command, versions_of(self.launches), asked.json)
-        self.printer = Printer(next((path for path in (asked.json, asked.html) if path in STDOUT), None))
+        paths = asked.json, asked.html, asked.trace
+        self.printer = Printer(next((path for path in paths if path in STDOUT), None))
         is_one = not (asked.repeats or "all" in asked.target or len(set(asked.target)) > 1)
         self.in_full = asked.verbose or is_one
         self.printer.show(report_before.header(about_machine(), self.document.head["versions"]))

@@ -204,6 +204,8 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--json": (pattern(r"(?s).+", "a file name"), "FILE",
                    "write every run with its raw times; - for standard output"),
         "--html": (pattern(r"(?s).+", "a file name"), "FILE", "write every run as one page; - for standard output"),
+        "--trace": (pattern(r"(?s).+", "a file name"), "FILE",
+                    "write the times of every request as a trace for Perfetto; - for standard output"),
         "--logs": (Path, "DIR", "where runs leave their folders (logs/)", LOGS),
     },
 }  # fmt: skip

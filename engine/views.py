@@ -1,4 +1,4 @@
-"""Other forms of a document: a page. Checked before the first run, and written as a whole at the end of the work."""
+"""Other forms of a document: a page, a trace. Checked before the first run, written when the work has ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import page
+from engine import page, trace
 from engine.access_log import AccessLog
 from engine.files import STDOUT, replace_file, writing
 from engine.launch import APPS
@@ -23,15 +23,16 @@ Make = Callable[[Mapping[str, Any], Sequence[Shown], bool], str]
 
 
 class Views:
-    """What --html writes, of every run of a document."""
+    """What --html and --trace write, of every run of a document."""
 
-    def __init__(self, html: str | None, other_paths: Sequence[str | None] = ()) -> None:
+    def __init__(self, html: str | None, trace_path: str | None, other_paths: Sequence[str | None] = ()) -> None:
         """other_paths: what else is written. Raises Problem if a path cannot be written, before anything is run."""
-        self.asked: list[tuple[str, Make]] = [(path, make) for path, make in ((html, page.page),) if path]
+        makers: list[tuple[str | None, Make]] = [(html, page.page), (trace_path, trace.trace)]
+        self.asked = [(path, make) for path, make in makers if path]
         self.logs: dict[int, AccessLog | None] = {}
         paths = [*(path for path, _ in self.asked), *filter(None, other_paths)]
         if sum(path in STDOUT for path in paths) > 1:
-            raise Problem("only one of --json, --html can be -: standard output takes one document")
+            raise Problem("only one of --json, --html and --trace can be -: standard output takes one document")
         for path, _ in self.asked:
             check_writable(path)
 
