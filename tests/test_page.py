@@ -6,10 +6,13 @@ import dataclasses
 import json
 import re
 import shutil
+import signal
+import subprocess
+import time
 from html.parser import HTMLParser
 
 import pytest
-from commands import ROOT, command
+from commands import BENCH, ROOT, command
 from samples import LOADS, sample_columns, sample_inside, sample_plan, sample_run, sample_where
 
 import bench
@@ -170,6 +173,19 @@ def test_a_run_leaves_its_page(tmp_path, capsys):
     assert [path.name for path in tmp_path.glob("x*")] == ["x.html"]
 
 
+def test_a_run_that_is_stopped_leaves_its_page(tmp_path):
+    line = f"--target flask-gunicorn --path /io --task-time 5 -n 40 --html {tmp_path}/x.html --logs {tmp_path}/logs"
+    with subprocess.Popen([*BENCH, *line.split()], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            next(text for text in process.stdout if "predict" in text)
+            time.sleep(2)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130 and "was stopped" in (tmp_path / "x.html").read_text()
+
+
 # ---------------------------------------------------------------- in a browser
 
 PROBE = """<script>
@@ -178,10 +194,29 @@ document.title = JSON.stringify([document.documentElement.scrollWidth, window.in
 </script>"""
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
+@pytest.fixture(scope="session")
+def browse(tmp_path_factory):
+    """What a browser makes of a file: its document and what it says on stderr."""
+    folder = tmp_path_factory.mktemp("browser")
+
+    def dumped(path, width):
+        return command(
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile",
+            "--allow-file-access-from-files", "--enable-logging=stderr", f"--window-size={width},900", "--dump-dom",
+            f"file://{path}",
+        )  # fmt: skip
+
+    if not CHROMIUM:
+        pytest.skip("chromium is not installed")
+    (folder / "try.html").write_text("<!doctype html><title>-</title><script>document.title = 'it runs'</script>")
+    if "it runs" not in dumped(folder / "try.html", 700).stdout:
+        pytest.skip("chromium is installed, but shows no file here")
+    return dumped
+
+
 @pytest.mark.parametrize("width", [500, 700, 1400])  # headless windows are not narrower; 375 is a frame of that width
 @pytest.mark.parametrize("load", ["burst", "closed"])
-def test_in_a_browser_nothing_is_wider_than_the_window(width, load, tmp_path):
+def test_in_a_browser_nothing_is_wider_than_the_window(width, load, tmp_path, browse):
     name = "a-very-long-name-without-any-break-" * 6
     run = made_run(load=LOADS[load], target=name, exchanges=columns_of(60), where=sample_where())
     text = page(HEAD | {"command": name * 3}, [Shown(run, None, {"app/deps.py:41": [(41, "x = " + "y" * 400)]})])
@@ -191,11 +226,7 @@ def test_in_a_browser_nothing_is_wider_than_the_window(width, load, tmp_path):
     onload = () => document.title = frames[0].document.title;</script>"""
     (tmp_path / "frame.html").write_text(frame)
     file = "frame.html" if width == 500 else "page.html"
-    done = command(
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
-        "--allow-file-access-from-files", "--enable-logging=stderr", f"--window-size={width},900", "--dump-dom",
-        f"file://{tmp_path}/{file}", timeout=60,
-    )  # fmt: skip
+    done = browse(tmp_path / file, width)
     wide, window, loaded = json.loads(re.search(r"<title>(\[.*?\])</title>", done.stdout)[1])
     assert window == (375 if width == 500 else width)
     assert wide <= window and loaded == 0
