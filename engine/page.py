@@ -33,12 +33,17 @@ class Shown:
     run: Run
     log: AccessLog | None = None
     sources: Mapping[str, Source] = field(default_factory=dict)
+    name: str = ""  # empty: target and path
+
+    @property
+    def title(self) -> str:
+        return self.name or f"{self.run.plan.target} {self.run.plan.path}"
 
 
 def page(head: Mapping[str, Any], all_shown: Sequence[Shown], is_complete: bool = True) -> str:
     """The whole page. head: of a document, as files.heading() makes it."""
     most = max(LEAST_DRAWN, MOST_DRAWN // max(1, len(all_shown)))
-    names = [f"{one.run.plan.target} {one.run.plan.path}" for one in all_shown]
+    names = [one.title for one in all_shown]
     title = f"{names[0] if len(names) == 1 else plural(len(names), 'run')}, {head['when']}"
     return "\n".join(
         [
@@ -46,7 +51,7 @@ def page(head: Mapping[str, Any], all_shown: Sequence[Shown], is_complete: bool 
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>",
-            f"<header>\n<h1>bench.py, {escape(str(head['when']))}</h1>",
+            f"<header>\n<h1>{escape(head['command'].split(' ')[0])}, {escape(str(head['when']))}</h1>",
             paragraph("" if all_shown else "No run has ended."),
             paragraph("" if is_complete else "This was stopped before all that was asked for had run."),
             contents(names),

@@ -24,11 +24,10 @@ def trace(head: Mapping[str, Any], all_shown: Sequence[Shown], is_complete: bool
     events, left_out = list[Event](), 0
     for number, shown in enumerate(all_shown):
         run, rows = shown.run, measured_of(shown.run, shown.log)
-        name = f"{run.plan.target} {run.plan.path}"
         left_out += max(0, len(rows) - MOST_TRACED)
-        events += process(2 * number + 1, f"measured: {name}", sampled(rows, MOST_TRACED), measured_spans)
+        events += process(2 * number + 1, f"measured: {shown.title}", sampled(rows, MOST_TRACED), measured_spans)
         events += process(
-            2 * number + 2, f"predicted: {name}", sampled(predicted_of(run), MOST_TRACED), predicted_spans
+            2 * number + 2, f"predicted: {shown.title}", sampled(predicted_of(run), MOST_TRACED), predicted_spans
         )
     about = {**head, "complete": is_complete, "requests_left_out": left_out}
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": about})

@@ -29,7 +29,7 @@ class Views:
         """other_paths: what else is written. Raises Problem if a path cannot be written, before anything is run."""
         makers: list[tuple[str | None, Make]] = [(html, page.page), (trace_path, trace.trace)]
         self.asked = [(path, make) for path, make in makers if path]
-        self.logs: dict[int, AccessLog | None] = {}
+        self.kept: dict[int, tuple[Run, AccessLog | None, str]] = {}  # by the id of the run
         paths = [*(path for path, _ in self.asked), *filter(None, other_paths)]
         if sum(path in STDOUT for path in paths) > 1:
             raise Problem("only one of --json, --html and --trace can be -: standard output takes one document")
@@ -40,13 +40,20 @@ class Views:
     def are_asked(self) -> bool:
         return bool(self.asked)
 
-    def keep(self, run: Run, log: AccessLog | None) -> None:
-        """The access log of a run, which its record does not have."""
-        self.logs[id(run)] = log
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that were kept."""
+        return [run for run, _, _ in self.kept.values()]
+
+    def keep(self, run: Run, log: AccessLog | None, name: str = "") -> None:
+        """A run with its access log, which its record does not have. name: to show; empty: its target and path."""
+        if self.asked:
+            self.kept[id(run)] = run, log, name
 
     def write(self, head: Mapping[str, Any], runs: Sequence[Run], is_complete: bool) -> None:
         """All of them, of the runs that have ended. Raises Problem."""
-        all_shown = [Shown(run, self.logs.get(id(run)), sources_of(run)) for run in runs] if self.asked else []
+        kept = [self.kept.get(id(run), (run, None, "")) for run in runs] if self.asked else []
+        all_shown = [Shown(run, log, sources_of(run), name) for run, log, name in kept]
         for path, make in self.asked:
             text = make(head, all_shown, is_complete)
             if path in STDOUT:
