@@ -245,6 +245,7 @@ STYLE = {
     # C0 to C3 by Okabe and Ito, for the colour-blind, too; C4 is pale
     "axes.prop_cycle": "cycler('color', ['0072B2', 'E69F00', '009E73', 'D55E00', 'c6dcec'])",
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a name may have a $
     "svg.hashsalt": "sweep.py",  # the same data make the same file
     "font.size": 9,
     "axes.spines.top": False,
