@@ -39,7 +39,7 @@ Kinds of load
 Times are written 300ms, 0.3s or 0.3.
 
 Everything that a run leaves is in its folder under logs/; --json writes all
-runs into one file. Failed requests are in no percentile; a p99 needs 100
+runs into one file, --html into one page. Failed requests are in no percentile; a p99 needs 100
 answers.
 
 Exit code: 0 every request was answered (2xx, 3xx), 1 some requests failed or
@@ -86,6 +86,7 @@ from engine.database import BooksDatabase, database_for
 from engine.execute import Announce, Place, execute
 from engine.files import (
     NO_MANUAL,
+    STDOUT,
     Document,
     Printer,
     check_folder,
@@ -102,6 +103,7 @@ from engine.machine import about_machine, check_file_limit, pin
 from engine.run import Plan, Run
 from engine.server import RunningServer, start_server, stop_server, why_it_ended
 from engine.signals import Interrupted, signals
+from engine.views import Views
 from engine.words import Problem, plural, slots_text
 
 NO_SERVICE = (
@@ -183,8 +185,10 @@ class Bench:
         if asked.client_cpus:
             pin(0, asked.client_cpus)
         self.has_answer = True  # a rate was found, and the objective kept
+        self.views = Views(asked.html, asked.trace, [asked.json])
         self.document = Document(command, versions_of(self.launches), asked.json)
-        self.printer = Printer(asked.json)
+        paths = asked.json, asked.html, asked.trace
+        self.printer = Printer(next((path for path in paths if path in STDOUT), None))
         is_one = not (asked.repeats or "all" in asked.target or len(set(asked.target)) > 1)
         self.in_full = asked.verbose or is_one
         self.printer.show(report_before.header(about_machine(), self.document.head["versions"]))
@@ -201,6 +205,7 @@ class Bench:
             due = len(self.plans) * (asked.repeats or 1)
             self.document.is_complete = not signals.received and len(self.document.runs) >= due
             self.document.write(is_last=True)
+            self.views.write(self.document.head, self.document.runs, self.document.is_complete)
         return self.exit_code()
 
     def check_tries(self) -> None:
@@ -280,7 +285,9 @@ class Bench:
         shows = self.in_full and not self.asked.quiet
         if shows and self.printer.is_terminal and plan.load.steady_count == plan.load.requests:
             place = dataclasses.replace(place, live=LiveLog)
-        found, log = execute(plan, place, show if shows else lambda _: None, bool(self.asked.json))
+        keeps = bool(self.asked.json or self.views.are_asked)
+        found, log = execute(plan, place, show if shows else lambda _: None, keeps)
+        self.views.keep(found, log)
         bring_home(found)
         show(self.after(found, None if place.live else log))
 
@@ -308,7 +315,8 @@ class Bench:
         due_s = changes.expected_s(plan, words, first)
         self.printer.show(report_changes.change_text(words, due_s, plan))
         folder = run_folder(self.asked.logs, f"{plan.target}{plan.path}-{words}")
-        found, _ = execute(plan, Place(folder, self.asked.server_cpus, database))
+        found, log = execute(plan, Place(folder, self.asked.server_cpus, database))
+        self.views.keep(found, log)
         self.document.runs.append(found)
         self.document.save()
         write_json(folder / "run.json", self.document.as_json([found]))

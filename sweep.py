@@ -64,6 +64,7 @@ from engine.launch import Launch, check_packages, versions_of
 from engine.machine import allowed_cpus, check_file_limit, pin
 from engine.run import Plan
 from engine.signals import Interrupted, signals
+from engine.views import Views
 from engine.words import Problem, plural, section
 from suites import ab, books, client, comparison, io, limits, locust, own, why
 from suites.common import CAN_PIN, Cell, Json, Suite, SweepDocument, Values, Variant
@@ -167,26 +168,29 @@ def read(path: Path) -> SweepDocument:
 # ---------------------------------------------------------------- run
 
 
-def run_target(variant: Variant, values: Values, c: int, folder: Path, database: BooksDatabase | None) -> Json:
+def run_target(
+    variant: Variant, values: Values, c: int, folder: Path, database: BooksDatabase | None, views: Views
+) -> Json:
     """One run as bench.py does it: its record without raw columns, but with what the pictures need."""
     plan, found = plan_for(variant, values, c)
     check_file_limit(plan.load.most_under_way, plan.load.is_scheduled)
     cpus = allowed_cpus()
     if found.client_cpus:
         pin(0, found.client_cpus)
-    run, _ = execute(plan, Place(folder, found.server_cpus, database), keep_exchanges=False)
+    run, log = execute(plan, Place(folder, found.server_cpus, database), keep_exchanges=views.are_asked)
+    views.keep(run, log, variant.name)
     if found.client_cpus:
         pin(0, cpus)
     # With one queue the split decides nothing: the prediction stands for both.
     record: Json = to_json(replace(run, exchanges=None, split_prediction=run.split_prediction or run.prediction))
     for name in ("per_second", "histogram", "phases_s"):
         del record["measured"][name]
-    if run.exchanges:  # of a burst
+    if run.exchanges and plan.load.steady_count == plan.load.requests:  # of a burst
         record["answered_s"] = sorted(round(at_s, 4) for at_s in run.exchanges.answered_s if at_s is not None)
     return record
 
 
-def sweep(document: SweepDocument, path: Path) -> None:
+def sweep(document: SweepDocument, path: Path, views: Views) -> None:
     """Do what remains of the document's order. After each run the file is complete; logs stay if requests failed."""
     suite, values = suite_of(document), document.values
     # One Postgres for the whole sweep where the suite needs one; its rows are put back before each run.
@@ -198,7 +202,7 @@ def sweep(document: SweepDocument, path: Path) -> None:
             if variant.program and suite.run_program:
                 run = suite.run_program(document, variant, c, folder)
             else:
-                run = run_target(variant, values, c, folder, database)
+                run = run_target(variant, values, c, folder, database, views)
             if signals.received:  # it was cut short
                 raise Interrupted
             signals.is_held = False
@@ -242,6 +246,7 @@ STYLE = {
     # C0 to C3 by Okabe and Ito, for the colour-blind, too; C4 is pale
     "axes.prop_cycle": "cycler('color', ['0072B2', 'E69F00', '009E73', 'D55E00', 'c6dcec'])",
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a name may have a $
     "svg.hashsalt": "sweep.py",  # the same data make the same file
     "font.size": 9,
     "axes.spines.top": False,
@@ -287,6 +292,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--resume", type=Path, help="go on with the file of an interrupted sweep, as it was begun")
     add("--logs", type=Path, default=LOGS, help="the folder where everything goes (logs/)")
     add("--pictures", type=Path, help="of report: the folder for SVG and PNG")
+    add("--html", help="of a suite: write its runs as one page (resumed: those from then on)")
+    add("--trace", help="of a suite: write the times of every request as a trace for Perfetto")
     add("--slots", type=FEW, help="of a report on Locust: all slots of the server")
     add("--wait", type=seconds(1e-4, 3600), help="... what a request waits in s, if not known")
     add("--fail-if-worse", action="store_true", help="of compare: exit code 1 if B is worse, beyond all spread")
@@ -315,14 +322,17 @@ def begin(asked_for: argparse.Namespace, command: str) -> tuple[SweepDocument, P
 
 
 def run_suite(asked_for: argparse.Namespace, command: str) -> int:
+    views = Views(asked_for.html, asked_for.trace)
     document, path = begin(asked_for, command)
     say(f"seed {document.seed}; each finished run is in {path}")
     for name, predicted_s in document.predictions.items():
         if predicted_s:
             say(f"predicted  {name}: {predicted_s:.3g} s")
     try:
-        sweep(document, path)
+        sweep(document, path, views)
     finally:
+        head = {name: getattr(document, name) for name in ("when", "command", "machine", "versions")}
+        views.write(head, views.runs, len(document.runs) == len(document.order))
         if len(document.runs) < len(document.order):
             again = f"python sweep.py {shlex.quote(asked_for.what)} --resume {shlex.quote(str(path))}"
             say(f"sweep.py: ended early; nothing is left running; go on with: {again}")

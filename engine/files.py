@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -81,11 +81,16 @@ def was_run_before(moment: datetime, name: str) -> bool:
 
 def write_json(path: Path, document: Any) -> None:
     """Replace the file in one step: a program that is killed in between leaves the one before it. Raises Problem."""
+    replace_file(path, lambda out: json.dump(document, out))
+
+
+def replace_file(path: Path, write: Callable[[TextIO], object]) -> None:
+    """Replace a file of UTF-8 in one step by what `write` writes and a newline. Raises Problem."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with writing(str(path)):
         try:
-            with part.open("w") as out:
-                json.dump(document, out)
+            with part.open("w", encoding="utf-8", errors="backslashreplace") as out:
+                write(out)
                 out.write("\n")
             os.replace(part, path)
         finally:

@@ -90,23 +90,26 @@ def batch_table(run: Run, forecast: Forecast | None) -> str:
 # ---------------------------------------------------------------- figures
 
 
-def figure_table(run: Run) -> str:
-    """Predicted and measured, a line each."""
+def compared_figures(run: Run) -> dict[str, Prediction]:
+    """Predicted and measured, by name; empty where nothing was predicted or answered."""
     measured, latency = run.measured, run.measured.latency_s
     if not latency or not run.prediction.is_known:
-        return ""
+        return {}
     times_s = latency.mean, latency.median, latency.p95, latency.p99, measured.measured_s
-    figures = {
-        "predicted": run.prediction,
-        "given the split": run.split_prediction,
-        "measured": Prediction(measured.throughput_rps, *times_s),
-    }
+    split = {"given the split": run.split_prediction} if run.split_prediction else {}
+    return {"predicted": run.prediction, **split, "measured": Prediction(measured.throughput_rps, *times_s)}
+
+
+def figure_table(run: Run) -> str:
+    """Predicted and measured, a line each."""
+    figures = compared_figures(run)
+    if not figures:
+        return ""
     rows = ["ms                    req/s     mean   median      p95      p99  last answer"]
     for name, of in figures.items():
-        if of:
-            times = "".join(map(milliseconds, (of.mean_s, of.median_s, of.p95_s, of.p99_s)))
-            rps = f"{of.throughput_rps:.4g}" if of.throughput_rps else "-"
-            rows.append(f"{name:18}{rps:>9}{times}{duration(of.makespan_s):>13}")
+        times = "".join(map(milliseconds, (of.mean_s, of.median_s, of.p95_s, of.p99_s)))
+        rps = f"{of.throughput_rps:.4g}" if of.throughput_rps else "-"
+        rows.append(f"{name:18}{rps:>9}{times}{duration(of.makespan_s):>13}")
     return "\n".join(rows)
 
 

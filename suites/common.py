@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,4 +234,19 @@ def draw_rows(drawing: Drawing, xlabel: str, rows: dict[str, list[Mark]], is_log
 def legend(panel: Any) -> None:
     """Each label once."""
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    panel.figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
+    labels = [textwrap.fill(label, LEGEND_CHARACTERS - 10) for label in handles]
+    columns = legend_columns(handles)
+    panel.figure.legend(handles.values(), labels, loc="outside upper center", ncols=columns)
+
+
+LEGEND_CHARACTERS, LEGEND_ROW_IN = 84, 0.2  # that fit side by side in 7 inches; the height of a row
+
+
+def legend_columns(labels: Iterable[str]) -> int:
+    """How many labels stand side by side, so that none is cut.
+
+    >>> legend_columns(["short", "name"]), legend_columns(["x" * 30]), legend_columns(["x" * 60])
+    (3, 2, 1)
+    """
+    longest = max(map(len, labels), default=1)
+    return max(1, min(3, LEGEND_CHARACTERS // (longest + 6)))

@@ -13,6 +13,7 @@ resume, table, ratios, picture. Needs Python 3.11, which reads TOML.
 """
 
 import importlib
+import math
 import os
 import shlex
 from collections import Counter
@@ -24,7 +25,20 @@ from engine import options
 from engine.plans import plans_of
 from engine.report_words import EXPLANATIONS
 from engine.words import Problem
-from suites.common import P99_S, RPS, TIME_S, Drawing, Json, Suite, SweepDocument, Variant, look_up, table
+from suites.common import (
+    LEGEND_ROW_IN,
+    P99_S,
+    RPS,
+    TIME_S,
+    Drawing,
+    Json,
+    Suite,
+    SweepDocument,
+    Variant,
+    legend_columns,
+    look_up,
+    table,
+)
 from suites.io import draw_bursts
 
 KEYS = {"name", "arguments", "compared_with"}
@@ -115,6 +129,7 @@ def own_staircase(document: SweepDocument, drawing: Drawing) -> None:
 
 
 def suite(asked: Json) -> Suite:
+    names = [one["name"] for one in asked["variants"]]
     return Suite(
         asked["title"],
         "",
@@ -124,6 +139,6 @@ def suite(asked: Json) -> Suite:
         variants=tuple(Variant(one["name"], one["arguments"]) for one in asked["variants"]),
         full={},
         quick={},
-        pictures=(("staircase", 3.6, own_staircase),),
+        pictures=(("staircase", 3.2 + LEGEND_ROW_IN * math.ceil(len(names) / legend_columns(names)), own_staircase),),
         repeats=asked["repeats"],
     )

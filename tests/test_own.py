@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sweeps import change, finished, rows_of, write
 
 import sweep
-from suites import own
+from suites import io, own
 
 TOML = """\
 title = "two apps"
@@ -87,6 +89,27 @@ def test_own_variants_have_table_ratios_and_pictures(file):
     pytest.importorskip("matplotlib")
     assert sweep.main(["report", write(file.with_name("a.json"), document), "--pictures", str(file.parent)]) == 0
     assert "request n of the burst" in file.with_name("a-staircase.svg").read_text()
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_long_names_stay_inside_the_picture(count, monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    names = [f"Größe {k} <&> $a$ {'long name ' * 5}"[:60] for k in range(count)]
+    asked = {"title": "t", "repeats": 1, "variants": [{"name": name, "arguments": ""} for name in names]}
+    ((_, height_in, draw),) = own.suite(asked).pictures
+    run = {"answered_s": [1.0, 2.0], "measured": {}}
+    document = SimpleNamespace(asked=asked, median_run=lambda _: run)
+    monkeypatch.setattr(io, "draw_burst", lambda panel, _, label, place: panel.plot([1, 2], [1, 2], label=label))
+    with pyplot.rc_context(sweep.STYLE):
+        drawing = pyplot.Figure(figsize=(7, height_in), layout="constrained")
+        draw(document, drawing)
+        drawing.savefig(BytesIO(), dpi=100)
+        (legend,) = drawing.legends
+        assert [" ".join(one.get_text().split()) for one in legend.get_texts()] == [name.strip() for name in names]
+        for one in [*legend.get_texts(), drawing.axes[0].xaxis.label, drawing.axes[0].yaxis.label]:
+            box = one.get_window_extent()
+            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= drawing.bbox.x1 and box.y1 <= drawing.bbox.y1
+        assert drawing.axes[0].get_window_extent().height > 0.4 * 100 * 2  # the picture is not squeezed away
 
 
 def test_own_variants_run_from_elsewhere_and_go_on_only_with_the_same_file(file, tmp_path_factory, monkeypatch, capsys):
