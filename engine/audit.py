@@ -138,6 +138,14 @@ def warnings_of_machine(facts: Facts) -> Iterator[Warned]:
         yield Warned("throttled", {"throttled_s": throttled_s, "cpus": facts.plan.cpu_limit})
 
 
+def longer_handlers(facts: Facts) -> dict[str, float]:
+    """The figures of that warning."""
+    measured, inside = facts.measured, facts.inside
+    handled_s = inside.handler_s / inside.log_lines if inside and inside.handler_s and inside.log_lines else 0.0
+    used = (measured.server_cpu_s or 0.0) / (measured.measured_s or math.inf)
+    return {"handled_s": handled_s, "assumed_s": facts.plan.busy_s, "cpu": used}
+
+
 def warnings_of_database(facts: Facts) -> Iterator[Warned]:
     """The requests against what Postgres counted."""
     measured = facts.measured

@@ -14,7 +14,6 @@ import gc
 import select
 import selectors
 import socket
-import sys
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 from engine.http1 import HTTPError, ResponseParser
 from engine.loads import Part
+from engine.machine import had_to_resend
 from engine.signals import signals
 from engine.tls import Channel, Tls
 
@@ -95,15 +95,6 @@ class Outcome(NamedTuple):
     def is_short(self) -> bool:
         """Whether it ended before the load was sent."""
         return bool(self.stopped or self.is_cut)
-
-
-def had_to_resend(sock: socket.SocketType) -> bool:
-    """Whether TCP sent something again on this connection, as Linux counts it (tcp_info.tcpi_total_retrans)."""
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-    except (AttributeError, OSError):  # it is Linux that has it
-        return False
-    return int.from_bytes(info[100:104], sys.byteorder) > 0
 
 
 def is_success(status: int, error_code: int) -> bool:

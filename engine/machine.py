@@ -7,6 +7,8 @@ import os
 import platform
 import re
 import resource
+import socket
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +81,15 @@ def counters(server_s: float | None) -> dict[str, Any]:
             all_s = (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
             found |= {"server": server_s, "others": all_s - server_s - sum(os.times()[:4])}
     return found
+
+
+def had_to_resend(sock: socket.SocketType) -> bool:
+    """Whether TCP sent something again on this connection, as Linux counts it (tcp_info.tcpi_total_retrans)."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    except (AttributeError, OSError):  # it is Linux that has it
+        return False
+    return int.from_bytes(info[100:104], sys.byteorder) > 0
 
 
 def timer_s() -> float:

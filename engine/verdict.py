@@ -15,6 +15,7 @@ from engine.audit import (
     client_busy,
     connected_cpus,
     connects_again,
+    longer_handlers,
     warnings_of_alone,
     warnings_of_client,
     warnings_of_database,
@@ -442,11 +443,3 @@ def why_not_as_predicted(
         yield found[explained]
     elif explained is Explanation.OTHER_SLOTS and other:
         yield Warned("other-slots", other._asdict())
-
-
-def longer_handlers(facts: Facts) -> dict[str, float]:
-    """The figures of that warning."""
-    measured, inside = facts.measured, facts.inside
-    handled_s = inside.handler_s / inside.log_lines if inside and inside.handler_s and inside.log_lines else 0.0
-    used = (measured.server_cpu_s or 0.0) / (measured.measured_s or math.inf)
-    return {"handled_s": handled_s, "assumed_s": facts.plan.busy_s, "cpu": used}
