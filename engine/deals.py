@@ -1,8 +1,13 @@
 """How the kernel deals connections to processes that accept by themselves, and what that does to a prediction. Pure.
 
-All idle processes wake for a connection, and the fastest takes it. That is neither even nor a fair lottery: some
-processes are faster, and stay so. engine/calibrate.py measures the shares on a small app of ours, in another run than
-the one that is predicted. A prediction is then made for many deals at random that have these shares.
+All idle processes wake for a connection, and the fastest takes it. That is neither even nor a fair lottery: under a
+steady load on Linux the process that began to wait at the socket first mostly gets the most, and the last one the
+least. (Processes that do nothing but accept have the same favourites, in reverse where they register in reverse, and on
+one CPU too. A process that is kept awake gets less, not more. At few connections/s, and in a burst, the order decides
+less.) Why the kernel runs the first of them first is not known here.
+
+engine/calibrate.py measures the shares on a small app of ours, in another run than the one that is predicted. A
+prediction is then made for many deals at random that have these shares.
 """
 
 from __future__ import annotations
