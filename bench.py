@@ -100,6 +100,7 @@ from engine.files import (
 from engine.launch import Launch, check_packages, versions_of
 from engine.live import LiveLog
 from engine.machine import about_machine, check_file_limit, pin
+from engine.progress import line_says
 from engine.run import Plan, Run
 from engine.server import RunningServer, start_server, stop_server, why_it_ended
 from engine.signals import Interrupted, signals
@@ -223,8 +224,9 @@ class Bench:
         if has_rows:
             self.printer.show(f"\n{report.ROWS}")
         for number, plan in enumerate(plans):
-            self.one(plan, database)
-            self.change(number, database)
+            with line_says(f"run {number + 1} of {len(plans)}" if len(plans) > 1 else ""):
+                self.one(plan, database)
+                self.change(number, database)
             signals.is_held = False
             if signals.received:
                 break

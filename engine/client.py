@@ -18,12 +18,14 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter, process_time, sleep
 from typing import Any, NamedTuple
 
 from engine.http1 import HTTPError, ResponseParser
 from engine.loads import Part
 from engine.machine import had_to_resend
+from engine.progress import sample_of
 from engine.signals import signals
 from engine.tls import Channel, Tls
 
@@ -162,7 +164,7 @@ class Client:
     is_head: bool  # the requests are HEAD
     keep_alive: bool
     first_byte: bool  # an answer is complete with the first byte of its body, and then ended
-    progress: Callable[..., object]  # is told begun_s, and how many are sent and under way
+    progress: Callable[..., object]  # is told begun_s, how many are sent and under way, and what takes a sample
     begun_s: float = 0.0  # when to begin; 0: at once
     is_enough: Callable[[Client], bool] = lambda _: False  # asked now and then; True: send nothing more
     tls: Tls | None = None  # None: plain http
@@ -436,7 +438,7 @@ class Client:
         is_many = self.failures >= max(10, self.users) or (self.failures and self.begun_s <= late_s)
         if is_many and self.failures == self.sent - self.in_flight:
             self.stop(f"none of {self.sent} requests was answered", "given up")
-        self.progress(self.begun_s, self.sent, self.in_flight)
+        self.progress(self.begun_s, self.sent, self.in_flight, partial(sample_of, self))
         if not self.ended and self.is_enough(self):
             self.ended, self.released, self.is_cut = True, self.sent, True
             self._fill_soon()

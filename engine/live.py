@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 from engine.access_log import request_lines
+from engine.progress import CLEAR
 from engine.tables import live_line
 
 MOST_LINES = 60  # then the terminal has seen enough; the file has all
@@ -38,9 +39,13 @@ class LiveLog:
             name = self.workers.setdefault(line.pid, f"worker{len(self.workers)}")
             self.shown += 1
             if self.shown <= MOST_LINES:
-                print(live_line(line, name), flush=True)
+                self.print(live_line(line, name))
             elif self.shown == MOST_LINES + 1:
-                print(f"  ... more in {self.path}", flush=True)
+                self.print(f"  ... more in {self.path}")
+
+    def print(self, line: str) -> None:
+        """In place of the line that moves, which is drawn again below it."""
+        print(f"{CLEAR}{line}", flush=True)
 
     def stop(self) -> None:
         self.has_ended.set()

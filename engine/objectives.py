@@ -116,15 +116,20 @@ class Found(NamedTuple):
     runs: int
 
 
+def bracket(objective_s: float, tried: Sequence[Tried]) -> tuple[float, float]:
+    """The highest rate that held so far (0: none), below the lowest that did not (inf: none)."""
+    high = min((run.rate for run in tried if not run.holds(objective_s)), default=math.inf)
+    return max((run.rate for run in tried if run.rate < high), default=0.0), high
+
+
 def next_rate(objective_s: float, tried: Sequence[Tried]) -> float | Found:
     """The rate to try after these runs, or the answer.
 
     A rate at which one run failed does not hold, nor does a higher one, whatever chance let hold there. Moves outward
     until the objective lies between two rates, closes in, and confirms the lower one by a second, longer run.
     """
-    high = min((run.rate for run in tried if not run.holds(objective_s)), default=math.inf)
+    low, high = bracket(objective_s, tried)
     held = [run.rate for run in tried if run.rate < high]
-    low = max(held, default=0.0)
     is_near = high <= low * (1 + CLOSE)
     if len(tried) >= MOST_RUNS or (is_near and held.count(low) > 1):
         return Found(low, high, len(tried))

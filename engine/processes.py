@@ -47,8 +47,8 @@ class Sender:
         self.process: Any = FORK.Process(target=self.send)
         self.process.start()
 
-    def tell(self, _: float, *numbers: int) -> None:
-        self.told[:] = numbers
+    def tell(self, _: float, sent: int, under_way: int, *_sample: object) -> None:
+        self.told[:] = sent, under_way
         if os.getppid() != self.parent:
             os._exit(1)  # nothing would read the result
 
@@ -101,7 +101,8 @@ def send_from(send_part: Callable[..., Outcome], first: Part, progress: Callable
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         while alive := [sender.process.sentinel for sender in senders if sender.process.is_alive()]:
             connection.wait(alive, 0.1)
-            progress(begun_s, *map(sum, zip(*(sender.told for sender in senders), strict=True)))
+            told = map(sum, zip(*(sender.told for sender in senders), strict=True))
+            progress(begun_s, *told, tuple)  # no latencies: those stay with each process until it ends
     except OSError as error:  # no more processes or files allowed
         raise Problem(f"cannot start {processes} client processes: {error.strerror}; see ulimit -u") from None
     finally:

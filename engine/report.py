@@ -232,6 +232,14 @@ def probe_line(run: Run) -> str:
     )
 
 
+def probe_so_far(runs: Sequence[Run]) -> str:
+    """What the bursts of a probe have shown, for the line on a terminal; empty: nothing yet."""
+    found = runs[-1].verdict.estimate if runs else None
+    if not found or found.says_nothing or not found.low:
+        return ""
+    return f"so far {found.low if found.is_certain else f'at least {found.low}'} at a time"
+
+
 def probe_result(run: Run, why_it_ended: str) -> str:
     """What a probe has found, and why it ended."""
     found, plan, failed, seen = run.verdict.estimate, run.plan, run.measured.failed, seen_limit(run)
@@ -283,6 +291,12 @@ def tried_line(tried: Tried, objective_s: float, percentile: int) -> str:
     }
     holds = first_true(reasons)
     return f"{rates}, p{percentile} {duration(tried.latency_s):>8}: {holds}{failed}"
+
+
+def rates_so_far(low: float, high: float) -> str:
+    """Between which rates a search is, for the line on a terminal."""
+    held, failed = f"{rate(low)} held" if low else "", f"{rate(high)} did not" if high < math.inf else ""
+    return ", ".join(filter(None, [held, failed])) or "first rate"
 
 
 def found_rate(found: Found, full: Run, objective_s: float, percentile: int) -> str:

@@ -11,6 +11,7 @@ from engine.before import Before, Site, lone_plan, send_before
 from engine.execute import Announce, Place, judged, now, send_load, site_for
 from engine.loads import Burst, Closed, Load, Open
 from engine.machine import timer_s
+from engine.progress import line_says
 from engine.run import Plan, Run
 from engine.signals import signals
 
@@ -40,7 +41,8 @@ def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budge
         while not why and not signals.received:
             timeout_s = min(plan.timeout_s, max(LEAST_TIMEOUT_S, end_s - time.perf_counter()))
             burst = Burst(max(1, min(10 * 2 ** len(runs), left)))
-            run = one_run(dataclasses.replace(plan, timeout_s=timeout_s), burst, site, before)
+            with line_says(report.probe_so_far(runs)):
+                run = one_run(dataclasses.replace(plan, timeout_s=timeout_s), burst, site, before)
             runs.append(run)
             left -= run.measured.sent
             if why := why_probe_ends(runs, left, end_s - time.perf_counter()):
@@ -88,16 +90,20 @@ def find_rate(
     with site_for(plan, place) as site:
         plan, before = send_before(plan, site)
         plan = plans.with_overhead(plan, before.lone_s)
-        full = full_load(plan, site, before)
+        with line_says("full load"):
+            full = full_load(plan, site, before)
         predicted = predicted_rate(full, objective_s, percentile)
         first = predicted or OF_FULL_LOAD * max(1.0, full.measured.throughput_rps)
         rate: float | objectives.Found = first
         show(report.first_rate_text(full, first, objective_s, percentile, run_s, predicted is not None))
         while isinstance(rate, float) and not signals.received:
-            settle(plan, site, before)
+            so_far = report.rates_so_far(*objectives.bracket(objective_s, tried))
+            with line_says(f"settling, {so_far}"):
+                settle(plan, site, before)
             is_again = any(one.rate == rate for one in tried)
             time_s = run_s * (objectives.LONGER if is_again else 1)
-            run = one_run(plan, Open.poisson(rate, math.inf, time_s, seed=len(tried) + 1), site, before)
+            with line_says(so_far):
+                run = one_run(plan, Open.poisson(rate, math.inf, time_s, seed=len(tried) + 1), site, before)
             bring_home(run)
             tried.append(tried_at(rate, run, percentile))
             show(report.tried_line(tried[-1], objective_s, percentile))

@@ -5,13 +5,11 @@ A run calls `resolve`, `warm_up` and `measure`, in this order.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import http.client
 import math
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from itertools import islice, repeat
 from time import perf_counter
@@ -22,13 +20,13 @@ from engine.kinds import Kind
 from engine.loads import Closed, Part
 from engine.machine import counters
 from engine.processes import send_from
+from engine.progress import Line, terminal
 from engine.run import Plan
 from engine.until import Watch
 from engine.words import Problem
 
 WARM_UP_NUMBER = 1_000_000_000  # {n} of requests that are not counted, so that none is of a counted one, too
 STEP_S = 0.01  # in which the system counts CPU time, on each CPU
-CLEAR = "\r\033[K"  # a terminal's line
 
 
 def message(plan: Plan, port: int, kind: Kind, body: bytes) -> tuple[bytes, bytes]:
@@ -80,9 +78,9 @@ def measure(
     before, processes = counters(server_cpu_s()), int(min(plan.processes, plan.load.most_under_way))
     begun_s = perf_counter()
     try:
-        outcome = send_from(send_part, Part(plan.load, 0, processes), functools.partial(show, plan))
+        outcome = send_from(send_part, Part(plan.load, 0, processes), Line(plan.load).show)
     finally:
-        write(CLEAR)
+        terminal.clear()
     used = {name: count - before.get(name, math.nan) for name, count in counters(server_cpu_s()).items()}
     server_s, other_s = used.pop("server", math.nan), used.pop("others", 0.0)
     outcome = outcome._replace(kernel=used, counted_s=perf_counter() - begun_s)
@@ -139,18 +137,3 @@ def connection_to(plan: Plan, address: Address) -> http.client.HTTPConnection:
     sock = socket.create_connection(address[:2], plan.timeout_s)
     connection.sock = tls.secured(sock, plan.tls, plan.host) if plan.tls else sock
     return connection
-
-
-def show(plan: Plan, begun_s: float, sent: int, in_flight: int) -> None:
-    """Say how far a load is; called some ten times a second. begun_s: on the clock perf_counter."""
-    elapsed_s, done = perf_counter() - begun_s, sent - in_flight
-    share = max(elapsed_s / plan.load.time_limit_s, done / plan.load.requests)
-    rps = done / (elapsed_s or 1)
-    write(f"{CLEAR}{elapsed_s:6.1f} s  {sent} sent, {in_flight} under way, {rps:.0f}/s, {share:.0%} done")
-
-
-def write(text: str) -> None:
-    """On a terminal only; a line there is written over."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr is closed, or there is none
-        if sys.stderr.isatty():
-            print(text, end="", file=sys.stderr, flush=True)
