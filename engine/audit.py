@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from engine.alone import Alone, is_far
 from engine.estimate import taken_by_others
-from engine.run import Facts, Warned
+from engine.run import Facts, Measured, Warned
 from engine.targets import SEEDED_BOOKS
 
 MOST_WARM_UP = 200  # requests that a warning advises to send first
@@ -39,6 +39,9 @@ def of_failures(facts: Facts) -> Iterator[Warned]:
         yield Warned("failed-requests", counts | said)
     if (measured.due or 0) > sent:
         yield Warned("never-left", {"due": measured.due, "sent": sent})
+    if facts.plan.keep_alive and is_starved(measured) and not unserved(facts):
+        counts = {"never": measured.never_answered, "opened": measured.sockets_opened, "answered": measured.answered}
+        yield Warned("starved", counts)
     if measured.redirected:
         yield Warned("redirects", {"redirected": measured.redirected, "sent": sent})
     if late := connects_again(facts):
@@ -51,6 +54,12 @@ def unserved(facts: Facts) -> int:
     plan, users = facts.plan, facts.plan.load.steady_count or 0
     beyond = int(max(0.0, users - plan.most_connections)) if plan.keep_alive else 0
     return min(beyond, facts.measured.errors.get("timed out", 0))
+
+
+def is_starved(measured: Measured) -> bool:
+    """Whether some connections got answer upon answer, and the others none."""
+    others = measured.sockets_opened - measured.never_answered
+    return measured.never_answered > 0 < others and measured.answered >= 5 * others
 
 
 def of_speed(facts: Facts) -> Iterator[Warned]:

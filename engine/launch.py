@@ -42,6 +42,7 @@ from engine.words import Problem, plural
 
 INSIDE = Path(__file__).resolve().parent / "inside"
 APPS = INSIDE.parents[1] / "apps"
+OWN_OF_WAITRESS = 2  # sockets that it counts, too: its listener and its trigger (waitress/server.py, readable)
 BIN = Path(sys.executable).parent  # where the commands of this very Python's packages are
 
 
@@ -97,7 +98,7 @@ class Launch:
         if self.kind.slots == "handler":
             return self.anyio_threads if slots == ANYIO_THREADS else slots
         if self.kind.slots == "threads":
-            return min(self.threads, self.connections)
+            return int(min(self.threads, self.connections, self.open_connections))
         return self.connections if self.kind.slots == "connections" else self.kind.slots
 
     @property
@@ -132,7 +133,9 @@ class Launch:
     @property
     def open_connections(self) -> float:
         """How many it serves at a time, kept ones too; of the others these are more than any client opens."""
-        return self.connections if self.server == "waitress" or self.kind.slots == "connections" else NO_LIMIT
+        if self.server == "waitress":
+            return self.connections - OWN_OF_WAITRESS
+        return self.connections if self.kind.slots == "connections" else NO_LIMIT
 
     @property
     def packages(self) -> list[str]:
@@ -307,6 +310,9 @@ def in_force(launch: Launch) -> Launch:
             raise Problem(f"the {name} of {launch.server}: {text!r} is not a whole number")
         known[name] = max(1, int(text))
     launch = replace(launch, **known)
+    if launch.open_connections < 1:
+        least = OWN_OF_WAITRESS + 1
+        raise Problem(f"--connection-limit {launch.connections}: waitress would accept nothing; the least is {least}")
     # A target's gunicorn runs in apps/, where no configuration file is.
     ours = launch.is_target and not launch.server_args and "GUNICORN_CMD_ARGS" not in env
     # A missing package is reported with all others.

@@ -197,6 +197,11 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
     "redirects": lambda of:
         f"{of.redirected} of {of.sent} requests were answered with a redirect, which is not followed. Ask for the"
         " address that it names (curl -v shows it).",
+    "starved": lambda of:
+        f"{of.never} of {of.opened} connections never got an answer, and the other {of.opened - of.never} got"
+        f" {of.answered}. Either the server serves only so many at a time, and users keep theirs (waitress"
+        " --connection-limit, of which two are its own; gunicorn --worker-connections), or a worker hangs. Raise that"
+        " number, or compare without -k.",
     "never-left": lambda of:
         f"{of.due} requests were due, but only {of.sent} were sent. The client cannot send so fast. Lower --rate, or"
         " use more --processes.",

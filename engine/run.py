@@ -217,6 +217,7 @@ class Measured:
     created: int  # answers with 201
     redirected: int  # answers with 3xx, which are not followed
     unended: int  # answers that had begun when the time was over
+    never_answered: int  # connections given up without an answer, long after the slowest answer of the others
     body_bytes: int
     sockets_opened: int
     client_cpu_s: float  # of all client processes

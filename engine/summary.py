@@ -24,6 +24,7 @@ from engine.workload import drawn
 MOST_KINDS = 12  # with figures of their own
 SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s later (TCP_TIMEOUT_INIT)
 DELAYED_ACK_S = (0.038, 0.048)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
+GIVEN_UP = {"timed out", "interrupted"}  # by the client
 SMALL_BYTES = 16_384  # a body that needs no time by itself
 
 Ends = list[tuple[float, float, int]]  # of each request: its end, when it was due, whether it is good; on the clock
@@ -93,6 +94,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         created=rows.status.count(201),
         redirected=redirects(rows.status),
         unended=unended(rows),
+        never_answered=never_answered(rows, slowest_s),
         body_bytes=sum(compress(rows.body_bytes, good)),
         sockets_opened=outcome.sockets_opened,
         client_cpu_s=outcome.client_cpu_s,
@@ -156,6 +158,18 @@ def unended(rows: Exchanges) -> int:
     """How many answers had begun when the time was over."""
     late = ERRORS.index("timed out")
     return sum(error == late and at_s > 0 for error, at_s in zip(rows.error, rows.first_byte_s, strict=True))
+
+
+def never_answered(rows: Exchanges, slowest_s: float) -> int:
+    """How many connections were given up without any answer, after three times as long as the slowest answer took.
+
+    Only the first request of a connection has a time of sending, unless it was answered: see Exchanges.finish().
+    """
+    columns = zip(rows.started_s, rows.sent_s, rows.first_byte_s, rows.answered_s, rows.error, strict=True)
+    return sum(
+        ERRORS[error] in GIVEN_UP and sent_s > 0 and not first_s > 0 and end_s - begin_s > 3 * slowest_s
+        for begin_s, sent_s, first_s, end_s, error in columns
+    )
 
 
 def redirects(status: Sequence[int]) -> int:

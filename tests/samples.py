@@ -53,7 +53,7 @@ def sample_measured(**changes: Any) -> Measured:
         phases_s={"connect": None, "waiting": None, "processing": None, "total": sample_statistics()}, lag_s=None,
         histogram=histogram([i // 4 + 1.0 for i in range(16)]), per_second=[], levels=[], kinds=[], mean_in_flight=10.0,
         slow_connects=0, late_bodies=0, sockets_resent=0, client_stalled_s=0.0, created=0, redirected=0, unended=0,
-        body_bytes=32, sockets_opened=16, client_cpu_s=0.1,
+        never_answered=0, body_bytes=32, sockets_opened=16, client_cpu_s=0.1,
         client_spun_s=0.0, kernel={}, server_cpu_s=0.4,
     )  # fmt: skip
     return dataclasses.replace(measured, **changes)

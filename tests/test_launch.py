@@ -150,8 +150,9 @@ CASES = [  # options, environment, configuration file -> what is in force
     ("uvicorn --workers 3", "WEB_CONCURRENCY 2", "", {"workers": 3}),
     ("uvicorn", "WEB_CONCURRENCY 2", "", {"workers": 2}),
     ("uvicorn", "UVICORN_WORKERS 3", "", {"workers": 3}),
-    ("waitress --threads 6", "", "", {"threads": 6, "open_connections": 100}),
-    ("waitress --server-args '--connection-limit 7'", "", "", {"threads": 4, "open_connections": 7}),
+    ("waitress --threads 6", "", "", {"threads": 6, "open_connections": 98}),
+    ("waitress --server-args '--connection-limit 7'", "", "", {"threads": 4, "open_connections": 5}),
+    ("waitress --server-args '--connection-limit 4'", "", "", {"open_connections": 2, "slots_per_worker": 2}),
     ("waitress --server-args --threads=9", "", "", {"threads": 9, "slots_per_worker": 9}),
     ("waitress", "WEB_CONCURRENCY 3", "workers = 7", {"workers": 1, "slots_per_worker": 4}),
     ("flask-dev --server-args --without-threads", "", "", {"slots_per_worker": 1, "workers": 1}),
@@ -192,6 +193,7 @@ def test_a_configuration_file_is_read_where_the_user_says_it_is(folder):
         ("uvicorn --server-args '--workers many'", "", "'many' is not a whole number"),
         ("waitress --server-args --threads", "", "'' is not a whole number"),
         ("waitress --workers 2", "", "has no --workers"),
+        ("waitress --server-args '--connection-limit 2'", "", "would accept nothing"),
     ],
 )
 def test_a_setting_that_cannot_be_is_a_problem(folder, line, config, message):

@@ -130,7 +130,7 @@ def test_a_forecast_follows_the_deal_and_the_connections_of_the_server():
     assert forecast_of(threads, factor=1.5).answered_s == [1.5, 1.5, 3.0, 3.0]
     waitress = "--target flask-waitress --path /io -c 200 -n 200"
     under_way = [forecast_of(plan_of(line)).arrived_s.count(0.0) for line in (waitress, waitress + " -k")]
-    assert under_way == [200, 100]
+    assert under_way == [200, 98]  # of 100, two are its own sockets
     assert forecast_of(plan_of(GUNICORN + "-n 1000000")) is None  # too many to predict one by one
     assert plans.prediction_for(plan_of(GUNICORN + "-n 1000000")).makespan_s == 250_000
 

@@ -73,6 +73,8 @@ LIMITS: dict[str, tuple[Case, Case]] = {  # named as the first
 WARNINGS: dict[str, tuple[Case, Case]] = {
     "failed-requests": (FAILED, {}),
     "redirects": ({"redirected": 1}, {}),
+    "starved": ({"keep_alive": True, "never_answered": 13} | FAILED,
+                {"keep_alive": True, "never_answered": 12} | FAILED),
     "never-left": (USERS | {"due": 1001}, USERS | {"due": 1000}),
     "backlog-overflow": ({"sockets_resent": 1}, {"kernel": {"ListenOverflows": 3}}),
     "client-limit": (USERS | {"client_cpu_s": 8.1}, USERS | {"client_cpu_s": 8.1, "client_spun_s": 1.0}),

@@ -53,7 +53,7 @@ def test_every_figure_of_a_closed_loop_is_as_computed_by_hand():
     assert run == Measured(
         sent=5, answered=3, failed=2, errors={"HTTP 500": 1, "timed out": 1}, due=None, stopped=None, measured_s=3.5,
         window_s=2.0, finished_after_limit=1, throughput_rps=2 / 2.0, lag_s=None, created=1, redirected=0, unended=0,
-        slow_connects=1, late_bodies=0, sockets_resent=2, client_stalled_s=0.25,
+        never_answered=0, slow_connects=1, late_bodies=0, sockets_resent=2, client_stalled_s=0.25,
         body_bytes=110, mean_in_flight=(0.5 + 1.25 + 0.5 + 1.0 + 1.0) / 2.0,
         sockets_opened=7, client_cpu_s=1.25, client_spun_s=0.5, server_cpu_s=0.75, other_cpu_s=0.1,
         kernel={"ListenOverflows": 3}, levels=[], kinds=[], histogram=[(0.5, 1), (1, 0), (2, 1), (5, 1)],
@@ -136,3 +136,21 @@ def test_the_columns_of_a_run_have_times_since_it_began():
     ]
     assert not columns_of(outcome(), (), (), ()).predicted_answered_s
     assert columns_of(outcome(), (), (), [0.5] * 9).predicted_answered_s == [0.5] * 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 2),  # one was given up after the time-out, one as the run was interrupted
+        ({"sent": NEVER}, 0),  # on a connection that had got answers, or was never accepted
+        ({"first": 0.5}, 0),  # its answer had begun
+        ({"end": 1.4}, 0),  # the slowest answer of the others took nearly as long
+        ({"error": "reset"}, 0),  # the server gave it up
+    ],
+)
+def test_connections_without_any_answer_are_those_that_waited_far_longer_than_others(changes, count):
+    of = {"sent": 0.125, "first": NEVER, "end": 3.0} | changes
+    errors = [changes.get("error", name) for name in ("timed out", "interrupted")]
+    unanswered = [(0.0, of["sent"], of["first"], of["end"], 0, 0, error) for error in errors]
+    answered = [(0.0, 0.125, 0.25, 0.5, 10, 200, "")] * 5
+    assert summary(Closed(concurrency=3), outcome([*answered, *unanswered])).never_answered == count
