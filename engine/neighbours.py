@@ -18,6 +18,7 @@ from typing import NamedTuple
 PROC = Path("/proc")
 LEAST = 0.03  # of a CPU: who uses less is not named
 MOST_NAMED = 4
+KERNEL, PF_KTHREAD = "kernel threads", 0x00200000  # a flag in /proc/*/stat: linux/sched.h
 ESTABLISHED = "01"  # the state in /proc/net/tcp
 
 
@@ -46,6 +47,7 @@ def usage() -> dict[int, Usage]:
         with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended
             name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
             fields = rest.split()
+            name = KERNEL if int(fields[6]) & PF_KTHREAD else name  # their own names say what they do this moment
             found[int(folder.name)] = Usage(name, int(fields[1]), sum(map(int, fields[11:13])) / ticks)
     return found
 

@@ -269,7 +269,8 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         " compute is a part of each request. More slots do not help where that is the limit.",
     "restarts": lambda of:
         f"{plural(of.restarts, 'worker')} became ready only during the run: others had ended,"
-        " or were replaced (gunicorn --max-requests, a time-out, a crash). The server's log says which.",
+        " or were replaced (gunicorn --max-requests, uvicorn --limit-max-requests, a time-out, a"
+        " crash). The server's log says which.",
     "sooner": lambda of:
         f"Even {duration(of.shortest_s)} was enough for an answer, but the handler waits {duration(of.wait_s)}. It did"
         " not run to its end, or it waits for less under this load."

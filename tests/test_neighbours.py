@@ -85,6 +85,18 @@ def ours(processes, roots, stranger):
     return FAMILY(processes, roots) - {stranger}
 
 
+def test_threads_of_the_kernel_are_named_together(tmp_path, monkeypatch):
+    for pid, name, flags, ticks in ((7, "kworker/0:2-events", 0x04208060, 30), (8, "odd) (name", 0x00400000, 20)):
+        (tmp_path / f"{pid}").mkdir()
+        (tmp_path / f"{pid}/stat").write_text(
+            f"{pid} ({name}) S 2 0 0 0 -1 {flags} 0 0 0 0 {ticks} 10 0 0 20 0 1 0 5\n"
+        )
+    (tmp_path / "9").mkdir()  # it has ended
+    monkeypatch.setattr(neighbours, "PROC", tmp_path)
+    ticks_s = os.sysconf("SC_CLK_TCK")
+    assert neighbours.usage() == {7: Usage("kernel threads", 2, 40 / ticks_s), 8: Usage("odd) (name", 2, 30 / ticks_s)}
+
+
 @on_linux
 def test_a_reading_is_cheap():
     neighbours.usage()
