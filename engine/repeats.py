@@ -44,9 +44,12 @@ def other_arrivals(load: Load, number: int) -> Load:
 
 
 def rows_of_repeats(runs: Iterable[Run]) -> list[Repeated]:
-    """Each figure that the loads are judged by, and the p99, of runs of the same targets."""
+    """Each figure that the loads are judged by, and the p99, of runs of the same targets. One that was interrupted, or
+    in which nothing was answered, is no repeat."""
     groups = defaultdict[tuple[str, str], list[Run]](list)
     for run in runs:
+        if run.measured.stopped or not run.measured.answered:
+            continue
         groups[run.plan.target, run.plan.path].append(run)
     return [
         row for own in groups.values() for figure in dict.fromkeys([*own[0].plan.load.judged_by, Figure.P99])

@@ -148,18 +148,20 @@ def late_answers(run: Run) -> int:
 
 
 def repeats_table(rows: Sequence[Repeated]) -> str:
-    """Medians, with the least and the most."""
+    """Medians, with the least and the most; empty: no repeat was completed."""
+    if not rows:
+        return ""
     lines = [f"{'target, path':34}{'figure':>12}{'predicted':>11}{'median':>9}   least to most"]
     for one in rows:
         shown = rate if one.figure is Figure.THROUGHPUT else duration
         name, figure = f"{one.target} {one.path}"[:33], SHORT_FIGURES[one.figure.value]
         times = f"{shown(one.predicted) if one.predicted else '-':>11}{shown(one.median):>9}"
         lines.append(f"{name:34}{figure:>12}{times}   {shown(one.least)} to {shown(one.most)}")
-    many = min((one.repeats for one in rows), default=0)
+    many = min(one.repeats for one in rows)
     said_of = (
-        f"{many} repeats: the true median is between least and most in 97 of 100 cases."
+        f"{plural(many, 'repeat')}: the true median is between least and most in 97 of 100 cases."
         if many >= SURE
-        else f"{many} repeats: least and most are no interval yet; {SURE} are (97 %)."
+        else f"{plural(many, 'repeat')}: least and most are no interval yet; of {SURE} they are (97 %)."
     )
     return stacked(*lines, "", said_of)
 

@@ -22,10 +22,17 @@ def runs_of(document: Json) -> dict[str, list[Json]]:
         if "suite" in document:
             name, run = f"{entry['variant']}, c = {entry['concurrency']}", entry["run"]
         else:
-            load = {name: value for name, value in entry["plan"]["load"].items() if value and name != "seed"}
-            name, run = f"{entry['plan']['target']} {entry['plan']['path']} {load}", entry
+            name, run = f"{entry['plan']['target']} {entry['plan']['path']} {load_in_common(entry)}", entry
         runs.setdefault(name.removesuffix(", c = 0"), []).append(run)
     return runs
+
+
+def load_in_common(run: Json) -> Json:
+    """What repeats of a load have in common: random arrivals have another seed, and in a time another number."""
+    load = {name: value for name, value in run["plan"]["load"].items() if value and name != "seed"}
+    if load.get("arrivals") == "poisson" and load.get("time_limit_s"):
+        load.pop("requests", None)
+    return load
 
 
 def about(document: Json) -> str:

@@ -9,8 +9,11 @@ from commands import run_bench
 from samples import sample_plan, sample_run, sample_statistics
 
 import sweep
+from engine.json_form import to_json
 from engine.loads import Figure, Open
 from engine.repeats import repeated, rows_of_repeats
+from engine.report import repeats_table
+from suites.comparison import runs_of
 
 
 def test_each_figure_has_its_median_with_least_and_most():
@@ -20,10 +23,25 @@ def test_each_figure_has_its_median_with_least_and_most():
     assert (row.repeats, row.predicted) == (3, 4.0)
 
 
+def test_a_run_that_was_interrupted_or_not_answered_is_no_repeat():
+    whole, cut, silent = sample_run(measured_s=4.2), sample_run(stopped="SIGINT"), sample_run(answered=0)
+    assert {row.repeats for row in rows_of_repeats([whole, cut, silent])} == {1}
+    assert rows_of_repeats([cut, silent]) == [] and not repeats_table([])
+
+
 def test_random_arrivals_are_others_in_each_repeat():
     plan = sample_plan(load=Open.poisson(100.0, 50, float("inf"), 3))
     first, second, again = (repeated(plan, number).load.schedule_s for number in (0, 1, 1))
     assert first != second == again and len(first) == len(second) == 50
+
+
+def test_repeats_of_random_arrivals_are_one_run_in_a_comparison():
+    """In a given time each has another number of requests."""
+    loads = [Open.poisson(100.0, float("inf"), 2.0, seed) for seed in (1, 2, 3)]
+    document = {"runs": [to_json(sample_run(load=load)) for load in loads]}
+    assert len({load.requests for load in loads}) > 1 and len(runs_of(document)) == 1
+    other_rate = to_json(sample_run(load=Open.poisson(50.0, float("inf"), 2.0, 1)))
+    assert len(runs_of({"runs": [*document["runs"], other_rate]})) == 2
 
 
 def test_targets_take_turns_and_have_one_table(tmp_path, capsys):
