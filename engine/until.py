@@ -20,6 +20,7 @@ BATCHES = 20
 # The 97.5 % point of Student's t with 19 degrees of freedom; and wider by so much, as parts that follow each other are
 # not quite independent, and who stops where an interval is narrow stops too early by chance.
 T = 2.093 * 1.4
+WIDER = 1.2  # while it is sent: the last answers come after that is judged, and may not undo it
 LEAST_BEYOND = 10  # latencies above the percentile
 DRIFTS_Z = 3.3  # of Mann's test: 1 in 1000 by chance
 DRIFTS_BY = 1.2  # of the medians of the last quarter to the first, or the other way round
@@ -70,8 +71,10 @@ def parse_until(text: str) -> Wanted:
     return Wanted(float(found[1]) if found[1] else None, float(found[2]) / 100)
 
 
-def interval_of(latencies_s: Sequence[float], percentile: float | None) -> tuple[float, float] | None:
-    """95 % interval of a percentile, or of the mean; None: too few to tell.
+def interval_of(
+    latencies_s: Sequence[float], percentile: float | None, wider: float = 1.0
+) -> tuple[float, float] | None:
+    """95 % interval of a percentile, or of the mean; None: too few to tell. wider: times so wide.
 
     >>> interval_of([0.1] * 400, 50)
     (0.1, 0.1)
@@ -81,10 +84,11 @@ def interval_of(latencies_s: Sequence[float], percentile: float | None) -> tuple
         return None
     if percentile is None:
         parts = [fmean(part) for part in in_batches(latencies_s, size)]
-        return fmean(parts) - half_of(parts), fmean(parts) + half_of(parts)
+        half_s = wider * half_of(parts)
+        return fmean(parts) - half_s, fmean(parts) + half_s
     share, ordered = percentile / 100, sorted(latencies_s)
     at_s = ordered[math.ceil(share * len(ordered)) - 1]
-    room = half_of([fmean(one <= at_s for one in part) for part in in_batches(latencies_s, size)])
+    room = wider * half_of([fmean(one <= at_s for one in part) for part in in_batches(latencies_s, size)])
     if len(ordered) * (1 - share) < LEAST_BEYOND or share + room >= 1:
         return None
     low, high = (math.ceil(max(0.0, share + sign * room) * len(ordered)) - 1 for sign in (-1, 1))
@@ -137,7 +141,7 @@ class Watch:
         if len(latencies_s) < self.next:
             return False
         self.next = len(latencies_s) * 7 // 6
-        is_now = is_exact(interval_of(latencies_s, self.wanted.percentile), self.wanted)
+        is_now = is_exact(interval_of(latencies_s, self.wanted.percentile, WIDER), self.wanted)
         self.in_a_row = self.in_a_row + 1 if is_now else 0
         return self.in_a_row > 1
 
