@@ -128,12 +128,12 @@ def test_workers_that_are_replaced_in_the_run_are_counted(tmp_path, monkeypatch)
     assert "restarts" in {one["id"] for one in run["verdict"]["warnings"]}
 
 
-def test_connections_that_a_server_has_no_room_for_are_named_and_predicted(tmp_path, monkeypatch):
+def test_connections_that_a_server_has_no_room_for_are_named(tmp_path, monkeypatch):
     """waitress counts two sockets of its own: a limit of 6 serves 4 users."""
     app = "import time\nfrom flask import Flask\napp = Flask(__name__)\n"
     write_files(tmp_path, {"slow.py": app + "@app.get('/')\ndef slow():\n    time.sleep(0.05)\n    return ''\n"})
     monkeypatch.chdir(tmp_path)
-    how = ["--run", RUN, "-k"]
+    how = ["--run", "waitress-serve --listen=127.0.0.1:{port} --connection-limit 6 slow:app", "-k"]
     (run,) = run_bench(tmp_path, *how, "-c", "9", "-t", "2", "--timeout", "1.5", "--warmup", "0")[1]["runs"]
     (facts,) = [one["facts"] for one in run["verdict"]["warnings"] if one["id"] == "starved"]
-    assert facts["opened"] - facts["never"] == run["plan"]["most_connections"] == 4
+    assert facts["opened"] - facts["never"] == 4
