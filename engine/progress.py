@@ -130,7 +130,7 @@ def line_says(text: str) -> Iterator[None]:
         terminal.about = before
 
 
-class Line:
+class MovingLine:
     """Of one load. It is told some ten times a second what is sent and under way."""
 
     def __init__(self, load: Load) -> None:

@@ -20,7 +20,7 @@ from engine.kinds import Kind
 from engine.loads import Closed, Part
 from engine.machine import counters
 from engine.processes import send_from
-from engine.progress import Line, terminal
+from engine.progress import MovingLine, terminal
 from engine.run import Plan
 from engine.until import Watch
 from engine.words import Problem
@@ -78,7 +78,7 @@ def measure(
     before, processes = counters(server_cpu_s()), int(min(plan.processes, plan.load.most_under_way))
     begun_s = perf_counter()
     try:
-        outcome = send_from(send_part, Part(plan.load, 0, processes), Line(plan.load).show)
+        outcome = send_from(send_part, Part(plan.load, 0, processes), MovingLine(plan.load).show)
     finally:
         terminal.clear()
     used = {name: count - before.get(name, math.nan) for name, count in counters(server_cpu_s()).items()}

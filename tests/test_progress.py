@@ -19,7 +19,7 @@ import pytest
 from commands import BENCH, command
 
 from engine.loads import Burst, Closed, Open, Part, Ramp
-from engine.progress import CLEAR, SAMPLED, Line, Progress, left_s, line_says, progress_text, sample_of
+from engine.progress import CLEAR, SAMPLED, MovingLine, Progress, left_s, line_says, progress_text, sample_of
 
 FULL = Progress(12.34, 1234, 12, 7.2, 0.02, 0.031)
 
@@ -102,7 +102,7 @@ def show(line, sent=510, take=lambda: [0.02] * 200, before_s=2.0):
 def test_on_a_terminal_the_line_is_written_over_and_latencies_are_taken_seldom(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream := FakeTerminal())
     monkeypatch.setenv("TERM", "xterm")
-    line, taken = Line(Closed(1000, concurrency=10)), []
+    line, taken = MovingLine(Closed(1000, concurrency=10)), []
     with line_says("run 1 of 2"), line_says(""), line_says("full load"):
         for before_s in (2.0, 2.1, 2.2):
             show(line, take=lambda: taken.append(1) or [0.02] * 200, before_s=before_s)
@@ -118,7 +118,7 @@ def test_on_a_terminal_the_line_is_written_over_and_latencies_are_taken_seldom(m
 def test_elsewhere_nothing_is_written_and_no_latency_looked_at(monkeypatch, stream, term):
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", term)
-    show(Line(Burst(10)), take=lambda: pytest.fail("it was"))
+    show(MovingLine(Burst(10)), take=lambda: pytest.fail("it was"))
     assert not stream or not stream.getvalue()
 
 
