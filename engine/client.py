@@ -438,7 +438,12 @@ class Client:
         is_many = self.failures >= max(10, self.users) or (self.failures and self.begun_s <= late_s)
         if is_many and self.failures == self.sent - self.in_flight:
             self.stop(f"none of {self.sent} requests was answered", "given up")
-        self.progress(self.begun_s, self.sent, self.in_flight, partial(sample_of, self))
+        self.progress(
+            self.begun_s,
+            self.sent,
+            self.in_flight,
+            partial(sample_of, self.exchanges, self.sent, self.part, self.begun_s),
+        )
         if not self.ended and self.is_enough(self):
             self.ended, self.released, self.is_cut = True, self.sent, True
             self._fill_soon()
