@@ -61,7 +61,7 @@ def neighbours(
     for pid, now in after.items():
         if pid not in ours:
             begun_s = before[pid].cpu_s if pid in before else 0.0  # by whatever name: kernel threads change theirs
-            used_s[now.name] += max(0.0, now.cpu_s - begun_s)  # less: its pid is that of another one by now
+            used_s[now.name] += now.cpu_s - (begun_s if begun_s <= now.cpu_s else 0.0)  # its pid is of another by now
             pids[now.name].add(pid)
     most = sorted((cpu_s / took_s, name) for name, cpu_s in used_s.items() if cpu_s >= LEAST * took_s)[::-1]
     peers = peers_of(ours) if most else set()

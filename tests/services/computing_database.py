@@ -17,6 +17,7 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 
-with Server(("127.0.0.1", 0), Session) as server:
-    print(server.server_address[1], flush=True)
-    server.serve_forever()
+if __name__ == "__main__":
+    with Server(("127.0.0.1", 0), Session) as server:
+        print(server.server_address[1], flush=True)
+        server.serve_forever()
