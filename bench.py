@@ -39,8 +39,8 @@ Kinds of load
 Times are written 300ms, 0.3s or 0.3.
 
 Everything that a run leaves is in its folder under logs/; --json writes all
-runs into one file, --html into one page. Failed requests are in no percentile; a p99 needs 100
-answers.
+runs into one file, --html into one page. Failed requests are in no percentile;
+a p99 needs 100 answers.
 
 Exit code: 0 every request was answered (2xx, 3xx), 1 some requests failed or
 --fail-if was met, 2 wrong usage or a missing package, 3 the server did not

@@ -366,7 +366,7 @@ def compare(asked_for: argparse.Namespace) -> int:
     tell(text)
     if not asked_for.fail_if_worse:
         return 0
-    unclear = [row for row in rows if row[-1].startswith("measured once")]
+    unclear = [row for row in rows if "once" in row[-1]]
     worse = [row for row in rows if row[-1] == "worse"]
     for name, figure, *_, ratio, _ in worse:
         say(f"sweep.py: worse: {name}: {figure} is {ratio} times what it was")

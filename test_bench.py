@@ -142,7 +142,7 @@ def test_a_url_is_measured_and_its_failures_set_the_exit_code(tmp_path):
     assert (run["plan"]["path"], run["inside"]) == ("/x?y=1", None)
 
 
-@pytest.mark.parametrize(("condition", "code"), [("p99>10", 0), ("answered<21", 1), ("p99>0.01ms", 1)])
+@pytest.mark.parametrize(("condition", "code"), [("p99>10s", 0), ("answered<21", 1), ("p99>0.01ms", 1)])
 def test_a_condition_that_is_met_is_exit_code_1_and_a_reason(tmp_path, capsys, condition, code):
     with stub(keep_answering) as (host, port):
         arguments = ("--url", f"http://{host}:{port}/", "-n", "20", "--fail-if", "failed>0", "--fail-if", condition)

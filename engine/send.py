@@ -11,7 +11,7 @@ import http.client
 import math
 import socket
 from collections.abc import Callable, Iterator
-from itertools import islice, repeat
+from itertools import islice, repeat, takewhile
 from time import perf_counter
 
 from engine import tls, workload
@@ -107,10 +107,12 @@ def is_enough(watch: Watch, client: Client) -> bool:
     if done < watch.next:
         return False
     rows, load, begun_s = client.exchanges, client.part.load, client.begun_s
+    # Up to the first that is still under way: to leave it out would leave out the slow ones.
+    answered_s = list(takewhile(bool, rows.answered_s[: client.sent]))
     latencies_s = [
         end_s - (begun_s + load.due_s(i) if load.is_scheduled else rows.started_s[i])
-        for i, end_s in enumerate(rows.answered_s[: client.sent])
-        if end_s and not rows.error[i]
+        for i, end_s in enumerate(answered_s)
+        if not rows.error[i]
     ]
     return watch.is_over(latencies_s)
 

@@ -21,7 +21,7 @@ BATCHES = 20
 # not quite independent, and who stops where an interval is narrow stops too early by chance.
 T = 2.093 * 1.4
 WIDER = 1.2  # while it is sent: the last answers come after that is judged, and may not undo it
-LEAST_BEYOND = 10  # latencies above the percentile
+LEAST_BEYOND = 30  # latencies above the percentile
 DRIFTS_Z = 3.3  # of Mann's test: 1 in 1000 by chance
 DRIFTS_BY = 1.2  # of the medians of the last quarter to the first, or the other way round
 LEAST_DRIFT = 200  # latencies
