@@ -300,7 +300,7 @@ def cpu_of(thread):
     except (OSError, ValueError, IndexError):
         return 0.0
     before_s, computed_s[thread] = computed_s.get(thread, now_s), now_s
-    return now_s - before_s
+    return max(0.0, now_s - before_s)  # less: the thread is another one of that number
 
 
 def sample():
