@@ -70,13 +70,20 @@ def random_deals(deal: Deal, requests: int, is_burst: bool) -> Iterator[list[int
     """
     for seed in range(max(5, min(DEALS, MOST_STEPS // max(1, requests)))):
         dice = random.Random(seed)
-        shares = [share * (1 if is_burst else dice.uniform(0.85, 1.15)) for share in dice.choice(deal.shares)]
+        shares = dice.choice(deal.shares)
         if is_burst:
             counts = [round(share * requests) for share in shares]
             deck = [process for process, count in enumerate(counts) for _ in range(count)]
             yield (deck + [0] * requests)[:requests]
         else:
-            yield dice.choices(range(len(shares)), shares, k=requests)
+            yield dice.choices(range(len(shares)), varied(shares, dice), k=requests)
+
+
+def varied(shares: Sequence[float], dice: random.Random) -> list[float]:
+    """Shares of another start of the server: a little other ones, and somewhat nearer to each other, as a part of what
+    the largest of a short calibration has is chance."""
+    to_even = dice.uniform(0.0, 0.2)
+    return [(share + to_even * (1 / len(shares) - share)) * dice.uniform(0.9, 1.1) for share in shares]
 
 
 def with_ranges(even: Prediction, plan: Plan, predict: Callable[[Sequence[int]], Prediction | None]) -> Prediction:
