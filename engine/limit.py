@@ -17,6 +17,7 @@ MOSTLY, HALF = 0.8, 0.5  # of the samples
 FEW = 0.02  # of the requests
 GOES_ON = (State.WORKING, State.BLOCKING, State.ANSWERED)
 LATE_S = 0.05  # for a sample that came late
+LEAST_FULL = 3  # samples that have to show all slots taken
 ALWAYS = 0.9  # of the samples: so often in use that the rate of answers tells how long it is held
 IN_USE = 0.6  # of a resource, at least, by the requests that can have it; else something else has the rest
 ALSO_BLOCKS = 0.15  # of the samples
@@ -86,7 +87,8 @@ def queue_for(where: Where, slots: float) -> Spot | None:
     """The requests that no process has accepted, while as many are worked on as there are slots; None: not so."""
     queued = requests_in(where.places, State.QUEUED)
     inside = requests_in(where.places, *State) - queued
-    return Spot(queued, State.QUEUED, size=slots) if queued > FEW * where.requests and round(inside) == slots else None
+    is_full = where.samples >= LEAST_FULL and round(inside) == slots
+    return Spot(queued, State.QUEUED, size=slots) if is_full and queued > FEW * where.requests else None
 
 
 def waiting_places(where: Where) -> list[Spot]:
