@@ -158,7 +158,7 @@ OWN_CODES = {"SIGINT": {130}, "SIGTERM": {143}, "SIGHUP": {129}, "SIGKILL": {-9}
 CODES = {  # 3: the server did not start; 1: requests failed; else 0
     ("guard", "before ready"): "KILL 3",  # it hears no other signal
     ("guard", "in the run"): "KILL 1",
-    ("master", "before ready"): "INT 3, TERM 1 3, HUP 0 3, KILL 3",
+    ("master", "before ready"): "INT 3, TERM 0 1 3, HUP 0 3, KILL 3",  # TERM, 0: all was answered before it ended
     ("master", "in the run"): "INT 1, TERM 0 1, HUP 0 1, KILL 1",  # HUP: new workers take over
     ("worker", "before ready"): "INT 0 3, TERM 0 3, HUP 0 3, KILL 3",
     ("worker", "in the run"): "INT 0 1, TERM 0 1, HUP 0 1, KILL 0 1",  # 0: it was the one between two requests
