@@ -76,7 +76,7 @@ def parts_of_body(path: Path) -> int:
 
 
 def text_of(log: Path, encoding: str = "utf-8") -> str:
-    """What a log says; nothing if somebody has deleted it: the client's figures are there all the same."""
+    """What a log says; nothing if it has been deleted: the client's figures are there all the same."""
     with contextlib.suppress(FileNotFoundError):
         return log.read_text(encoding, errors="replace")
     return ""

@@ -34,6 +34,7 @@ class Cure(str, Enum):
     SLOTS = "slots"  # the server's own: threads, workers
     RESOURCE = "resource"  # what the requests wait for inside the handlers
     PROCESSES = "processes"  # each has one of it
+    NONE = "none"  # it was kept with what there is
     NOTHING = "nothing"  # no number helps; `why` says it
     UNKNOWN = "unknown"  # what was slow was not seen, or `why`
 
@@ -57,13 +58,15 @@ def advice_for(run: Run, objective: tuple[float, int]) -> Advice:
     measured_s, longest_s = (figure_of(run.measured, name) for name in (f"p{percentile}", "max"))
     is_kept = not run.measured.failed and (measured_s or longest_s or math.inf) <= objective_s
     limit, asked = seen_limit(run), asked_of(run, objective)
+    if is_kept:  # fewer were not tried, and how requests differ from each other is not known
+        return Advice(percentile, objective_s, measured_s, is_kept, Cure.NONE, limit)
     try:
         cure, need, found = cure_of(run, limit, asked)
     except Unknown as problem:
         return Advice(percentile, objective_s, measured_s, is_kept, Cure.UNKNOWN, limit, why=f"{problem}")
     except Problem as problem:
         return Advice(percentile, objective_s, measured_s, is_kept, Cure.NOTHING, limit, why=f"{problem}")
-    if not is_kept and need and need <= there_are(run, cure):  # this many were just measured not to be enough
+    if need and need <= there_are(run, cure):  # this many were just measured not to be enough
         cure, need, found = Cure.UNKNOWN, None, None
     return Advice(percentile, objective_s, measured_s, is_kept, cure, limit, need, found)
 
@@ -129,6 +132,8 @@ def why_unknown(run: Run, limit: Limit | None, asked: Asked) -> str:
     alone_s = run.plan.wait_s or 0.0
     if not limit:
         return why_nothing_seen(run, alone_s)
+    if limit.parts > 1:
+        return "a request has several of what others wait for at a time"
     if limit.size:
         return "something else than requests has a part of what they wait for"
     if slower_than_alone_s(run) or (limit.held_s and alone_s <= asked.objective_s < asked.held_s):

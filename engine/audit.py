@@ -15,6 +15,8 @@ from engine.targets import SEEDED_BOOKS
 
 MOST_WARM_UP = 200  # requests that a warning advises to send first
 
+LARGE_BODY_BYTES = 16_384  # more than a receiver takes at once
+
 
 def warnings_of_client(facts: Facts) -> Iterator[Warned]:
     """What was off in the sending, and in what came back."""
@@ -106,9 +108,11 @@ def connects_again(facts: Facts) -> int:
     """How many connections waited for TCP to try again, as the server's listen queue was full.
 
     Linux counts for each connection what was sent again: also where the connect succeeded, and the wait came before the
-    first byte. Elsewhere a connect that takes longer than TCP's first retry shows it.
+    first byte. Of a large body that says nothing: what a full receiver does not take is sent again. There, and
+    elsewhere, a connect that takes longer than TCP's first retry shows it.
     """
-    return max(facts.measured.sockets_resent, facts.measured.slow_connects)
+    is_large = len(facts.plan.body) > LARGE_BODY_BYTES
+    return max(0 if is_large else facts.measured.sockets_resent, facts.measured.slow_connects)
 
 
 def warnings_of_alone(facts: Facts) -> Iterator[Warned]:
@@ -138,7 +142,7 @@ def connected_cpus(facts: Facts) -> float:
 
 
 def warnings_of_machine(facts: Facts) -> Iterator[Warned]:
-    """Who else computed, and whether a container held the run back."""
+    """Which other programs computed, and whether a container held the run back."""
     measured = facts.measured
     if (share := taken_by_others(facts)) > 0.15:
         named = [[one.name, one.cpus, one.is_connected] for one in measured.neighbours]

@@ -17,6 +17,7 @@ from engine.run import Plan, Run
 from engine.verdict import is_held_after, is_servers, seen_limit, slower_than_alone_s
 from engine.where import OF_ALL_PROCESSES
 
+ALIKE = 1.4  # times
 UNKNOWN = ("--env", "--server-args", "--server")  # what they change is not known beforehand
 
 
@@ -39,26 +40,61 @@ def expected_s(plan: Plan, options: str, first: Run) -> float | None:
 
     plan: with the changed settings.
     """
-    limit = seen_limit(first)
-    slots = None if any(word in options for word in UNKNOWN) else slots_with(plan, limit, first.plan.workers)
-    wait_s = held_s_of(limit, first)
-    if not slots or not wait_s or slower_than_alone_s(first):
+    is_known = not any(word in options for word in UNKNOWN) and not is_out_of_cpus(first)
+    if not is_known or slower_than_alone_s(first) or not is_reproduced(first):
         return None
-    rest_s = beside_s(first)
+    return due_with(plan, first)
+
+
+def due_with(plan: Plan, first: Run) -> float | None:
+    """The figure with the settings of a plan, by what was seen in the first run; None: not known."""
+    limit = seen_limit(first)
+    slots, wait_s = slots_with(plan, limit, first.plan.workers), held_s_of(limit, first)
+    if not slots or not wait_s:
+        return None
+    by_slots_s = due_on(plan, slots, wait_s, beside_s(first), first)
+    cpu_s = cpu_time_s_of(first)
+    if not cpu_s:
+        return by_slots_s
+    # A Python process computes on one CPU: these are slots, too, which a request has for a part of its time.
+    cpus = min(plan.workers, plan.cpus)
+    by_cpus_s = due_on(replace(plan, workers=cpus), cpus, cpu_s, max(0.0, wait_s - cpu_s), first)
+    return by_slots_s and by_cpus_s and max(by_slots_s, by_cpus_s)
+
+
+def cpu_time_s_of(first: Run) -> float:
+    """The CPU time of a request, where CPU time is what limits."""
+    limits, measured = first.verdict.limits, first.measured
+    is_cpu = bool(limits) and limits[0].resource == Resource.CPU
+    return (measured.server_cpu_s or 0.0) / (measured.answered or math.inf) if is_cpu else 0.0
+
+
+def due_on(plan: Plan, slots: float, wait_s: float, rest_s: float, first: Run) -> float | None:
+    """The figure with so many slots, each held for wait_s, where a request takes rest_s besides."""
     found = prediction_for(as_seen(plan, slots, wait_s, rest_s, first)).of(figure_of_change(first))
     return found and with_rest_s(found, rest_s, first, slots)
 
 
+def is_out_of_cpus(first: Run) -> bool:
+    """Whether client and server used up the machine: what a change does then depends on both."""
+    limits = first.verdict.limits
+    return bool(limits and limits[0].resource == Resource.MACHINE)
+
+
+def is_reproduced(first: Run) -> bool:
+    """Whether what was seen in the first run gives the first run itself: else something is missing in it."""
+    due_s, measured_s = due_with(first.plan, first), first.measured.of(figure_of_change(first))
+    return bool(due_s and measured_s and 1 / ALIKE < due_s / measured_s < ALIKE)
+
+
 def as_seen(plan: Plan, slots: float, wait_s: float, rest_s: float, first: Run) -> Plan:
     """The plan with so many slots, each held as long as was seen; a user does the rest of a request in his pause."""
-    limit, limits, load = seen_limit(first), first.verdict.limits, first.plan.load
-    is_cpu = limits and limits[0].resource == Resource.CPU
-    cpu_s = (first.measured.server_cpu_s or 0.0) / (first.measured.answered or math.inf) if is_cpu else 0.0
+    limit, load = seen_limit(first), first.plan.load
     workers = 1 if limit and limit.resource in OF_ALL_PROCESSES else plan.workers
     each = slots / workers
     return replace(
-        plan, load=replace(load, think_s=load.think_s + max(0.0, rest_s)), wait_s=max(wait_s - cpu_s, 0.0001),
-        wait_is_measured=True, cpu_time_s=cpu_s, slots=slots, slots_per_worker=each, server_slots=each,
+        plan, load=replace(load, think_s=load.think_s + max(0.0, rest_s)), wait_s=wait_s, wait_is_measured=True,
+        cpu_time_s=0.0, slots=slots, slots_per_worker=each, server_slots=each,
         slots_known=True, workers=workers,
     )  # fmt: skip
 
@@ -99,7 +135,8 @@ def advised(run: Run) -> str | None:
     """The options that give twice as much of what limits the run; None: it cannot be changed from outside."""
     limit, launch, limits = seen_limit(run), run.plan.launch, run.verdict.limits
     is_cpu = limits and limits[0].resource == Resource.CPU
-    if not launch or launch.run or not (limit or is_cpu) or slower_than_alone_s(run):
+    is_known = (limit or is_cpu) and not slower_than_alone_s(run) and not is_out_of_cpus(run)
+    if not launch or launch.run or not is_known:
         return None
     twice = f"--workers {2 * launch.workers}" if "workers" in launch.kind.settings else None
     threads = f"--threads {2 * launch.threads}" if "threads" in launch.kind.settings else twice

@@ -112,7 +112,10 @@ def send_load(plan: Plan, site: Site) -> Sent:
 
 @contextmanager
 def named_neighbours(pids: Sequence[int]) -> Iterator[list[Neighbour]]:
-    """Fills the list, when the block ends, with who else computed meanwhile. pids: of a server that ran before."""
+    """Fills the list, when the block ends, with the other programs that computed in it.
+
+    pids: of a server that ran before.
+    """
     named = list[Neighbour]()
     before, begun_s = usage(), time.perf_counter()
     yield named

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from statistics import linear_regression
 from typing import NamedTuple
 
 from engine.places import Limit, Resource, Spot, State, Where
@@ -60,8 +59,9 @@ def limit_of(where: Where, blocks: Sequence[Spot], answers: Answers, slots: floa
     worked on, and the others have not been accepted.
     """
     if where.blocked >= MOSTLY and (blocking := blocking_place(blocks)):
-        others = sum(is_line(one) and one.share >= ALSO_BLOCKS for one in blocks) - 1
-        return replace(limit_at(blocking, 1.0 * blocking.processes, LOOP, answers), more_lines=others)
+        others = sum(is_line(one) and one.share >= ALSO_BLOCKS for one in blocks if one is not blocking)
+        known = answers.none() if blocking.is_after else answers  # their rate is not that of what blocks
+        return replace(limit_at(blocking, 1.0 * blocking.processes, LOOP, known), more_lines=others)
     past = {spot: holders(where.places, spot) for spot in waiting_places(where)}
     if past:
         return limit_of_waiting(where, past, answers)
@@ -79,7 +79,9 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
     known = answers.none() if is_unclear or is_one_of_many(past, spot) else answers
     found = limit_at(spot, max(1.0, round(2 * fewest) / 2), spot.resource or "", known)
     if has_other_holders(where.places, spot):
-        found = replace(found, is_sized=False, size=spot.size)
+        found = replace(found, slots=float(round(can_have(where.places, spot))), is_sized=False, size=spot.size)
+    elif spot.size is not None:
+        found = replace(found, parts=parts_of(where.places, spot))
     return replace(found, next_slots=min((slots for slots in past.values() if slots > fewest), default=None))
 
 
@@ -105,11 +107,16 @@ def holders(spots: Sequence[Spot], waiting: Spot) -> float:
         return max(1.0, round(can_have(spots, waiting)))
     go_on = [one for one in spots if one.state in GOES_ON and not one.resource]
     if waiting.size is not None and not is_one_of_many(spots, waiting):
-        parts = max([1.0, waiting.parts, *(one.parts for one in go_on if one.requests >= HALF)])
-        return waiting.size / parts
+        return waiting.size / parts_of(spots, waiting)
     inside = inside_with([one for one in go_on if not is_before(one, waiting)], waiting)
     most = max((one.most for one in inside), default=0.0)
     return max(1.0, round(most), math.ceil(requests_in(inside, *State) - UNSEEN))
+
+
+def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
+    """How much of a resource a request has at a time: as many tasks or threads as it works in."""
+    go_on = [one for one in spots if one.state in GOES_ON and not one.resource]
+    return max([1.0, waiting.parts, *(one.parts for one in go_on if one.requests >= HALF)])
 
 
 def inside_with(go_on: Sequence[Spot], waiting: Spot) -> Sequence[Spot]:
@@ -186,12 +193,13 @@ def holding_time_s(slots: float, answers: Answers, since_s: float | None = None)
         times = times[: len(times) // (1 if answers.processes < 2 else 2) // round(slots) * round(slots)]
     elif times:
         times = [at_s for at_s in times if at_s >= times[0] + (times[-1] - times[0]) / 3]
-    if len(times) < 2 * slots or times[-1] <= times[0]:
+    many, lag = len(times), max(1, round(slots))
+    if many < 2 * slots or times[-1] <= times[0]:
         return None
-    rate_rps: float = linear_regression(times, range(len(times))).slope
-    held_s = slots / rate_rps if rate_rps > 0 else math.inf
+    # From each answer to the one that has the same slot next, on average.
+    held_s = (sum(times[-lag:]) - sum(times[:lag])) / (many - lag) * slots / lag
     is_late = answers.of_burst and since_s is not None and times[0] - since_s > 1.5 * held_s + LATE_S
-    return None if is_late or held_s == math.inf else held_s
+    return None if is_late or held_s <= 0 else held_s
 
 
 # ---------------------------------------------------------------- a standstill
@@ -200,6 +208,10 @@ def holding_time_s(slots: float, answers: Answers, since_s: float | None = None)
 def size_of_one(spot: Spot) -> float | None:
     """Of a lock one, where several of a name were added up."""
     return 1.0 if "a lock" in (spot.resource or "") else spot.size
+
+
+def requests_for(resource: str, spots: Iterable[Spot]) -> float:
+    return sum(spot.requests for spot in spots if spot.resource == resource)
 
 
 def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
@@ -217,5 +229,5 @@ def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
     if requests_in(stuck, *State) < (1 - FEW) * requests_in(inside, *State):
         return {}
     if ITSELF in sizes:
-        return {ITSELF: float(round(requests_in(stuck, *State)))}
+        return {ITSELF: round(requests_for(ITSELF, stuck))}
     return sizes if len(stuck) > 1 else {}

@@ -1,5 +1,7 @@
-"""Who else computes on this machine, by process, and which of them work for the service. Linux tells it; elsewhere no
-program is named.
+"""Which other programs compute on this machine, by process, and which work for the service.
+
+Linux tells it; elsewhere no program is named.
+
 
 Two readings, before a load and after it. Our own processes do not count: this one, what it has started, and the
 processes of a server that ran before.
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROC = Path("/proc")
-LEAST = 0.03  # of a CPU: who uses less is not named
+LEAST = 0.03  # of a CPU: a process that uses less is not named
 MOST_NAMED = 4
 KERNEL, PF_KTHREAD = "kernel threads", 0x00200000  # a flag in /proc/*/stat: linux/sched.h
 ESTABLISHED = "01"  # the state in /proc/net/tcp
@@ -55,7 +57,10 @@ def usage() -> dict[int, Usage]:
 def neighbours(
     before: Mapping[int, Usage], after: Mapping[int, Usage], took_s: float, own: Iterable[int]
 ) -> tuple[Neighbour, ...]:
-    """Who computed between two readings, most first. own: processes that are ours, with all that they have started."""
+    """Processes that computed between two readings, most first.
+
+    own: processes that are ours, with all that they have started.
+    """
     ours = family(after, own)
     used_s, pids = defaultdict[str, float](float), defaultdict[str, set[int]](set)
     for pid, now in after.items():

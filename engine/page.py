@@ -261,7 +261,7 @@ def scrolled(inner: str, name: str) -> str:
 
 
 def html_table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """Cells are HTML, escaped by whoever makes them; the first of a row is its header."""
+    """Cells are HTML, escaped where they are made; the first of a row is its header."""
     heads = "".join(f'<th scope="col">{escape(cell)}</th>' if cell else "<td></td>" for cell in head)
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows

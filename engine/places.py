@@ -38,6 +38,7 @@ class Limit:
     size_line: str | None = None
     is_sized: bool = True  # the slots are the size of the live object, not what was seen to go on
     size: float | None = None  # of the live object, where requests do not have all of it; None: they have, or not known
+    parts: float = 1.0  # of the live object that each request has at a time
     more_lines: int = 0  # that block the event loop, besides the one that does so most
     next_slots: float | None = None  # what would be the limit with more of it: the next resource in use
 
@@ -77,6 +78,7 @@ class Spot:
     through: tuple[str, ...] = ()  # functions of the app on the way there, outermost first
     most: float = 0.0  # requests at a time
     parts: float = 1.0  # tasks or threads of a request, the mean
+    is_after: bool = False  # its requests are answered already
 
 
 @dataclass(frozen=True)

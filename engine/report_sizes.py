@@ -55,7 +55,10 @@ def size_text(found: Size, workers: int) -> str:
 
 def advice_text(found: Advice, run: Run) -> str:
     """Whether the objective was kept, and what would keep it."""
-    measured = f"was {duration(found.measured_s)}" if found.measured_s else "is not known: too few answers"
+    longest = run.measured.latency_s.max if run.measured.latency_s else None
+    measured = f"was {duration(found.measured_s)}"
+    if not found.measured_s:
+        measured = f"is not known (too few answers), the longest latency was {duration(longest)}"
     kept = "kept" if found.is_kept else "NOT kept"
     asked = f"The p{found.percentile} {measured}; at most {duration(found.objective_s)} was asked: {kept}."
     text = stacked(told("objective", asked), told("to keep it", cure_text(found, run)))
@@ -69,6 +72,7 @@ def cure_text(found: Advice, run: Run) -> str:
     held = f"if each is held for {duration(found.size.held_s if found.size else 0.0)}"
     what = seen_in_short(run) or "CPU time is the limit."
     texts = {
+        Cure.NONE: "What there is was enough. Fewer were not tried.",
         Cure.NOTHING: f"{capital(found.why)}.",
         Cure.UNKNOWN: f"Not known: {found.why}."
         if found.why

@@ -118,7 +118,7 @@ def working_text(spot: Spot) -> str:
     if spot.state is State.BLOCKING:
         return f"in {spot.below[-1].split(' ')[0]}"
     if re.search(r"threading.py:\d+ (Event|Condition).wait$", spot.below[-1]):
-        return "for an Event, until a time-out at most"
+        return "for an Event or a Condition"
     waits = WAITS.search(spot.below[-1].rpartition(".")[2])
     packages = [re.split(r"[/:]", frame)[0] for frame in reversed(spot.below)] if waits else []
     return next((CLIENTS[one] for one in packages if one in CLIENTS), "")
@@ -136,13 +136,13 @@ def limit(run: Run, found: Where) -> str:
 
 
 def slower_text(run: Run) -> str:
-    """That a request keeps a slot of the server longer than it needs by itself."""
+    """That a request keeps what limits longer than it takes by itself."""
     alone_s = slower_than_alone_s(run)
     if not alone_s:
         return ""
     return (
         f"By itself a request takes {duration(alone_s)}: under this load something inside the handlers makes it slower,"
-        " which was not seen. More slots alone may not help."
+        " which was not seen. More of what limits may not help."
     )
 
 
@@ -157,7 +157,8 @@ def computing(run: Run, found: Where) -> str:
         for spot in most
         if spot.cpu_s >= LEAST_COMPUTING * all_s
     ]
-    return told("computes", f"Of the CPU time that was seen in requests: {'; '.join(lines)}.")
+    # Python lets another thread look only where one gives way: at the end of a long call, or just behind it.
+    return told("computes", f"CPU time of requests was used here, or just before: {'; '.join(lines)}.")
 
 
 def computing_in(spot: Spot) -> str:
@@ -179,20 +180,23 @@ def seen_limit_text(of: Limit) -> str:
         waiting = plural(round(of.waiting or 0), "request")
         return f"{name}: {waiting} wait for it{at}, all until the same moment."
     if of.slots <= 1 and not of.size:
-        return f"{name}{at}: one request at a time{f', for {held} each on average' if of.held_s else ''}."
+        return f"{name}{at}: it has room for one at a time{f', for {held} each on average' if of.held_s else ''}."
     return said(shared_text(of, f"{name}{f' ({of.setting})' * bool(of.setting)}", at), holding_text(of))
 
 
 def shared_text(of: Limit, name: str, at: str) -> str:
     """How many requests have a resource, where it is more than one."""
     if of.size:
-        at_once = f"only {plural(of.slots or 0, 'request')} {'goes' if of.slots == 1 else 'go'} on at a time"
+        many = plural(of.slots, "request") if of.slots else "no request"
+        at_once = f"{'only ' * bool(of.slots)}{many} {'goes' if (of.slots or 1) == 1 else 'go'} on at a time"
         return (
             f"{name}{at}: its size is {of.size:g}, but {at_once}. The rest is held by something else, or by requests"
             " that wait for a second one."
         )
     made = f", made at {of.size_line}" * bool(of.size_line)
     have = "have it" if of.is_sized else "are seen to go on"
+    if of.parts > 1:
+        have = f"have it, each {of.parts:.2g} of its {(of.slots or 0) * of.parts:.3g}"
     return f"{name}{made}: {of.slots:g} requests at a time {have}, and others wait{at}."
 
 
@@ -216,7 +220,8 @@ def seen_in_short(run: Run) -> str:
 
 def more(run: Run, of: Limit) -> str:
     """What the next limit would give, where that is known; of a burst."""
-    if not (of.next_slots and of.held_s) or (of.slots or 0) <= 1 or run.plan.load.is_steady:
+    is_shared = (of.slots or 0) > 1 and of.parts == 1 and not slower_than_alone_s(run)
+    if not is_shared or not of.next_slots or not of.held_s or run.plan.load.is_steady:
         return ""
     now_s, last_s = run.measured.measured_s, last_with(run, of.next_slots, of.held_s)
     with_next = f"With {of.next_slots:g}, these {run.measured.sent} would take some"
@@ -233,7 +238,7 @@ def last_with(run: Run, slots: float, held_s: float) -> float | None:
 
 
 def standstill(found: Where) -> str:
-    """Who waits for whom, from how many requests on, at which lines, and what helps."""
+    """Which requests wait for which, from how many requests on, at which lines, and what helps."""
     at = {one: {spot.line or spot.handler for spot in found.places if spot.resource == one} for one in found.circle}
     lines = [f"for {one} at {' and '.join(sorted(filter(None, at[one])))}" for one in found.circle if any(at[one])]
     text, cure = next((text, cure) for is_it, text, cure in CIRCLES if is_it(found.circle))
@@ -254,7 +259,7 @@ def is_of(*words: str) -> Callable[[tuple[str, ...]], bool]:
 
 
 THREADS = "AnyIO's threads"
-CIRCLES = (  # which resources, who waits for whom, and what helps: each tried in tests/test_standstill.py
+CIRCLES = (  # which resources, which wait for which, and what helps: each tried in tests/test_standstill.py
     (is_of(ITSELF), "Every slot has a request that waits for an answer of this very server, which has no slot for it.",
      "Call the function instead of the URL."),
     (is_of(LOOP, "pool"), "The event loop's own thread waits for {1}. All of it is held by requests that wait for the"

@@ -177,7 +177,7 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "client died": "A client process ended too early. The system may have killed it, for example for lack of memory."
     " Send less at a time, or use fewer --processes.",
     "too large": "The head of an answer has more than 64 KiB, which is more than this client reads.",
-    "HTTP 401": "The service wants to know who asks. Send a header (-H 'Authorization: ...', --auth, --cookie).",
+    "HTTP 401": "The service asks for a login. Send a header (-H 'Authorization: ...', --auth, --cookie).",
     "HTTP 403": "The service does not allow it. Send a header (-H 'Authorization: ...', --auth, --cookie).",
     "HTTP 404": "The service says that there is no such thing. Look at --path or the URL.",
     "HTTP 405": "The path is there, but not for this method. Look at -m.",
@@ -237,8 +237,9 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         "The access log has no line, and nothing was seen inside: the server serves no app of Flask, Django,"
         " Starlette or FastAPI."
         if not of.lines
-        else f"The access log has {of.lines} lines for {of.sent} requests. A request that reached no handler, or did"
-        " not end there, has no line. Look in the server's log for a worker that was killed or restarted.",
+        else f"The access log has {of.lines} lines for {of.sent} requests. A request that reached no handler, or was"
+        " still worked on when the server was stopped, has no line. A request of a worker that was killed has none,"
+        " either: look in the server's log.",
     "uneven-split": lambda of:
         f"The workers took unequal numbers of requests: {', '.join(map(str, of.shares))}. Each worker accepts"
         " connections by itself, even when all its slots are taken and another worker has a free one. With gunicorn"
@@ -330,7 +331,7 @@ def until_text(found: Until) -> str:
 
 
 def named_text(named: Sequence[tuple[str, float, bool]]) -> str:
-    """Who computed: of one CPU each."""
+    """Which programs computed: of one CPU each."""
     others = [f"{name} {per_cent(cpus)}" for name, cpus, is_connected in named if not is_connected]
     return f" ({', '.join(others)} of a CPU)" if others else ""
 

@@ -233,7 +233,7 @@ class Measured:
     other_cpu_s: float | None = None  # CPU seconds of other programs, but of those that work for the service
     until: Until | None = None  # how exactly a figure is known, where that was asked for
     drift: Drift | None = None  # of the latency, in an open loop
-    neighbours: tuple[Neighbour, ...] = ()  # who they are
+    neighbours: tuple[Neighbour, ...] = ()  # the other programs that computed
 
     def of(self, figure: Figure) -> float | None:
         """The measured figure; None: nothing was answered, or too little for that percentile."""

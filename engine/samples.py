@@ -43,7 +43,7 @@ class Samples:
         """Take samples until the block ends; then the list has all that was written meanwhile."""
         try:
             file, pipe = self.file.open("rb"), os.open(self.pipe, os.O_RDWR)  # which does not wait for a reader
-        except OSError:  # somebody has deleted the folder
+        except OSError:  # the folder has been deleted
             yield
             return
         begins = file.seek(0, os.SEEK_END)

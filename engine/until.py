@@ -18,7 +18,7 @@ from engine.words import Problem
 
 BATCHES = 20
 # The 97.5 % point of Student's t with 19 degrees of freedom; and wider by so much, as parts that follow each other are
-# not quite independent, and who stops where an interval is narrow stops too early by chance.
+# not quite independent, and a run that ends where its interval is narrow ends too early by chance.
 T = 2.093 * 1.4
 WIDER = 1.2  # while it is sent: the last answers come after that is judged, and may not undo it
 LEAST_BEYOND = 30  # latencies above the percentile

@@ -22,6 +22,7 @@ from engine.audit import (
     warnings_of_machine,
 )
 from engine.estimate import first_true, taken_by_others
+from engine.limit import LOOP
 from engine.loads import Figure
 from engine.places import Limit, Resource, State
 from engine.run import Band, Estimate, Explanation, Facts, Plan, Prediction, Run, Verdict, Warned
@@ -161,11 +162,11 @@ def seen_limit(facts: Facts) -> Limit | None:
 
 
 def slower_than_alone_s(run: Run) -> float | None:
-    """How long a request takes by itself, where it was seen to keep one of the server's slots much longer than that:
-    what it waits for meanwhile was not seen. None: not so, or not known."""
+    """How long a request takes by itself, where it was seen to keep what limits much longer than that: what it waits
+    for meanwhile was not seen. None: not so, or not known."""
     limit, plan, estimate = seen_limit(run), run.plan, run.verdict.estimate
     varies = plan.distribution != "constant" or (estimate and estimate.doubt == "unlike-lone-requests")
-    if not (limit and limit.held_s and plan.wait_s) or varies or not is_servers(limit) or is_held_after(run):
+    if not (limit and limit.held_s and plan.wait_s) or limit.resource == LOOP or varies or is_held_after(run):
         return None
     return plan.wait_s if limit.held_s > 1.5 * plan.busy_s + 0.02 else None
 

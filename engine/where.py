@@ -28,6 +28,7 @@ UnderWay = Callable[[float], int]  # how many requests the client had under way 
 FULL = 0.9  # of the most requests: a sample with so many counts
 LEAST_ALIKE = 5  # samples of a process with as many requests
 LEAST = 3  # samples of a process; with fewer, those that are half full count too
+PASSES_BY = 0.2  # of the latency that a tenth exceeds: what a tenth does not need
 UNSETTLED = 0.2  # of a sample's requests: so many on their way, and it is left out if there are others
 MORE = 1.1  # times the requests under way are more than can be
 FEW = 0.05  # requests: what is seen as rarely is no place
@@ -67,13 +68,19 @@ def where_of(
     blocked = max(map(blocked_share, by_process(half).values()))
     found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked)
     if silent and (circle := circle_of(spots)):
-        return replace(found, circle=tuple(circle), circle_at=total(circle.values()))
+        return replace(found, circle=tuple(circle), circle_at=enough_for(circle, requests))
     slots = None if refuses else slots or constant_inside(full)
     answers = Answers(
-        sorted(ended_s if good_s is None else good_s), is_burst, waited_since(samples), len(by_process(samples)),
-        busy_shares(after_third(samples, began_s, ended_s), slots),
+        times_that_tell(began_s, ended_s if good_s is None else good_s, is_burst), is_burst, waited_since(samples),
+        len(by_process(samples)), busy_shares(after_third(samples, began_s, ended_s), slots),
     )  # fmt: skip
     return replace(found, limit=limit_in(found, blocking, answers, min(began_s), slots))
+
+
+def enough_for(circle: Mapping[str, float | None], requests: float) -> float | None:
+    """How many requests make a circle of these sizes; None where that is more than there were."""
+    enough = total(circle.values()) or math.inf
+    return enough if enough < requests + 1 else None
 
 
 def limit_in(
@@ -86,6 +93,19 @@ def limit_in(
     # The first requests find free slots, and what is held after the answer delays only those behind them.
     is_exceeded = (len(times_s) - (limit.slots or 0)) / (times_s[-1] - begun_s) > 1.02 * limit.ceiling_rps
     return replace(limit, held_s=None, ceiling_rps=None) if is_exceeded else limit
+
+
+def times_that_tell(began_s: Sequence[float], good_s: Sequence[float], is_burst: bool) -> list[float]:
+    """When requests were answered, sorted; none where that does not tell how long anything is held."""
+    return [] if not good_s or (not is_burst and some_pass_by(began_s, good_s)) else sorted(good_s)
+
+
+def some_pass_by(began_s: Sequence[float], ended_s: Sequence[float]) -> bool:
+    """Whether a good part of the requests of a load that goes on is answered far sooner than others: then not each of
+    them needs what others wait for, and the rate of answers does not tell how long that is held."""
+    later = sorted(range(len(began_s)), key=began_s.__getitem__)[len(began_s) // 3 :]
+    latencies_s = sorted(ended_s[i] - began_s[i] for i in later)
+    return latencies_s[len(later) // 10] < PASSES_BY * latencies_s[len(later) * 9 // 10]
 
 
 def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot]) -> list[Spot]:
@@ -347,6 +367,7 @@ def spot_of(rows: Sequence[Row], state: State, folder: str) -> Spot:
         first["phase"], line_of(first["handler"], folder), name, setting or None, size, use_of(rows),
         through=tuple(f"{named(file, folder)} {function}" for file, _, function in first["through"]),
         most=max(row["n"] for row in rows),
+        is_after=all(row["answered"] for row in rows),
         parts=sum(row["parts"] for row in rows) / (sum(row["n"] for row in rows) or 1),
     )  # fmt: skip
 

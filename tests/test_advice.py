@@ -59,6 +59,16 @@ def test_what_has_to_grow(cure, need, run):
     assert need is None is found.need or abs(found.need - need) <= 1
 
 
+def test_fewer_than_what_kept_it_are_not_advised():
+    kept = run_that(0.09, limit_of("SQLAlchemy's pool", 15, 0.05), slots=40)
+    assert advice_for(kept, OBJECTIVE).cure is Cure.NONE and advice_for(kept, OBJECTIVE).size is None
+
+
+def test_of_what_a_request_has_several_of_no_number_is_advised():
+    several = Limit("a semaphore", 1.0, 4 / 0.05, 4, 0.05, parts=4.0)
+    assert advice_for(run_that(4.8, several, slots=40), OBJECTIVE).cure is Cure.UNKNOWN
+
+
 def test_what_is_measured_decides_whether_it_was_kept():
     kept = [advice_for(run_that(p99_s, **more), OBJECTIVE).is_kept for p99_s, more in (
         (0.1, {}), (0.11, {}), (None, {}), (0.05, {"failed": 1}),

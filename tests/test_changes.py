@@ -93,6 +93,29 @@ def test_a_change_that_cannot_be_made_is_said_before_anything_is_started(tmp_pat
     assert says in capsys.readouterr().err and not (tmp_path / "logs").exists()
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        run_with("a semaphore", 4, held_s=0.5),  # this would end in half of the time that was measured
+        run_with("a semaphore", 4, held_s=1.1, wait_s=0.3),  # what it waits for meanwhile was not seen
+        run_with(Resource.MACHINE, 4),  # it depends on the client, too
+    ],
+)
+def test_where_what_was_seen_does_not_give_the_run_itself_no_change_is_predicted(first):
+    assert expected_s(sample_plan(slots=8, workers=8), "--workers 8", first) is None
+
+
+def test_of_computing_each_process_is_a_slot():
+    limits = (Limit(Resource.CPU, 1.0, cpus=1),)
+    computes = sample_run(
+        where=sample_where(limit=None), verdict=Verdict(None, limits, None, None, ()), workers=1, slots_per_worker=16,
+        server_slots=16, slots=16, server_cpu_s=4.0,
+    )  # fmt: skip
+    plans = [sample_plan(slots=16 * n, slots_per_worker=16, server_slots=16, workers=n) for n in (1, 2, 4)]
+    due_s = [expected_s(plan, f"--workers {plan.workers}", computes) for plan in plans]
+    assert due_s == pytest.approx([4.75, 2.75, 2.75])  # 16 x 0.25 s on one CPU and on two, and what the last one waits
+
+
 def test_of_a_run_without_answers_nothing_is_predicted():
     first = run_with("a semaphore", 4, answered=0, failed=16, wait_s=None)
     assert expected_s(sample_plan(slots=8), "--workers 8", first)

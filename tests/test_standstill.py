@@ -40,7 +40,7 @@ def lines_of(path):
 @pytest.mark.parametrize(
     "path, options, circle, circle_at",
     [
-        ("two-pools", (*UVICORN, "-n", "120"), {"AnyIO's threads", "SQLAlchemy's pool"}, 55),
+        ("two-pools", (*UVICORN, "-n", "70"), {"AnyIO's threads", "SQLAlchemy's pool"}, 55),
         ("lock", (*UVICORN, "-n", "90", "-s", "1.5"), {"AnyIO's threads", "a lock (lock)"}, 41),
         ("await", (*UVICORN, "-n", "5", "-s", "1.5"), {"the event loop", "a lock (lock)"}, 2),
         ("session", (*UVICORN, "-n", "30", "-s", "3"), {"the event loop", "SQLAlchemy's pool"}, 16),

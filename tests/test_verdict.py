@@ -188,6 +188,13 @@ USERS = {"load": Closed(1000, concurrency=10), "sent": 1000, "answered": 1000, "
         ("never-left", {}, "due", 1000, 1001),
         ("backlog-overflow", {}, "sockets_resent", 0, 1),
         ("backlog-overflow", {}, "slow_connects", 0, 1),
+        (
+            "backlog-overflow",
+            {"sockets_resent": 3},
+            "body",
+            bytes(16_385),
+            b"",
+        ),  # of uploads, a full receiver is no backlog
         ("client-stalled", {}, "client_stalled_s", 0.4, 0.41),
         ("client-stalled", {"latency_s": sample_statistics(max=0.2)}, "client_stalled_s", 0.1, 0.11),
         ("client-limit", {}, "client_cpu_s", 8.0, 8.1),

@@ -100,6 +100,8 @@ WORKS = Spot(7.0, State.WORKING, "app.py:5")
         ((waits(60.0, "AnyIO's threads", 40), waits(25.0, size=15), WORKS), ("a pool", 15, 40)),  # one inside another
         ((waits(60.0, "AnyIO's threads", 40), replace(WORKS, requests=39.0)), ("AnyIO's threads", 40, None)),
         ((waits(60.0, size=20), WORKS), ("a pool", 7, None)),  # something else has the rest
+        ((waits(60.0, size=20, parts=2.0), replace(WORKS, requests=10.0, parts=2.0)), ("a pool", 10, None)),
+        ((waits(60.0, size=20),), ("a pool", 0, None)),  # all is lost: no request goes on
         ((waits(30.0, "a semaphore"), WORKS), ("a semaphore", 7, None)),  # its size is what goes on
         ((waits(0.3, size=15), WORKS), None),  # hardly ever
         ((waits(30.0, LOOP, 1), WORKS), None),
@@ -142,6 +144,23 @@ def test_of_a_burst_with_work_after_the_answers_the_holding_time_is_not_known():
     assert (found.slots, found.held_s, found.ceiling_rps) == (40, None, None)
 
 
+def test_of_what_blocks_after_the_answers_their_rate_does_not_tell_the_time():
+    block = Spot(1.0, State.BLOCKING, "app.py:9", share=1.0)
+    where, answers = sample_where(places=(WORKS,), blocked=1.0), Answers([0.1 * k for k in range(100)], True)
+    held_s = [limit_of(where, [replace(block, is_after=is_after)], answers).held_s for is_after in (False, True)]
+    assert held_s == [pytest.approx(0.1), None]
+
+
+@pytest.mark.parametrize("fast, held_s", [(1, 0.1), (4, None)])
+def test_where_many_requests_pass_by_the_rate_does_not_tell_the_time(fast, held_s):
+    """Of ten requests so many are answered from a cache; the others wait for a lock."""
+    began_s = [0.1 * k for k in range(100)]
+    ended_s = [began_s[k] + (0.001 if k % 10 < fast else 2.0) for k in range(100)]
+    lines = [sample(0.5 * k, row(1), row(19, resource=["a lock", 8, 1, 1, ""])) for k in range(1, 18)]
+    found = where_of(lines, began_s, ended_s, "/shop", False).limit
+    assert found.resource == "a lock" and (found.held_s and round(found.held_s, 1)) == held_s
+
+
 # ---------------------------------------------------------------- a standstill
 
 
@@ -152,6 +171,7 @@ def test_of_a_burst_with_work_after_the_answers_the_holding_time_is_not_known():
         ([waits(5.0, size=5, line="a.py:1"), waits(11.0, size=5, line="a.py:2")], {"a pool": 5}),
         ([waits(1.0, "a lock", 1, State.BLOCKING), WORKS], {LOOP: 1, "a lock": 1}),  # whatever works, the loop does not
         ([waits(8.0, ITSELF), Spot(4.0, State.QUEUED)], {ITSELF: 8}),
+        ([waits(5.0, ITSELF), waits(35.0, size=5)], {ITSELF: 5}),  # the others wait behind these
         ([waits(60.0, size=40), WORKS], {}),  # something goes on
         ([waits(60.0, size=40)], {}),  # what holds it is not seen
         ([], {}),
@@ -169,3 +189,5 @@ def test_a_standstill_needs_a_silence():
     assert seen(*lines, until_s=0.9).circle
     answered_all_the_time = where_of(lines, [0.001] * 40, [0.05 * k + 0.9 for k in range(40)], "/shop", True)
     assert answered_all_the_time.circle == ()
+    few = [sample(at_s, row(8, resource=POOL), row(2, resource=["a lock", 8, 1, 1, ""])) for at_s in (0.6, 0.7, 0.8)]
+    assert seen(*few, n=10).circle_at is None  # 16 would be needed, and there were 10

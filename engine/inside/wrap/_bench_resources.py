@@ -182,6 +182,7 @@ KNOWN = {  # (end of the file's path, function) -> what tells the resource of `s
 PRIMITIVES = {
     ("/threading.py", "wait"): shared,  # of an Event or a Condition
     ("/threading.py", "acquire"): lock_or_semaphore,
+    ("gevent/thread.py", "acquire"): lock_or_semaphore,
     ("multiprocessing/synchronize.py", "__enter__"): lock_of_processes,
     ("/queue.py", "get"): shared,
     ("/queue.py", "put"): shared,
