@@ -16,7 +16,9 @@ def victim_expected(plan: Plan, found: VictimPrediction | None) -> str:
     path, is_dealt = plan.victim, plan.workers > 1 and not plan.shared_queue
     if not found:
         return told("victim", f"{path}: not predicted. It is not known whether it needs the load's slots.") + "\n"
-    if_even = " if the workers get equal shares" * (is_dealt and found.shares_slots)
+    if_even = " if the workers get equal shares" * (is_dealt and found.shares_slots and not found.range_s)
+    if found.range_s:
+        if_even = f" ({' to '.join(map(duration, found.range_s))}, as the kernel deals connections unevenly)"
     why = "It needs the same slots." if found.shares_slots else "It needs none of the load's slots."
     each = ", ".join(duration(median_s) for median_s in sorted(set(found.of_processes_s)))
     processes = f"By process: {each}." if len(set(found.of_processes_s)) > 1 else ""

@@ -279,8 +279,9 @@ class Inside:
 @dataclass(frozen=True)
 class VictimPrediction:
     median_s: float
-    of_processes_s: tuple[float, ...]  # the median at each process that has a queue of its own
+    of_processes_s: tuple[float, ...]  # the median at each process that has a queue of its own, the fullest first
     shares_slots: bool  # with the load
+    range_s: tuple[float, float] | None = None  # of the median, from 5 to 95 % of the deals; None: there is one queue
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import signal
 import statistics
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from engine import model
+from engine import deals, model
 from engine.client import ERRORS, Outcome, is_success
 from engine.loads import Open, Part
 from engine.plans import forecast_of
@@ -24,6 +25,9 @@ from engine.run import Plan, Victim, VictimPrediction
 from engine.stats import statistics_of
 
 RATE_RPS, LONGEST_S = 10.0, 86_400.0
+MOST_DEALS = 25  # of those that are predicted
+MOST_MOMENTS = 100  # of the load, at which it is seen how long one more request would wait
+SPREAD = 7919  # a prime: the victim is dealt as a request somewhere in the deal, not as the one of the load before it
 
 
 def victim_plan(plan: Plan) -> Plan:
@@ -83,25 +87,51 @@ def shares_slots(plan: Plan) -> bool | None:
 
 
 def predicted_victim(plan: Plan, alone_s: float | None) -> VictimPrediction | None:
-    """The median of its latency; of several processes with queues of their own, of each. None: not known."""
+    """The median of its latency; of several processes with queues of their own, of each, the one with the largest share
+    of the requests first. None: not known."""
     is_shared, forecast = shares_slots(plan), forecast_of(plan)
     if is_shared is None or alone_s is None or not forecast:
         return None
-    return behind(plan, forecast, alone_s) if is_shared else VictimPrediction(alone_s, (alone_s,), False)
+    if not is_shared:
+        return VictimPrediction(alone_s, (alone_s,), False)
+    found = list(filter(None, (behind(plan, dealt, alone_s) for dealt in deals_of(plan, len(forecast.answered_s)))))
+    if not found:
+        return None
+    each = zip(*(one.of_processes_s for one in found), strict=True)
+    middle_s = statistics.median(one.median_s for one in found)
+    range_s = deals.range_of([one.median_s for one in found]) if plan.deal else None
+    return VictimPrediction(middle_s, tuple(map(statistics.median, each)), True, range_s)
 
 
-def behind(plan: Plan, forecast: model.Forecast, alone_s: float) -> VictimPrediction:
-    """Of a victim that waits for the slots of the load."""
+def deals_of(plan: Plan, requests: int) -> Sequence[Sequence[int]]:
+    """Which process takes each request: in some random deals, where it was measured how the kernel deals; else each in
+    turn."""
+    if not plan.deal:
+        return [range(len(plan.service.queues))]
+    every = deals.random_deals(plan.deal, min(requests, deals.MOST_DEALT), plan.load.kind == "burst")
+    return list(itertools.islice(every, MOST_DEALS))
+
+
+def behind(plan: Plan, dealt: Sequence[int], alone_s: float) -> VictimPrediction | None:
+    """Of a victim that waits for the slots of the load, and is dealt as the requests of the load are."""
+    forecast = forecast_of(plan, dealt)
+    if not forecast:
+        return None
     queues = plan.service.queues
-    each = [waits_of_queue(forecast, slots, k, len(queues)) for k, slots in enumerate(queues)]
+    last_s = max(forecast.answered_s, default=0.0)
+    step_s = max(1 / RATE_RPS, last_s / MOST_MOMENTS)
+    sent_s = [k * step_s for k in range(int(last_s / step_s))]
+    each = [waits_of_queue(forecast, slots, dealt, process, sent_s) for process, slots in enumerate(queues)]
     medians = [alone_s + statistics.median(waits_s or [0.0]) for waits_s in each]
-    every = [wait_s for waits_s in each for wait_s in waits_s]
+    every = [each[dealt[k * SPREAD % len(dealt)]][k] for k in range(len(sent_s))]
     return VictimPrediction(alone_s + statistics.median(every or [0.0]), tuple(medians), True)
 
 
-def waits_of_queue(forecast: model.Forecast, slots: float, number: int, queues: int) -> Sequence[float]:
-    """How long a request waits for a slot of one queue, at each moment at which one is sent during the load."""
-    own: list[Any] = [column[number::queues] for column in forecast]
-    of_queue = model.Forecast(*own)
-    last_s = max(of_queue.answered_s, default=0.0)
-    return [model.wait_behind(of_queue, slots, k / RATE_RPS) for k in range(int(last_s * RATE_RPS))]
+def waits_of_queue(
+    forecast: model.Forecast, slots: float, dealt: Sequence[int], process: int, sent_s: Sequence[float]
+) -> Sequence[float]:
+    """How long a request waits for a slot of one process, at each of the moments."""
+    own = [i for i in range(len(forecast.answered_s)) if dealt[i % len(dealt)] == process]
+    columns: list[Any] = [[column[i] for i in own] for column in forecast]
+    of_queue = model.Forecast(*columns)
+    return [model.wait_behind(of_queue, slots, at_s) for at_s in sent_s]

@@ -80,26 +80,27 @@ ONE_QUEUE, SEVERAL = Repeats(enumerate((0.08, 0.08, 0.08))), Repeats(enumerate((
 
 
 @pytest.mark.parametrize(
-    ("p99_s", "given_s", "failed", "due_s", "good"),
+    ("p99_s", "range_s", "failed", "due_s", "good"),
     [
         (0.084, None, 0, ONE_QUEUE, True),
         (0.080, None, 1, ONE_QUEUE, False),
         (None, None, 0, ONE_QUEUE, False),
-        (1.003, 0.950, 0, SEVERAL, True),  # worse than at random, and the split says why
-        (1.003, 0.400, 0, SEVERAL, False),
-        (0.080, 0.080, 0, SEVERAL, False),  # several queues as good as one: it did not lose what it should
-        (0.150, None, 0, SEVERAL, False),  # the split is not known
+        (0.19, [0.12, 0.20], 0, SEVERAL, True),
+        (0.19, [0.12, 0.20], 1, SEVERAL, False),
+        (1.003, [0.12, 0.20], 0, SEVERAL, False),
+        (0.080, [0.12, 0.20], 0, SEVERAL, False),  # several queues as good as one: it did not lose what it should
+        (0.150, None, 0, Repeats(), False),  # how the kernel deals was not measured
     ],
 )
-def test_an_arrangement_counts_only_if_it_went_as_predicted(p99_s, given_s, failed, due_s, good):
-    run = {"measured": {"failed": failed, "latency_s": {"p99": p99_s}}, "split_prediction": {"p99_s": given_s}}
+def test_an_arrangement_counts_only_if_it_went_as_predicted(p99_s, range_s, failed, due_s, good):
+    run = {"measured": {"failed": failed, "latency_s": {"p99": p99_s}}, "prediction": {"p99_range_s": range_s}}
     assert queues.as_predicted(run, due_s) == good
 
 
 def test_one_queue_is_predicted_on_the_very_schedule_that_is_sent_and_several_are_worse():
     plan, _ = sweep.plan_for(queues.VARIANTS[0], why.SUITE.full, 0)
     assert plan.slots == queues.SLOTS and list(plan.load.schedule_s) == poisson_schedule(256, 1500, math.inf, 1)
-    found = [queues.predicted(of, 1500) for of in ((16,), (8,) * 2, (4,) * 4, (1,) * 16)]
+    found = [queues.if_even(of, 1500) for of in ((16,), (8,) * 2, (4,) * 4, (1,) * 16)]
     assert found[0][1] == prediction_for(plan).p99_s
     assert all(a[1] < b[1] for a, b in itertools.pairwise(found)) and all(one[0] <= one[1] <= one[2] for one in found)
 
