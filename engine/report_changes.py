@@ -17,15 +17,20 @@ def victim_expected(plan: Plan, found: VictimPrediction | None) -> str:
     if not found:
         return told("victim", f"{path}: not predicted. It is not known whether it needs the load's slots.") + "\n"
     if_even = " if the workers get equal shares" * (is_dealt and found.shares_slots and not found.range_s)
-    if found.range_s:
-        if_even = f" ({' to '.join(map(duration, found.range_s))}, as the kernel deals connections unevenly)"
     why = "It needs the same slots." if found.shares_slots else "It needs none of the load's slots."
     each = ", ".join(duration(median_s) for median_s in sorted(set(found.of_processes_s)))
     processes = f"By process: {each}." if len(set(found.of_processes_s)) > 1 else ""
-    return (
-        told("victim", f"{path}: a median of {duration(found.median_s)} is predicted{if_even}. {why} {processes}")
-        + "\n"
-    )
+    if found.range_s and processes:
+        processes += " Most of its requests go to one process, and which one is not known."
+    median = predicted_median(found)
+    return told("victim", f"{path}: a median of {median} is predicted{if_even}. {why} {processes}") + "\n"
+
+
+def predicted_median(found: VictimPrediction) -> str:
+    """One value; of several processes a range."""
+    if not found.range_s or found.range_s[0] == found.range_s[1]:
+        return duration(found.median_s)
+    return " to ".join(map(duration, found.range_s))
 
 
 def victim_text(run: Run) -> str:
@@ -38,7 +43,7 @@ def victim_text(run: Run) -> str:
         "victim",
         f"{found.path}: {plural(found.answered, 'answer')}{f', {found.failed} failed' if found.failed else ''}.",
         latency and f"Latency: median {duration(latency.median)}, longest {duration(latency.max)}.",
-        predicted and f"Predicted was a median of {duration(predicted.median_s)}.",
+        predicted and f"Predicted was a median of {predicted_median(predicted)}.",
         found.alone_s and f"By itself it takes {duration(found.alone_s)}.",
     )
 

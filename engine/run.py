@@ -281,7 +281,9 @@ class VictimPrediction:
     median_s: float
     of_processes_s: tuple[float, ...]  # the median at each process that has a queue of its own, the fullest first
     shares_slots: bool  # with the load
-    range_s: tuple[float, float] | None = None  # of the median, from 5 to 95 % of the deals; None: there is one queue
+    range_s: tuple[float, float] | None = (
+        None  # of the median at a process, from 5 to 95 % of the deals; None: the deal is not known
+    )
 
 
 @dataclass(frozen=True)

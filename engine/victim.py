@@ -97,9 +97,10 @@ def predicted_victim(plan: Plan, alone_s: float | None) -> VictimPrediction | No
     found = list(filter(None, (behind(plan, dealt, alone_s) for dealt in deals_of(plan, len(forecast.answered_s)))))
     if not found:
         return None
-    each = zip(*(one.of_processes_s for one in found), strict=True)
+    each = list(zip(*(one.of_processes_s for one in found), strict=True))
     middle_s = statistics.median(one.median_s for one in found)
-    range_s = deals.range_of([one.median_s for one in found]) if plan.deal else None
+    # A request that comes by itself mostly goes to the same process each time, and it is not known to which.
+    range_s = deals.range_of([median_s for medians_s in each for median_s in medians_s]) if plan.deal else None
     return VictimPrediction(middle_s, tuple(map(statistics.median, each)), True, range_s)
 
 

@@ -11,6 +11,7 @@ from servers import write_files
 
 from engine.loads import Closed
 from engine.model import Service, predict, wait_behind
+from engine.run import Deal
 from engine.victim import predicted_victim
 
 USERS = Closed(time_limit_s=10.0, concurrency=10)
@@ -52,7 +53,13 @@ def test_each_process_has_a_median_of_its_own():
         launch=launch, load=users, victim="/x", victim_handler="def", workers=2, slots=2, slots_per_worker=1,
         shared_queue=False,
     )  # fmt: skip
-    assert len(predicted_victim(plan, 0.01).of_processes_s) == 2
+    even = predicted_victim(plan, 0.01)
+    assert len(even.of_processes_s) == 2 and even.range_s is None
+    dealt = dataclasses.replace(plan, deal=Deal(((0.9, 0.1),), "2026-01-01", 3.0, 100))
+    favourite_s, other_s = predicted_victim(dealt, 0.01).of_processes_s
+    assert other_s < 0.1 and favourite_s > 1.0  # nearly all three are behind one slot
+    low_s, high_s = predicted_victim(dealt, 0.01).range_s
+    assert low_s <= other_s and favourite_s <= high_s
 
 
 APP = """
