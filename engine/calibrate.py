@@ -11,15 +11,14 @@ import dataclasses
 import json
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from engine import send
 from engine.access_log import text_of, wait_for_log
-from engine.deals import Question, as_shares, is_dealt
+from engine.deals import Question, as_order, as_shares, is_dealt
 from engine.files import LOGS, run_folder, write_json
 from engine.launch import Launch, installed_versions
 from engine.loads import Burst, Closed, Load, Open
@@ -28,9 +27,8 @@ from engine.run import Deal, Plan
 from engine.server import RunningServer, start_server, stop_server
 from engine.words import Problem
 
-MEASURED_S = 1.5
+MEASURED_S = 3.0
 STARTS, BURSTS = 3, 12  # of the server, as the favourites change with it; and bursts in all
-MANY_WORKERS = 6  # from so many on two starts more
 SHORT_WAIT_S = 0.05  # of bursts, whose deal is over before the first answer
 SEED = 1_000_003  # of other schedules than those that are predicted
 MOST_REQUESTS = 3000
@@ -52,17 +50,18 @@ def with_deal(plan: Plan, logs: Path, tell: Callable[[str], None] = lambda _: No
     question = question_of(plan)
     key = f"{machine_key()}; {question.key}"
     known = kept_in(file)
-    if key not in known:
+    kept = kept_deal(known.get(key))
+    if not kept:
         tell("measuring how the kernel deals connections (once; some seconds)")
         try:
-            deal = measured_deal(plan, load, logs)
+            kept = measured_deal(plan, load, logs)
         except Problem:
             return plan
-        known = kept_in(file) | {key: dataclasses.asdict(deal)}
+        known = kept_in(file) | {key: dataclasses.asdict(kept)}
         with contextlib.suppress(OSError, Problem):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, known)
-    return dataclasses.replace(plan, deal=kept_deal(known[key]))
+    return dataclasses.replace(plan, deal=kept)
 
 
 def kept_in(file: Path) -> dict[str, Any]:
@@ -72,8 +71,12 @@ def kept_in(file: Path) -> dict[str, Any]:
     return {}
 
 
-def kept_deal(kept: Mapping[str, Any]) -> Deal:
-    return Deal(tuple(map(tuple, kept["shares"])), kept["when"], kept["load"], kept["requests"])
+def kept_deal(kept: Any) -> Deal | None:
+    """None: there is none, or it is not one of ours."""
+    with contextlib.suppress(KeyError, TypeError):
+        shares, orders = (tuple(map(tuple, kept[name])) for name in ("shares", "orders"))
+        return Deal(shares, kept["when"], kept["load"], kept["requests"], orders)
+    return None
 
 
 def machine_key() -> str:
@@ -132,31 +135,30 @@ def measured_deal(plan: Plan, load: Load, logs: Path) -> Deal:
         "deal", launch, path=path, load=load, wait_s=wait_s, timeout_s=10.0, tls=plan.tls, warm_up=4 * launch.workers,
         workers=launch.workers, all_cpus=plan.all_cpus, cpus=plan.cpus,
     )  # fmt: skip
-    shares = list[tuple[float, ...]]()
-    starts = STARTS + 2 * (launch.workers >= MANY_WORKERS)
-    for _ in range(starts):
+    orders = list[tuple[int, ...]]()
+    for _ in range(STARTS):
         server = start_server(launch, run_folder(logs, "deal"), set())
         try:
             send.warm_up(short, ("127.0.0.1", server.port))
-            shares += [shares_in(server, short) for _ in range(BURSTS // starts if is_burst else 1)]
+            orders += [order_in(server, short) for _ in range(BURSTS // STARTS if is_burst else 1)]
         finally:
             stop_server(server)
     slots = plan.slots or math.inf
     busy = load.offered_load(slots, plan.wait_s)
+    shares = [as_shares([order.count(process) for process in range(launch.workers)]) for order in orders]
     return Deal(
         tuple(shares), f"{date.today()}", load.most_under_way / slots if busy is None else busy,
-        int(min(load.most_requests, MOST_REQUESTS)),
+        int(min(load.most_requests, MOST_REQUESTS)), () if is_burst else tuple(orders),
     )  # fmt: skip
 
 
-def shares_in(server: RunningServer, short: Plan) -> tuple[float, ...]:
-    """What each process got of one load."""
+def order_in(server: RunningServer, short: Plan) -> tuple[int, ...]:
+    """Which process took each request of one load, in the order in which they were started."""
     log = server.access_log
     assert log
     begins = len(text_of(log, "latin-1"))
     outcome = send.measure(short, ("127.0.0.1", server.port), numbered=True)
     lines = wait_for_log(log, len(outcome.exchanges.status), begins).lines
-    counts = Counter(line.pid for line in lines)
     if not lines:
         raise Problem("no request was answered")
-    return as_shares([*counts.values(), *[0] * (short.workers - len(counts))])
+    return as_order([line.pid for line in sorted(lines, key=lambda line: int(line.request))])

@@ -6,15 +6,20 @@ least. (Processes that do nothing but accept have the same favourites, in revers
 one CPU too. A process that is kept awake gets less, not more. At few connections/s, and in a burst, the order decides
 less.) Why the kernel runs the first of them first is not known here.
 
-engine/calibrate.py measures the shares on a small app of ours, in another run than the one that is predicted. A
-prediction is then made for many deals at random that have these shares.
+Nor is a deal a row of independent draws. Threads of gunicorn get connections in runs, as a process that was just
+awake is fast; uvicorn's processes take turns more evenly than chance would have it.
+
+engine/calibrate.py measures on a small app of ours, in another run than the one that is predicted, which process takes
+each request. A prediction is then made for many deals that are put together at random from pieces of that order (a
+block bootstrap: it keeps the shares, and what follows what).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -24,6 +29,8 @@ from engine.run import Deal, Plan, Prediction, range_name
 DEALS = 40  # that a prediction is made for
 MOST_DEALT = 20_000  # requests of one deal; it begins again then
 MOST_STEPS = 300_000  # requests in all of them
+BLOCK = 100  # requests of a piece
+WITHIN = 0.05  # of a figure: so exact is the prediction where the deal is known
 LOW, HIGH = 0.05, 0.95  # of these deals the range leaves out so many at each end
 
 
@@ -65,25 +72,40 @@ def as_shares(counts: Sequence[int]) -> tuple[float, ...]:
 def random_deals(deal: Deal, requests: int, is_burst: bool) -> Iterator[list[int]]:
     """Which process takes each request, in many deals; the same in every run.
 
-    Of a burst the shares are those that one measured burst had. Of another load they are measured over some time: each
-    request is drawn, and the shares themselves vary a little from start to start of a server.
+    Of a burst the shares are those that one measured burst had. Of another load it is put together from pieces of what
+    was measured after one start of the server, as the shares vary from start to start.
     """
     for seed in range(max(5, min(DEALS, MOST_STEPS // max(1, requests)))):
         dice = random.Random(seed)
-        shares = dice.choice(deal.shares)
         if is_burst:
+            shares = dice.choice(deal.shares)
             counts = [round(share * requests) for share in shares]
             deck = [process for process, count in enumerate(counts) for _ in range(count)]
             yield (deck + [0] * requests)[:requests]
         else:
-            yield dice.choices(range(len(shares)), varied(shares, dice), k=requests)
+            yield in_pieces(dice.choice(deal.orders), requests, dice)
 
 
-def varied(shares: Sequence[float], dice: random.Random) -> list[float]:
-    """Shares of another start of the server: a little other ones, and somewhat nearer to each other, as a part of what
-    the largest of a short calibration has is chance."""
-    to_even = dice.uniform(0.0, 0.2)
-    return [(share + to_even * (1 / len(shares) - share)) * dice.uniform(0.9, 1.1) for share in shares]
+def in_pieces(order: Sequence[int], requests: int, dice: random.Random) -> list[int]:
+    """
+    >>> in_pieces([0, 0, 1], 7, random.Random(1))
+    [0, 0, 1, 1, 0, 0, 0]
+    """
+    dealt = list[int]()
+    while len(dealt) < requests:
+        begins = dice.randrange(len(order))
+        dealt += [*order[begins:], *order[:begins]][:BLOCK]
+    return dealt[:requests]
+
+
+def as_order(processes: Sequence[Hashable]) -> tuple[int, ...]:
+    """The process of each request by its place in the shares.
+
+    >>> as_order(["b", "a", "a", "b", "a"])
+    (1, 0, 0, 1, 0)
+    """
+    place = {process: number for number, (process, _) in enumerate(Counter(processes).most_common())}
+    return tuple(place[process] for process in processes)
 
 
 def with_ranges(even: Prediction, plan: Plan, predict: Callable[[Sequence[int]], Prediction | None]) -> Prediction:
@@ -115,6 +137,9 @@ def middle_of(values: Sequence[float | None]) -> float | None:
 
 
 def range_of(values: Sequence[float | None]) -> tuple[float, float] | None:
-    """From 5 to 95 % of the deals."""
+    """From 5 to 95 % of the deals, and what a prediction may be off where the deal is known."""
     known = sorted(value for value in values if value is not None)
-    return (known[int(LOW * len(known))], known[min(len(known) - 1, int(HIGH * len(known)))]) if known else None
+    if not known:
+        return None
+    low, high = known[int(LOW * len(known))], known[min(len(known) - 1, int(HIGH * len(known)))]
+    return low * (1 - WITHIN), high * (1 + WITHIN)

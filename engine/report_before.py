@@ -168,7 +168,7 @@ def ranges_text(plan: Plan, of: Prediction) -> str:
     deal = plan.deal
     if not deal or not of.makespan_range_s:
         return ""
-    shares = " / ".join(f"{100 * share:.0f}" for share in deal.shares[0])
+    shares = " / ".join(f"{100 * share:.0f}" for share in deal.mean_shares)
     name, figure = (
         ("p99", of.p99_range_s) if of.p99_range_s and plan.load.is_steady else ("last answer", of.makespan_range_s)
     )

@@ -55,7 +55,7 @@ def test_each_process_has_a_median_of_its_own():
     )  # fmt: skip
     even = predicted_victim(plan, 0.01)
     assert len(even.of_processes_s) == 2 and even.range_s is None
-    dealt = dataclasses.replace(plan, deal=Deal(((0.9, 0.1),), "2026-01-01", 3.0, 100))
+    dealt = dataclasses.replace(plan, deal=Deal(((0.9, 0.1),), "2026-01-01", 3.0, 100, ((0,) * 9 + (1,),)))
     favourite_s, other_s = predicted_victim(dealt, 0.01).of_processes_s
     assert other_s < 0.1 and favourite_s > 1.0  # nearly all three are behind one slot
     low_s, high_s = predicted_victim(dealt, 0.01).range_s
