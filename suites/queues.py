@@ -51,12 +51,13 @@ ONE = Arrangement("1 x 16 threads", (16,), f"{GUNICORN_THREADS} --workers 1 --th
 FOUR = Arrangement("4 x 4 threads", (4,) * 4, f"{GUNICORN_THREADS} --workers 4 --threads 4")
 FOUR_AS_ONE = Arrangement("4 x 4 threads, --worker-connections 4", (16,),
                           f"{FOUR.arguments} --server-args '--worker-connections 4'")  # fmt: skip
+REUSE_PORT = Arrangement("4 x 4 threads, --reuse-port", (4,) * 4, f"{FOUR.arguments} --server-args '--reuse-port'")
 ARRANGEMENTS = (
     Arrangement("16 sync workers", (16,), "--target flask-gunicorn --workers 16"),
     ONE,
     Arrangement("2 x 8 threads", (8, 8), f"{GUNICORN_THREADS} --workers 2 --threads 8"),
     FOUR,
-    Arrangement("4 x 4 threads, --reuse-port", (4,) * 4, f"{FOUR.arguments} --server-args '--reuse-port'"),
+    REUSE_PORT,
     Arrangement("16 x 1 threads", (1,) * 16, f"{GUNICORN_THREADS} --workers 16 --server-args '{GTHREAD}'"),
     FOUR_AS_ONE,
     Arrangement("16 x 1 threads, --worker-connections 1", (16,),
@@ -157,7 +158,7 @@ def shares_text(document: SweepDocument) -> str:
 
 
 def headline(document: SweepDocument) -> list[str]:
-    one, four, as_one = (document.latency_ms(of.name, "p99") for of in (ONE, FOUR, FOUR_AS_ONE))
+    one, four, as_one, hashed = (document.latency_ms(of.name, "p99") for of in (ONE, FOUR, FOUR_AS_ONE, REUSE_PORT))
     due = predicted(document, FOUR.name, FOUR.queues).in_ms()
     favourite = [shares[0] for run in document.runs_of(FOUR.name).values() if run["plan"].get("deal")
                  for shares in run["plan"]["deal"]["shares"]]  # fmt: skip
@@ -167,7 +168,8 @@ def headline(document: SweepDocument) -> list[str]:
         uneven = (
             f" And the kernel has favourites: one of the four workers takes {share:.0%} of the connections, so it is"
             f" overloaded from {1 / (len(FOUR.queues) * share):.0%} of the load on that all 16 slots could serve; with"
-            f" these shares, {due} ms are predicted."
+            f" these shares, {due} ms are predicted. --reuse-port gives each worker a listen queue of its own, and the"
+            f" kernel deals by a hash instead: {hashed} ms."
         )
     return [
         f"The same {SLOTS} slots at the same load: p99 is {one.typical} ms with one queue (1 x 16 threads), {four} ms"
