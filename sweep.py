@@ -67,7 +67,7 @@ from engine.signals import Interrupted, signals
 from engine.views import Views
 from engine.words import Problem, plural, section
 from suites import ab, books, client, comparison, io, limits, locust, own, why
-from suites.common import CAN_PIN, Cell, Json, Suite, SweepDocument, Values, Variant
+from suites.common import CAN_PIN, Cell, Json, Suite, SweepDocument, Values, Variant, as_text
 
 SUITES = {
     "io": io.SUITE, "ab": ab.SUITE, "why": why.SUITE, "books": books.SUITE, "client": client.SUITE,
@@ -230,7 +230,7 @@ def render(document: SweepDocument) -> str:
     repeats = max(repeat for _, _, repeat in document.order)
     versions = ", ".join(f"{name} {version}" for name, version in document.versions.items())
     parts = [
-        f"## Suite {document.suite}: {suite.title}",
+        f"## Suite {document.suite}: {as_text(suite.title)}",
         " ".join(suite.headline(document)) if done == in_all else f"**Unfinished**: {done} of {in_all} runs.",
         f"{comparison.about(asdict(document))}, seed {document.seed}; {versions}.",
         f"{suite.source} {plural(repeats, 'repeat')}: median (least-most).".strip(),

@@ -10,6 +10,7 @@ ratios within each repeat, so that what changes on the machine between two repea
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -116,6 +117,15 @@ def table(header: str, rows: Iterable[Sequence[object]]) -> str:
         cells = (cell.replace("|", "\\|") for cell in cells)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def as_text(name: str) -> str:
+    """A name that Markdown shows as it is: no tag, no emphasis, no formula.
+
+    >>> print(as_text("<b> & f_1 *x* $y$"))
+    \\<b> \\& f_1 \\*x\\* \\$y\\$
+    """
+    return re.sub(r"[\\`*<&$\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", name)
 
 
 # ---------------------------------------------------------------- the document of a sweep

@@ -35,6 +35,7 @@ from suites.common import (
     Suite,
     SweepDocument,
     Variant,
+    as_text,
     legend_columns,
     look_up,
     table,
@@ -103,7 +104,7 @@ def tables(document: SweepDocument) -> str:
         verdicts = Counter(verdict_of(run) for run in document.runs_of(name).values())
         rows.append(
             [
-                name,
+                as_text(name),
                 *(figure(name, path) for path in ("prediction.makespan_s", "split_prediction.makespan_s", TIME_S, RPS)),
                 *(document.latency_ms(name, key) for key in ("median", "p99", "max")),
                 sum(figure(name, "measured.failed").values()),
@@ -111,16 +112,17 @@ def tables(document: SweepDocument) -> str:
             ]
         )
         if other := one.get("compared_with"):
-            for path, due in ((RPS, "throughput_rps"), (P99_S, "p99_s")):
+            pair = f"{as_text(name)} : {as_text(other)}"
+            for path, due, what in ((RPS, "throughput_rps", "requests/s"), (P99_S, "p99_s", "p99")):
                 predicted = figure(name, f"prediction.{due}") / figure(other, f"prediction.{due}")
-                ratios.append([f"{name} : {other}, {due}", predicted, document.ratio(name, other, path)])
+                ratios.append([f"{pair}, {what}", predicted, document.ratio(name, other, path)])
     return "\n\n".join([
         "*Predicted*: when the last answer is due, where slots and wait are known; *given the split*: the same, given"
         " which worker took which request. *p99*: - of fewer than 100 answers.",
         table("variant | predicted, s | given the split | last answer, s | requests/s | p50, ms | p99, ms | max, ms"
               " | failed | verdict (runs)", rows),
         table("ratio | predicted | measured", ratios),
-        "\n".join(f"- `{one['name']}`: `bench.py {one['arguments']}`" for one in variants),
+        "\n".join(f"- {as_text(one['name'])}: `bench.py {one['arguments']}`" for one in variants),
     ])  # fmt: skip
 
 

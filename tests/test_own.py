@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -85,10 +86,20 @@ def test_own_variants_have_table_ratios_and_pictures(file):
     report = sweep.render(document)
     rows = rows_of(report)
     assert rows["WSGI"][:3] == ["0.100"] * 3  # 2 rounds of 8
-    assert rows["closed loop : WSGI, throughput_rps"][-1] == "2.00" and "--data '{n}'" in report
+    assert rows["closed loop : WSGI, requests/s"][-1] == "2.00" and "--data '{n}'" in report
     pytest.importorskip("matplotlib")
     assert sweep.main(["report", write(file.with_name("a.json"), document), "--pictures", str(file.parent)]) == 0
     assert "request n of the burst" in file.with_name("a-staircase.svg").read_text()
+
+
+def test_names_stay_text_in_the_table():
+    odd, line = "Größe <&> <b>fett</b> $x$ *y* | `z` _u_ f_1", "--target flask-gunicorn --path /io -n 16"
+    variants = [{"name": odd, "arguments": line}, {"name": "b", "arguments": line, "compared_with": odd}]
+    asked = {"title": "<i>t</i>", "repeats": 1, "variants": variants}
+    document = finished("v", asked=asked)
+    rows = [line for line in sweep.render(document).splitlines() if line.startswith(("| Größe", "| b", "## "))]
+    rest = re.sub(r"\\[<&$*`_|]", "", "".join(rows))
+    assert len(rows) == 5 and "f_1" in rest and not re.search(r"[<&$`]|_u_", rest)
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])
