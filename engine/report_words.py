@@ -148,6 +148,8 @@ DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     "fewer-than-three-rounds": "The answers make fewer than three rounds, so there may be more slots.",
     "uneven-processes": "The workers may have taken unequal numbers of requests, so there may be more slots.",
     "rounds-and-throughput-disagree": "The rounds and the throughput show different numbers.",
+    "all-at-work": "But more requests than that were seen to be worked on at the same time. A rate limit does this,"
+    " or a lock that requests ask for again and again.",
     "no-clear-rounds": "The answers did not come in rounds. The limit may be CPU time, a lock, or a pool that a request"
     " holds for a part of its time.",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from engine import model
@@ -33,7 +34,7 @@ BUSY = 0.8  # a resource that is in use for so large a share of the time is full
 
 def judge(facts: Facts, estimate: Estimate | None, timer_s: float) -> Verdict:
     """The verdict on a run. timer_s: how late a sleeping process wakes on this machine."""
-    band = band_of(facts, timer_s)
+    band, estimate = band_of(facts, timer_s), doubted(estimate, facts)
     explained = explain(facts, estimate, band)
     other = None
     if explained is Explanation.OTHER_SLOTS:
@@ -67,6 +68,15 @@ def band_of(facts: Facts, timer_s: float) -> Band | None:
     makespan_s = timer_s + rounds * overhead_s + in_turn * cpu_s
     latency_s = timer_s + in_a_row * overhead_s + at_once(facts) * cpu_s
     return Band(overhead_s, timer_s, cpu_s, cpus, in_turn, makespan_s, latency_s)
+
+
+def doubted(estimate: Estimate | None, facts: Facts) -> Estimate | None:
+    """The slots that the answers show, but not for certain where far more requests were seen to be worked on."""
+    where = facts.inside and facts.inside.where
+    at_work = sum(one.requests for one in where.places if one.state is State.WORKING) if where else 0.0
+    if not estimate or not estimate.is_certain or at_work <= 2 * estimate.low + 1:
+        return estimate
+    return replace(estimate, high=None, doubt="all-at-work", suspects=())
 
 
 def most_overhead_s(wait_s: float) -> float:

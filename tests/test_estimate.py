@@ -147,7 +147,9 @@ DOUBTFUL = {
 
 
 def test_every_doubt_has_a_case_and_words():
-    assert {doubt: found.doubt for doubt, found in DOUBTFUL.items()} == {doubt: doubt for doubt in DOUBTS}
+    assert {doubt: found.doubt for doubt, found in DOUBTFUL.items()} == {
+        doubt: doubt for doubt in DOUBTS if doubt != "all-at-work"
+    }  # that one needs a look inside: tests/test_verdict.py
     assert not any(found.is_certain for found in [*DOUBTFUL.values(), of_answers(rounds(6, 6, 6, 5, 1))])
 
 

@@ -9,7 +9,7 @@ from samples import LAUNCH, LOADS, sample_estimate, sample_facts, sample_predict
 
 from engine.audit import warnings_of_client, warnings_of_database
 from engine.loads import Closed
-from engine.places import Limit, Resource
+from engine.places import Limit, Resource, Spot, State
 from engine.run import Band, Database, Prediction
 from engine.verdict import band_of, compared, cpu_busy, explain, judge, limits_of, slots_of_log
 
@@ -87,6 +87,15 @@ def test_what_explains_a_run(explained, changes):
         ids = {"split": "uneven-split", "nothing": "unexplained"}
         assert warnings[-1].id == ids.get(explained, explained)
         assert warnings[-1].facts.get("off") in (None, [["makespan_s", changes["measured_s"], 4.0]])
+
+
+@pytest.mark.parametrize("at_work, doubt", [(3.0, None), (20.0, "all-at-work")])
+def test_slots_that_more_requests_than_that_were_seen_in_are_not_certain(at_work, doubt):
+    """A rate limiter in which all requests sleep is answered as one slot would be."""
+    where = sample_where(places=(Spot(at_work, State.WORKING, "app.py:7"),))
+    found = judge(sample_facts(where=where, slots_known=False, slots=None), sample_estimate(1), 0.002)
+    assert (found.estimate.doubt, found.estimate.is_certain) == (doubt, doubt is None)
+    assert any(one.from_answers for one in found.limits) == (doubt is None)
 
 
 def test_only_a_certain_estimate_of_other_slots_explains_a_run():
