@@ -21,7 +21,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from engine.run import Deal, Plan, Prediction, range_name
@@ -67,6 +67,15 @@ def as_shares(counts: Sequence[int]) -> tuple[float, ...]:
     (0.7, 0.2, 0.1)
     """
     return tuple(sorted((round(count / sum(counts), 4) for count in counts), reverse=True))
+
+
+def mean_shares(shares: Sequence[Sequence[float]]) -> list[float]:
+    """Of several calibrations.
+
+    >>> mean_shares([[0.75, 0.25], [0.5, 0.5]])
+    [0.625, 0.375]
+    """
+    return [fmean(of_process) for of_process in zip(*shares, strict=True)]
 
 
 def random_deals(deal: Deal, requests: int, is_burst: bool) -> Iterator[list[int]]:

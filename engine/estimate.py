@@ -19,6 +19,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from engine.limits import suspects
+from engine.places import State
 from engine.run import Columns, Estimate, Facts, Seen, Stall
 
 MOST_ESTIMATED = 20_000  # answers that are looked at: some seconds
@@ -266,3 +267,12 @@ def conclude(done: Sequence[Probed]) -> Estimate:
     found = [one.found for one in done]
     low, high = found[-1].low, found[-1].high or math.inf
     return [found[-1], *(one for one in found if one.is_certain and low <= one.low <= high)][-1]
+
+
+def doubted(estimate: Estimate | None, facts: Facts) -> Estimate | None:
+    """The slots that the answers show, but not for certain where far more requests were seen to be worked on."""
+    where = facts.inside and facts.inside.where
+    at_work = sum(one.requests for one in where.places if one.state is State.WORKING) if where else 0.0
+    if not estimate or not estimate.is_certain or at_work <= 2 * estimate.low + 1:
+        return estimate
+    return replace(estimate, high=None, doubt="all-at-work", suspects=())

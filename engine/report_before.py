@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.alone import MOST
+from engine.deals import mean_shares
 from engine.estimate import first_true
 from engine.machine import Machine
 from engine.plans import held_for
@@ -168,7 +169,7 @@ def ranges_text(plan: Plan, of: Prediction) -> str:
     deal = plan.deal
     if not deal or not of.makespan_range_s:
         return ""
-    shares = " / ".join(f"{100 * share:.0f}" for share in deal.mean_shares)
+    shares = " / ".join(f"{100 * share:.0f}" for share in mean_shares(deal.shares))
     name, figure = (
         ("p99", of.p99_range_s) if of.p99_range_s and plan.load.is_steady else ("last answer", of.makespan_range_s)
     )

@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from statistics import fmean
 from typing import Any
 
 from engine.alone import Alone
@@ -39,10 +38,6 @@ class Deal:
     load: float  # requests under way, or rate x wait, over the slots
     requests: int  # of each calibration
     orders: tuple[tuple[int, ...], ...] = ()  # of each, where the load goes on: which process took each request
-
-    @property
-    def mean_shares(self) -> list[float]:
-        return [fmean(of_process) for of_process in zip(*self.shares, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 from engine import model
@@ -22,7 +21,7 @@ from engine.audit import (
     warnings_of_database,
     warnings_of_machine,
 )
-from engine.estimate import first_true, taken_by_others
+from engine.estimate import doubted, first_true, taken_by_others
 from engine.limit import LOOP
 from engine.loads import Figure
 from engine.places import Limit, Resource, State
@@ -68,15 +67,6 @@ def band_of(facts: Facts, timer_s: float) -> Band | None:
     makespan_s = timer_s + rounds * overhead_s + in_turn * cpu_s
     latency_s = timer_s + in_a_row * overhead_s + at_once(facts) * cpu_s
     return Band(overhead_s, timer_s, cpu_s, cpus, in_turn, makespan_s, latency_s)
-
-
-def doubted(estimate: Estimate | None, facts: Facts) -> Estimate | None:
-    """The slots that the answers show, but not for certain where far more requests were seen to be worked on."""
-    where = facts.inside and facts.inside.where
-    at_work = sum(one.requests for one in where.places if one.state is State.WORKING) if where else 0.0
-    if not estimate or not estimate.is_certain or at_work <= 2 * estimate.low + 1:
-        return estimate
-    return replace(estimate, high=None, doubt="all-at-work", suspects=())
 
 
 def most_overhead_s(wait_s: float) -> float:

@@ -71,10 +71,10 @@ def where_of(
         return replace(found, circle=tuple(circle), circle_at=enough_for(circle, requests))
     slots = None if refuses else slots or constant_inside(full)
     answers = Answers(
-        times_that_tell(began_s, ended_s if good_s is None else good_s, is_burst), is_burst, waited_since(samples),
-        len(by_process(samples)), busy_shares(after_third(samples, began_s, ended_s), slots),
+        sorted(ended_s if good_s is None else good_s), is_burst, waited_since(samples), len(by_process(samples)),
+        busy_shares(after_third(samples, began_s, ended_s), slots),
     )  # fmt: skip
-    return replace(found, limit=limit_in(found, blocking, answers, min(began_s), slots))
+    return replace(found, limit=limit_in(found, blocking, answers, (began_s, ended_s), slots))
 
 
 def enough_for(circle: Mapping[str, float | None], requests: float) -> float | None:
@@ -84,20 +84,21 @@ def enough_for(circle: Mapping[str, float | None], requests: float) -> float | N
 
 
 def limit_in(
-    where: Where, blocking: Sequence[Spot], answers: Answers, begun_s: float, slots: float | None
-) -> Limit | None:
-    """The limit; without a holding time where more was served than that would allow."""
+    where: Where, blocking: Sequence[Spot], answers: Answers, sent: tuple[Sequence[float], Sequence[float]],
+    slots: float | None,
+) -> Limit | None:  # fmt: skip
+    """The limit; without a holding time where more was served than that would allow, or requests pass by.
+
+    sent: when each request began and ended.
+    """
     limit, times_s = limit_of(where, blocking, answers, slots), answers.times_s
     if not limit or not limit.ceiling_rps or not times_s:
         return limit
     # The first requests find free slots, and what is held after the answer delays only those behind them.
-    is_exceeded = (len(times_s) - (limit.slots or 0)) / (times_s[-1] - begun_s) > 1.02 * limit.ceiling_rps
-    return replace(limit, held_s=None, ceiling_rps=None) if is_exceeded else limit
-
-
-def times_that_tell(began_s: Sequence[float], good_s: Sequence[float], is_burst: bool) -> list[float]:
-    """When requests were answered, sorted; none where that does not tell how long anything is held."""
-    return [] if not good_s or (not is_burst and some_pass_by(began_s, good_s)) else sorted(good_s)
+    is_exceeded = (len(times_s) - (limit.slots or 0)) / (times_s[-1] - min(sent[0])) > 1.02 * limit.ceiling_rps
+    # But each request needs one of the server's slots.
+    is_passed = not answers.of_burst and limit.resource != Resource.SLOTS and some_pass_by(*sent)
+    return replace(limit, held_s=None, ceiling_rps=None) if is_exceeded or is_passed else limit
 
 
 def some_pass_by(began_s: Sequence[float], ended_s: Sequence[float]) -> bool:

@@ -11,6 +11,7 @@ import random
 import statistics
 from typing import Any, NamedTuple
 
+from engine.deals import mean_shares
 from engine.model import Service, poisson_schedule, predict
 from engine.stats import figures_of
 from suites.common import (
@@ -152,8 +153,8 @@ def shares_text(document: SweepDocument) -> str:
     for name, queues, _ in ARRANGEMENTS:
         deals = [run["plan"]["deal"] for run in document.runs_of(name).values() if run["plan"].get("deal")]
         if 1 < len(queues) <= MOST_SHOWN and deals:
-            means = [statistics.fmean(of_worker) for of_worker in zip(*deals[0]["shares"], strict=True)]
-            texts.append(f"{' + '.join(f'{share:.0%}' for share in means)} for {name}")
+            shares = mean_shares(deals[0]["shares"])
+            texts.append(f"{' + '.join(f'{share:.0%}' for share in shares)} for {name}")
     return "; ".join(texts) or "not measured"
 
 
