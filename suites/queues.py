@@ -161,17 +161,15 @@ def shares_text(document: SweepDocument) -> str:
 def headline(document: SweepDocument) -> list[str]:
     one, four, as_one, hashed = (document.latency_ms(of.name, "p99") for of in (ONE, FOUR, FOUR_AS_ONE, REUSE_PORT))
     due = predicted(document, FOUR.name, FOUR.queues).in_ms()
-    favourite = [shares[0] for run in document.runs_of(FOUR.name).values() if run["plan"].get("deal")
-                 for shares in run["plan"]["deal"]["shares"]]  # fmt: skip
-    uneven = ""
-    if favourite:
-        share = statistics.fmean(favourite)
-        uneven = (
-            f" And the kernel has favourites: one of the four workers takes {share:.0%} of the connections, so it is"
-            f" overloaded from {1 / (len(FOUR.queues) * share):.0%} of the load on that all 16 slots could serve; with"
-            f" these shares, {due} ms are predicted. --reuse-port gives each worker a listen queue of its own, and the"
-            f" kernel deals by a hash instead: {hashed} ms."
-        )
+    taken = [run["inside"]["requests_of_workers"].values() for run in document.runs_of(FOUR.name).values()]
+    share = statistics.median(max(of_run) / sum(of_run) for of_run in taken)
+    uneven = (
+        f" And the kernel has favourites: one of the four workers took {share:.0%} of the connections, so it is"
+        f" overloaded from {1 / (len(FOUR.queues) * share):.0%} of the load on that all 16 slots could serve. With the"
+        f" shares of earlier runs {due} ms were predicted, with equal ones"
+        f" {if_even(FOUR.queues, int(document.values['m'])).in_ms()} ms. --reuse-port gives each worker a listen queue"
+        f" of its own, and the kernel deals by a hash instead: {hashed} ms."
+    )
     return [
         f"The same {SLOTS} slots at the same load: p99 is {one.typical} ms with one queue (1 x 16 threads), {four} ms"
         f" with gunicorn's 4 x 4 threads, {(four / one).typical} times as long, and {as_one.typical} ms once"
