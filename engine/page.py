@@ -5,6 +5,7 @@ The sentences are those of the report (report*.py). All that comes from a run or
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -12,8 +13,8 @@ from typing import Any
 
 from engine import page_charts, report, report_where, tables
 from engine.access_log import AccessLog
-from engine.places import Spot
-from engine.report_verdict import limit_text, verdict, warning_text
+from engine.places import Resource, Spot
+from engine.report_verdict import limit_text, name_of, verdict, warning_text
 from engine.report_words import said
 from engine.run import Run
 from engine.timelines import Timed, measured_of, predicted_of
@@ -43,7 +44,7 @@ class Shown:
 def page(head: Mapping[str, Any], all_shown: Sequence[Shown], is_complete: bool = True) -> str:
     """The whole page. head: of a document, as files.heading() makes it."""
     most = max(LEAST_DRAWN, MOST_DRAWN // max(1, len(all_shown)))
-    names = [one.title for one in all_shown]
+    names = numbered([one.title for one in all_shown])
     title = f"{names[0] if len(names) == 1 else plural(len(names), 'run')}, {head['when']}"
     return "\n".join(
         [
@@ -62,6 +63,19 @@ def page(head: Mapping[str, Any], all_shown: Sequence[Shown], is_complete: bool 
             "</body>\n</html>\n",
         ]
     )
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Runs of the same name are told apart.
+
+    >>> numbered(["a", "b", "a"])
+    ['a, run 1 of 2', 'b', 'a, run 2 of 2']
+    """
+    many, seen, found = Counter(names), Counter[str](), []
+    for name in names:
+        seen[name] += 1
+        found.append(f"{name}, run {seen[name]} of {many[name]}" if many[name] > 1 else name)
+    return found
 
 
 def contents(names: Sequence[str]) -> str:
@@ -98,7 +112,10 @@ def lead(run: Run) -> str:
         return said(report_where.seen_limit_text(found.limit), report_where.more(run, found.limit))
     if run.measured.failed or not run.verdict.limits:
         return "What limited this run is not known."
-    return f"Bottleneck: {limit_text(run.verdict.limits[0])}"
+    first = run.verdict.limits[0]
+    if first.resource in (Resource.ARRIVALS, Resource.NONE):
+        return f"{report_where.capital(name_of(first))}."
+    return f"Bottleneck: {limit_text(first)}"
 
 
 # ---------------------------------------------------------------- the parts

@@ -128,6 +128,8 @@ def limit_text(limit: Limit) -> str:
     name = name_of(limit)
     if resource == Resource.MACHINE:
         return f"{name}, {per_cent(limit.busy)} of {plural(limit.cpus or 1, 'CPU')} busy."
+    if resource in (Resource.ARRIVALS, Resource.NONE):
+        return f"none: {name}."
     if limit.held_s is None:
         return f"{name}."
     what_allows = {

@@ -127,8 +127,8 @@ RESOURCES = {
     "client": "the client",
     "machine": "the CPUs that server and client share",
     "backlog": "the listen backlog: connections waited a second or more until TCP tried again",
-    "arrivals": "none: the server could do all that was asked",
-    "none": "none: nothing that we can see was fully used",
+    "arrivals": "the server could do all that was asked",
+    "none": "nothing that we can see was fully used",
 }
 SEEN = {  # {many}: "4 requests at a time", or a range
     "slots": "The answers came as if the server worked on {many}.",

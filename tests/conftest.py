@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from engine.files import Document, Printer
 
+os.environ["PYTHONFAULTHANDLER"] = "1"  # a server that crashes says where, in its log
 os.environ["BENCH_DEALS"] = ""  # nothing is measured besides what a test asks for; test_deals.py asks
 settings.register_profile("steady", derandomize="FUZZ_EXAMPLES" not in os.environ)
 settings.load_profile("steady")

@@ -23,7 +23,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/posters")
 def posters():
-    time.sleep(0.2)
+    time.sleep(0.4)
     return "A1"
 
 
