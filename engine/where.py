@@ -232,7 +232,10 @@ def in_use(sample: Line, slots: float) -> set[str]:
 
 
 def constant_inside(samples: Sequence[Line]) -> float | None:
-    """How many requests the processes had inside in nearly all samples; None: that varied."""
+    """How many requests the processes had inside in nearly all samples; None: that varied, or an event loop works on
+    them: it computes for one at a time, and that is no slot."""
+    if any(row["on_loop"] for one in samples for row in one["rows"]):
+        return None
     found = 0
     for own in by_process(samples).values():
         ((inside, count),) = Counter(round(in_sample(one)) for one in own).most_common(1)

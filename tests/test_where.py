@@ -9,7 +9,7 @@ from samples import sample_where
 
 from engine.limit import ITSELF, LOOP, Answers, circle_of, holding_time_s, limit_of
 from engine.places import Spot, State
-from engine.where import where_now, where_of
+from engine.where import constant_inside, where_now, where_of
 
 APP = ["/shop/app/db.py", 12, "get"]
 LIBRARY = ["/lib/site-packages/sqlalchemy/pool/impl.py", 3, "_do_get"]
@@ -77,6 +77,12 @@ def test_an_event_loop_that_runs_one_line_in_most_samples_is_blocked_by_it():
     assert (found.blocked, found.limit.resource, found.limit.line) == (1.0, LOOP, "app/db.py:12")
     now_and_then = seen(*(sample(0.1 * k, *[blocks] * (k == 1), row(39)) for k in range(1, 6)))
     assert now_and_then.limit is None and State.BLOCKING not in {one.state for one in now_and_then.places}
+
+
+@pytest.mark.parametrize("on_loop, slots", [(False, 1), (True, None)])
+def test_one_request_on_an_event_loop_is_no_slot(on_loop, slots):
+    lines = [sample(0.1 * k, row(1, on_loop=on_loop)) for k in range(1, 12)]
+    assert constant_inside(lines) == slots
 
 
 def test_what_other_clients_send_is_seen_too():
