@@ -349,7 +349,7 @@ class Client:
         """Take what has come; where an answer is whole, send the next request in its place."""
         rows, connections, messages = self.exchanges, self.connections, self.messages
         started_s, answered_s, statuses, sizes = rows.started_s, rows.answered_s, rows.status, rows.body_bytes
-        # A user who neither thinks nor goes sends at once: every request before this number.
+        # A user that neither thinks nor goes sends at once: every request before this number.
         at_once = 0 if self.think_s or self.in_flight > self.users else min(self.released, len(statuses))
         for fd, _ in ready:
             # A descriptor closed earlier in this batch may be in use again: its new socket has nothing to read.

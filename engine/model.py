@@ -7,7 +7,7 @@ service, a disk) holds its slot for all of t. A request that finds no slot free 
 
 That is all. It holds for every kind of load, and gives each request its times before the first one is sent. Beside it
 stands the closed form, where there is one: a burst of n takes ceil(n / S) x t, throughput is at most S / t, and c
-users who ask again at once wait c t / S.
+users that ask again at once wait c t / S.
 
 Everything here is pure: it reads no clock and opens nothing. Requests are numbered from 0; times are seconds since the
 run began; `math.inf` slots are "no limit".
@@ -254,7 +254,7 @@ def closed_loop(users: int, slots: float, wait_s: float, think_s: float = 0.0) -
 
 
 def poisson_schedule(rate: float, requests: float, duration_s: float, seed: int) -> list[float]:
-    """When to send, at random: gaps are independent and exponential, as of many users who do not know each other.
+    """When to send, at random: gaps are independent and exponential, as of many users that know nothing of each other.
 
     The first request leaves at 0. The same seed gives the same schedule, on paper and in a run.
 

@@ -2,7 +2,6 @@
 
 Linux tells it; elsewhere no program is named.
 
-
 Two readings, before a load and after it. Our own processes do not count: this one, what it has started, and the
 processes of a server that ran before.
 """

@@ -32,7 +32,7 @@ from engine.targets import WORKLOADS
 from engine.workload import PLACEHOLDER, filled
 
 REPORTED_S = 5.0  # workers report every 3 s; the CSV files are written every second
-STOP_S = 60.0  # a user who is to stop has so long for the answer to the last request: each is counted
+STOP_S = 60.0  # a user that is to stop has so long for the answer to the last request: each is counted
 WORKLOAD, SCALE = os.environ.get("WORKLOAD", "fanout"), os.environ.get("SCALE", "1")
 if WORKLOAD not in WORKLOADS or not re.fullmatch(r"[1-9]\d?|0\.\d*[1-9]", SCALE):
     print(f"locustfile.py: WORKLOAD is one of {', '.join(WORKLOADS)}, SCALE a number like 0.25 or 1, below 100")
@@ -46,7 +46,7 @@ TURNS = itertools.cycle(spread_evenly([round(share * 20) for share, *_ in REQUES
 
 
 class BooksUser(FastHttpUser):
-    """A user who asks again as soon as the answer is there, on a connection that is kept, as with bench.py -k."""
+    """A user that asks again as soon as the answer is there, on a connection that is kept, as with bench.py -k."""
 
     concurrency, network_timeout, connection_timeout, max_redirects = 1, 60.0, 60.0, 0
 
