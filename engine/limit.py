@@ -89,7 +89,7 @@ def queue_for(where: Where, slots: float) -> Spot | None:
     """The requests that no process has accepted, while as many are worked on as there are slots; None: not so."""
     queued = requests_in(where.places, State.QUEUED)
     inside = requests_in(where.places, *State) - queued
-    is_full = where.samples >= LEAST_FULL and round(inside) == slots
+    is_full = where.samples >= LEAST_FULL and where.requests > slots and round(inside) == slots
     return Spot(queued, State.QUEUED, size=slots) if is_full and queued > FEW * where.requests else None
 
 

@@ -119,6 +119,14 @@ def test_the_limit_is_what_the_fewest_hold_of_all_that_is_waited_for(places, lim
     assert (found and (found.resource, found.slots, found.next_slots)) == limit
 
 
+@pytest.mark.parametrize("under_way, limit", [(4.0, None), (4.9, "slots")])
+def test_of_no_more_requests_than_slots_none_waits_for_a_slot(under_way, limit):
+    """The samples of several processes are not of one moment: one that is on its way is queued here, at work there."""
+    places = (Spot(3.0, State.WORKING), Spot(1.0, State.ANSWERED), waits(1.0, None, state=State.QUEUED))
+    found = limit_of(replace(sample_where(places=places), requests=under_way), [], Answers([], False), 4)
+    assert (found and found.resource) == limit
+
+
 @pytest.mark.parametrize(
     "slots, answered_s, is_burst, held_s",
     [
