@@ -170,6 +170,11 @@ def on_paper(asked: argparse.Namespace) -> None:
 # ---------------------------------------------------------------- runs
 
 
+def compares(asked: argparse.Namespace) -> bool:
+    """Whether several runs are measured to be set beside each other."""
+    return bool(asked.repeats or "all" in asked.target or len(set(asked.target)) > 1)
+
+
 class Bench:
     """Every run that one command line asks for, in one document."""
 
@@ -190,8 +195,7 @@ class Bench:
         self.document = Document(command, versions_of(self.launches), asked.json)
         paths = asked.json, asked.html, asked.trace
         self.printer = Printer(next((path for path in paths if path in STDOUT), None))
-        is_one = not (asked.repeats or "all" in asked.target or len(set(asked.target)) > 1)
-        self.in_full = asked.verbose or is_one
+        self.in_full = asked.verbose or not compares(asked)
         self.printer.show(report_before.header(about_machine(), self.document.head["versions"]))
 
     def run(self) -> int:
@@ -216,12 +220,16 @@ class Bench:
             if self.asked.target:  # an app of the user's is asked only once
                 plans.plans_of(changed)
 
+    @property
+    def shows_no_rows(self) -> bool:
+        """Probes and searches show lines of their own."""
+        return bool(self.asked.quiet or self.asked.probe or self.asked.find_rate)
+
     def all(self, database: BooksDatabase | None) -> None:
         """Every plan. Of several there is a table, row by row; or last, where each run is shown in full."""
         asked = self.asked
-        plans = [repeats.repeated(plan, number) for number in range(asked.repeats or 1) for plan in self.plans]
-        has_rows = len(plans) > 1 and not (asked.quiet or asked.probe or asked.find_rate or self.in_full)
-        if has_rows:
+        plans = repeats.in_turn(self.plans, asked.repeats or 1)
+        if len(plans) > 1 and not self.in_full and not self.shows_no_rows:
             self.printer.show(f"\n{report.ROWS}")
         for number, plan in enumerate(plans):
             with line_says(f"run {number + 1} of {len(plans)}" if len(plans) > 1 else ""):
@@ -238,8 +246,8 @@ class Bench:
         asked, runs = self.asked, self.document.runs
         if asked.repeats:
             return report.repeats_table(repeats.rows_of_repeats(runs))
-        is_one = len(self.plans) < 2 or asked.quiet or asked.probe or asked.find_rate
-        return "" if is_one or not self.in_full else "\n".join([report.ROWS, *map(report.row, runs)])
+        is_due = len(self.plans) > 1 and self.in_full and not self.shows_no_rows
+        return "" if not is_due else "\n".join([report.ROWS, *map(report.row, runs)])
 
     def exit_code(self) -> int:
         """Says on stderr which --fail-if is met."""

@@ -66,12 +66,12 @@ from engine.run import Plan
 from engine.signals import Interrupted, signals
 from engine.views import Views
 from engine.words import Problem, plural, section
-from suites import ab, books, client, comparison, io, limits, locust, own, why
+from suites import ab, books, client, comparison, io, limits, locust, own, users, why
 from suites.common import CAN_PIN, Cell, Json, Suite, SweepDocument, Values, Variant, as_text
 
 SUITES = {
     "io": io.SUITE, "ab": ab.SUITE, "why": why.SUITE, "books": books.SUITE, "client": client.SUITE,
-    "limits": limits.SUITE,
+    "limits": limits.SUITE, "users": users.SUITE,
 }  # fmt: skip
 COOL_DOWN_S = 0.5  # between two servers: closed sockets and dying workers are gone by then
 
@@ -116,6 +116,12 @@ def launches_of(suite: Suite, values: Values) -> list[Launch]:
     return [launch for launch in every if launch]
 
 
+def predictions_of(variants: Sequence[Variant], values: Values) -> dict[str, float | None]:
+    """When the last answer is due, of each variant by its name; of bench.py's own settings only."""
+    ours = [one for one in variants if not one.program and not one.env]
+    return {one.name: plans.prediction_for(plan_for(one, values, one.concurrency[-1])[0]).makespan_s for one in ours}
+
+
 def new_document(asked_for: argparse.Namespace, name: str, command: str = "", asked: Any = None) -> SweepDocument:
     """A sweep with nothing run yet, but everything predicted. Raises Problem."""
     suite, quick, scale = own.suite(asked) if asked else SUITES[name], asked_for.quick, asked_for.scale
@@ -131,11 +137,7 @@ def new_document(asked_for: argparse.Namespace, name: str, command: str = "", as
         quick=quick,
         values=values,
         order=order_of(there, asked_for.repeats or (1 if quick else suite.repeats), asked_for.seed),
-        predictions={
-            one.name: plans.prediction_for(plan_for(one, values, one.concurrency[-1])[0]).makespan_s
-            for one in there
-            if not one.program and not one.env
-        },
+        predictions=predictions_of(there, values),
         runs=[],
         asked=asked,
     )
@@ -224,6 +226,12 @@ def failed_in(document: SweepDocument) -> list[str]:
     ]
 
 
+def shortened(values: Values, full: Values) -> str:
+    """What is less than in a whole sweep; empty: nothing."""
+    less = [f"{name} = {value} instead of {full[name]}" for name, value in values.items() if value != full[name]]
+    return f"**Shortened**, for a first look: {', '.join(less)}." if less else ""
+
+
 def render(document: SweepDocument) -> str:
     """The whole report, as Markdown."""
     suite, done, in_all, failed = suite_of(document), len(document.runs), len(document.order), failed_in(document)
@@ -234,8 +242,7 @@ def render(document: SweepDocument) -> str:
         " ".join(suite.headline(document)) if done == in_all else f"**Unfinished**: {done} of {in_all} runs.",
         f"{comparison.about(asdict(document))}, seed {document.seed}; {versions}.",
         f"{suite.source} {plural(repeats, 'repeat')}: median (least-most).".strip(),
-        f"**Shortened**, for a first look: {document.values} instead of {suite.full}."
-        * (document.values != suite.full),
+        shortened(document.values, suite.full),
         f"**Failed requests** in {', '.join(failed)}." * bool(failed),
         suite.tables(document),
     ]
@@ -366,13 +373,33 @@ def compare(asked_for: argparse.Namespace) -> int:
     tell(text)
     if not asked_for.fail_if_worse:
         return 0
-    unclear = [row for row in rows if "once" in row[-1]]
-    worse = [row for row in rows if row[-1] == "worse"]
-    for name, figure, *_, ratio, _ in worse:
-        say(f"sweep.py: worse: {name}: {figure} is {ratio} times what it was")
-    for name, figure, *_ in unclear:
-        say(f"sweep.py: cannot tell: {name}: {figure} was measured once; measure both with bench.py --repeats 6")
-    return 1 if worse or unclear else 0
+    reasons = [why for row in rows if (why := why_not_kept(row))]
+    for why in reasons:
+        say(f"sweep.py: {why}")
+    return 1 if reasons else 0
+
+
+def why_not_kept(row: Sequence[Any]) -> str:
+    """Why a row of a comparison fails --fail-if-worse; empty: it does not."""
+    name, figure, *_, ratio, is_now = row
+    if is_now == "worse":
+        return f"worse: {name}: {figure} is {ratio} times what it was"
+    if "once" in is_now:
+        return f"cannot tell: {name}: {figure} was measured once; measure both with bench.py --repeats 6"
+    return ""
+
+
+def do(asked_for: argparse.Namespace, command: str) -> int:
+    """What is asked for; the exit code. Raises Problem."""
+    if asked_for.what == "report":
+        return report(asked_for)
+    if asked_for.what == "compare":
+        return compare(asked_for)
+    if asked_for.what:
+        return run_suite(asked_for, command)
+    titles = [section(name, f"{suite.title} ({suite.takes})") for name, suite in SUITES.items()]
+    tell("\n".join(titles) if asked_for.list else __doc__ or NO_MANUAL)
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -380,16 +407,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with signals.handled():
         try:
             check_folder()
-            asked_for = parse(argv)
-            if asked_for.what == "report":
-                return report(asked_for)
-            if asked_for.what == "compare":
-                return compare(asked_for)
-            if asked_for.what:
-                return run_suite(asked_for, shlex.join(["sweep.py", *argv]))
-            titles = [section(name, f"{suite.title} ({suite.takes})") for name, suite in SUITES.items()]
-            tell("\n".join(titles) if asked_for.list else __doc__ or NO_MANUAL)
-            return 0
+            return do(parse(argv), shlex.join(["sweep.py", *argv]))
         except Problem as problem:
             say(f"sweep.py: {problem}")
             return problem.exit_code

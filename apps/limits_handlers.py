@@ -2,7 +2,7 @@
 
 `asyncio.to_thread` and `run_in_executor(None, ...)` do not use the threads that FastAPI has for `def` handlers, but the
 event loop's own, of which there are fewer: 6 on 2 CPUs, 12 on 8. EXECUTOR_THREADS=12 gives it so many instead. The
-fifth handler blocks the event loop: 1.
+fifth handler blocks the event loop: 1. So does the sixth, for the second half of its wait.
 
 Serve it by hand:  uvicorn --app-dir apps limits_handlers:app
 """
@@ -57,4 +57,11 @@ async def in_anyios_threads_again():
 @app.get("/blocking")
 async def blocks():
     time.sleep(TASK_TIME)
+    return {"task_time": TASK_TIME}
+
+
+@app.get("/half-blocking")
+async def awaits_then_blocks():
+    await asyncio.sleep(TASK_TIME / 2)
+    time.sleep(TASK_TIME / 2)
     return {"task_time": TASK_TIME}

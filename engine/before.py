@@ -62,14 +62,19 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
         raise Interrupted
     found = [send_alone(one, site, sent, first, len(single)) for one, first in zip(single, firsts, strict=True)]
     of_kinds = [shown for _, shown in found if shown]
-    if plan.warm_up_if_cold and any(one.cold for one in of_kinds):  # as its other workers may be, too
-        sent.append(send.warm_up(dataclasses.replace(plan, warm_up=plan.warm_up_if_cold), site.address))
+    warm_others(plan, site, of_kinds, sent)
     lone_s = () if plan.kinds else found[0][0]
     before = before_of(sent, lone_s, lone_victim_s(plan, site), of_kinds)
     plan = with_kind_waits(plan, [times_s for times_s, _ in found])
     if site.log:
         plan = with_body(plan, access_log.parts_of_body(site.log), sent)
     return plans.with_lone_requests(plan, lone_s), before
+
+
+def warm_others(plan: Plan, site: Site, of_kinds: Sequence[Alone], sent: list[Exchanges]) -> None:
+    """Where the first request found its worker cold, the other workers may be, too."""
+    if plan.warm_up_if_cold and any(one.cold for one in of_kinds):
+        sent.append(send.warm_up(dataclasses.replace(plan, warm_up=plan.warm_up_if_cold), site.address))
 
 
 def with_body(plan: Plan, parts: int, sent: Sequence[Exchanges]) -> Plan:

@@ -124,26 +124,38 @@ def small_app(launch: Launch, wait_s: float) -> Launch:
     )  # fmt: skip
 
 
+def short_plan(plan: Plan, load: Load, wait_s: float) -> Plan:
+    """A load of a small app on the same server."""
+    assert plan.launch
+    launch = small_app(plan.launch, wait_s)
+    path = "/async-io" if launch.app == "fastapi_async:app" else "/io"
+    return Plan(
+        "deal", launch, path=path, load=load, wait_s=wait_s, timeout_s=10.0, tls=plan.tls, warm_up=4 * launch.workers,
+        workers=launch.workers, all_cpus=plan.all_cpus, cpus=plan.cpus,
+    )  # fmt: skip
+
+
+def orders_of_start(plan: Plan, loads: int, logs: Path) -> list[tuple[int, ...]]:
+    """The order in which processes took requests, of each of several loads on a server that is started for them."""
+    assert plan.launch
+    server = start_server(plan.launch, run_folder(logs, "deal"), set())
+    try:
+        send.warm_up(plan, ("127.0.0.1", server.port))
+        return [order_in(server, plan) for _ in range(loads)]
+    finally:
+        stop_server(server)
+
+
 def measured_deal(plan: Plan, load: Load, logs: Path) -> Deal:
     """Raises Problem where the server does not start."""
     assert plan.launch and plan.wait_s
     is_burst = isinstance(load, Burst)
-    wait_s = min(plan.wait_s, SHORT_WAIT_S) if is_burst else plan.wait_s
-    launch = small_app(plan.launch, wait_s)
-    path = "/async-io" if launch.app == "fastapi_async:app" else "/io"
-    short = Plan(
-        "deal", launch, path=path, load=load, wait_s=wait_s, timeout_s=10.0, tls=plan.tls, warm_up=4 * launch.workers,
-        workers=launch.workers, all_cpus=plan.all_cpus, cpus=plan.cpus,
-    )  # fmt: skip
-    orders = list[tuple[int, ...]]()
+    short = short_plan(plan, load, min(plan.wait_s, SHORT_WAIT_S) if is_burst else plan.wait_s)
+    launch = short.launch
+    assert launch
     starts = starts_for(launch.workers)
-    for _ in range(starts):
-        server = start_server(launch, run_folder(logs, "deal"), set())
-        try:
-            send.warm_up(short, ("127.0.0.1", server.port))
-            orders += [order_in(server, short) for _ in range(BURSTS // starts if is_burst else 1)]
-        finally:
-            stop_server(server)
+    loads = BURSTS // starts if is_burst else 1
+    orders = [order for _ in range(starts) for order in orders_of_start(short, loads, logs)]
     slots = plan.slots or math.inf
     busy = load.offered_load(slots, plan.wait_s)
     shares = [as_shares([order.count(process) for process in range(launch.workers)]) for order in orders]

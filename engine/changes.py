@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from engine.advice import beside_s
+from engine.launch import Launch
 from engine.loads import Figure
 from engine.places import Limit, Resource
 from engine.plans import prediction_for, with_launch
@@ -131,6 +133,12 @@ def slots_with(plan: Plan, limit: Limit | None, workers_before: int) -> float | 
     return min(server, limit.slots * processes)
 
 
+def doubled(launch: Launch, setting: Literal["workers", "threads"]) -> str | None:
+    """The option that gives twice as many; None: this server has no such setting."""
+    now = {"workers": launch.workers, "threads": launch.threads}[setting]
+    return f"--{setting} {2 * now}" if setting in launch.kind.settings else None
+
+
 def advised(run: Run) -> str | None:
     """The options that give twice as much of what limits the run; None: it cannot be changed from outside."""
     limit, launch, limits = seen_limit(run), run.plan.launch, run.verdict.limits
@@ -138,8 +146,8 @@ def advised(run: Run) -> str | None:
     is_known = (limit or is_cpu) and not slower_than_alone_s(run) and not is_out_of_cpus(run)
     if not launch or launch.run or not is_known:
         return None
-    twice = f"--workers {2 * launch.workers}" if "workers" in launch.kind.settings else None
-    threads = f"--threads {2 * launch.threads}" if "threads" in launch.kind.settings else twice
+    twice = doubled(launch, "workers")
+    threads = doubled(launch, "threads") or twice
     options = {
         Resource.CPU.value: twice if launch.workers < run.plan.cpus else None,
         Resource.SLOTS.value: threads,

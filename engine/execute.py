@@ -156,7 +156,7 @@ def execute(
     when = now()
     tell = functools.partial(announced, show)
     plan = with_deal(plan, logs_of(place), tell)
-    is_known = plan.is_target or (plan.launch is None and (plan.wait_s is not None or not plan.lone_requests))
+    is_known = is_known_before(plan)
     prediction = plans.prediction_for(plan)
     show(report_before.what_is_sent(plan))
     if is_known:
@@ -173,10 +173,18 @@ def execute(
         sent = send_load(plan, site)
         if watched:
             watched.stop()
-    books = None
-    if plan.launch and plan.launch.pool and place.database:  # only now that the app has given back its connections
-        books = books_seen(place.database)
+    books = books_of(plan, place)  # only now that the app has given back its connections
     return judged(plan, prediction, site, sent, before, when, books, keep_exchanges), sent.log
+
+
+def is_known_before(plan: Plan) -> bool:
+    """Whether the prediction needs no request to be sent."""
+    return plan.is_target or (plan.launch is None and (plan.wait_s is not None or not plan.lone_requests))
+
+
+def books_of(plan: Plan, place: Place) -> Database | None:
+    """What the Books API has left in its database; None: the plan uses none."""
+    return books_seen(place.database) if plan.launch and plan.launch.pool and place.database else None
 
 
 # ---------------------------------------------------------------- after the load
@@ -189,27 +197,37 @@ def judged(
     """The record of a load, with all that can be said of it."""
     outcome, log, requests = sent.outcome, sent.log, len(sent.outcome.exchanges.status)
     names = name_workers(log) if log else {}
-    by_request = {int(line.request): line for line in log.lines} if log else {}
-    lines = [by_request.get(i) for i in range(requests)] if log else []
+    lines = lines_of_requests(log, requests) if log else []
     process_of = deal_of(plan, names, lines)
     split = plans.prediction_for(plan, process_of) if process_of and plan.slots_known else None
     keep_exchanges = keep_exchanges or plan.load.steady_count == plan.load.requests
     columns = None
     if keep_exchanges or requests <= estimate.MOST_ESTIMATED:  # of a million requests they take some seconds
         columns = all_columns(plan, outcome, names, lines, process_of)
-    measured = summary.summarise(plan, outcome)
-    measured = dataclasses.replace(
-        measured, warmed_up=before.sent, created=measured.created + before.created,
-        lone_s=min(before.lone_s, default=None), alone=before.alone,
-        server_cpu_s=None if measured.server_cpu_s is None else max(0.0, measured.server_cpu_s - sent.sampling_s),
-        other_cpu_s=without_connected(measured, sent.neighbours), neighbours=sent.neighbours,
-    )  # fmt: skip
+    measured = measured_with(plan, sent, before)
     facts = Facts(plan, prediction, split, measured, inside_of(site, sent, names, books) if site.server else None)
     found = estimate.estimate_of(facts, columns, before.lone_s, packages_of(plan)) if columns else None
     return Run(
         **vars(facts), verdict=verdict.judge(facts, found, timer_s()), when=when,
         exchanges=columns if keep_exchanges else None,
         victim=victim.victim_of(plan, sent.victim, before.victim_s),
+    )  # fmt: skip
+
+
+def lines_of_requests(log: AccessLog, requests: int) -> list[LogLine | None]:
+    """The line of each request, by its number; None: it has none."""
+    by_request = {int(line.request): line for line in log.lines}
+    return [by_request.get(i) for i in range(requests)]
+
+
+def measured_with(plan: Plan, sent: Sent, before: Before) -> Measured:
+    """The figures of a run, with what was sent before it, less what it costs to look into the server."""
+    measured = summary.summarise(plan, sent.outcome)
+    return dataclasses.replace(
+        measured, warmed_up=before.sent, created=measured.created + before.created,
+        lone_s=min(before.lone_s, default=None), alone=before.alone,
+        server_cpu_s=None if measured.server_cpu_s is None else max(0.0, measured.server_cpu_s - sent.sampling_s),
+        other_cpu_s=without_connected(measured, sent.neighbours), neighbours=sent.neighbours,
     )  # fmt: skip
 
 
@@ -245,8 +263,7 @@ def inside_of(site: Site, sent: Sent, names: dict[int, str], books: Database | N
     """What the server's side knows of the run."""
     server, log, exchanges = site.server, sent.log, sent.outcome.exchanges
     assert server
-    went_wrong = sent.server_ended or any(exchanges.error) or any(status >= 500 for status in exchanges.status)
-    said = (last_words if sent.server_ended else telling_lines)(server.server_log) if went_wrong else ()
+    said = what_went_wrong(server.server_log, sent)
     inside = Inside(None, shown(server.server_log), sent.server_ended, said, database=books, where=sent.where)
     if not log or not server.access_log:
         return inside
@@ -260,6 +277,14 @@ def inside_of(site: Site, sent: Sent, names: dict[int, str], books: Database | N
         handler_s=sum(line.duration_s for line in held) if held else None,
         anyio_threads=access_log.anyio_threads(server.access_log),
     )  # fmt: skip
+
+
+def what_went_wrong(server_log: Path, sent: Sent) -> tuple[str, ...]:
+    """Lines of the server's log that say it; empty where nothing did."""
+    if sent.server_ended:
+        return last_words(server_log)
+    is_bad = any(sent.outcome.exchanges.error) or max(sent.outcome.exchanges.status, default=0) >= 500
+    return telling_lines(server_log) if is_bad else ()
 
 
 def packages_of(plan: Plan) -> frozenset[str] | None:

@@ -150,13 +150,8 @@ class Launch:
 def launch_target(name: str, route: Route, options: argparse.Namespace, strict: bool = True) -> Launch:
     """A target's server. strict: an option that this target does not have is a Problem."""
     target, task_time = TARGETS[name], options.task_time or TaskTime(1)
-    if strict and options.pool_size and not target.pool:
-        raise Problem(f"{name} has no --pool-size: it uses no database")
-    if strict and not route.draws and (options.cpu_time or task_time.distribution != "constant"):
-        raise Problem(
-            f"{name} waits a constant time and computes nothing on this path: --cpu-time and :exp go with /io"
-            " of Flask and FastAPI, and with /async-io of FastAPI"
-        )
+    if strict:
+        check_target(name, route, options)
     launch = Launch(
         name,
         target.server,
@@ -177,6 +172,18 @@ def launch_target(name: str, route: Route, options: argparse.Namespace, strict: 
         wrap=route.waits != "nothing" or options.access_log,
     )
     return with_settings(launch, options, strict)
+
+
+def check_target(name: str, route: Route, options: argparse.Namespace) -> None:
+    """Raises Problem where an option says what this target does not have."""
+    if options.pool_size and not TARGETS[name].pool:
+        raise Problem(f"{name} has no --pool-size: it uses no database")
+    is_drawn = options.task_time and options.task_time.distribution != "constant"
+    if not route.draws and (options.cpu_time or is_drawn):
+        raise Problem(
+            f"{name} waits a constant time and computes nothing on this path: --cpu-time and :exp go with /io"
+            " of Flask and FastAPI, and with /async-io of FastAPI"
+        )
 
 
 def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/") -> Launch:
@@ -294,13 +301,19 @@ def last_line_of(
 # ---------------------------------------------------------------- the settings in force
 
 
-def in_force(launch: Launch) -> Launch:
-    """The launch as its server will understand it: command line, environment and configuration file together."""
-    kind, env = launch.kind, os.environ | dict(launch.env)
+def given_to_server(launch: Launch) -> dict[str, str]:
+    """The options of --server-args with their values. Raises Problem where one takes away what we need."""
     given = dict(re.findall(r"(--[\w-]+)(?=[ =](\S*))", " ".join([*launch.server_args, ""])))
     for option, value in given.items():
         if reason := NOT_FOR_US.get(option) or NOT_FOR_US.get(f"{option} {value}"):
             raise Problem(f"--server-args {option}: {reason}")
+    return given
+
+
+def in_force(launch: Launch) -> Launch:
+    """The launch as its server will understand it: command line, environment and configuration file together."""
+    kind, env = launch.kind, os.environ | dict(launch.env)
+    given = given_to_server(launch)
     workers = launch.server == "uvicorn" and (env.get("UVICORN_WORKERS") or env.get("WEB_CONCURRENCY"))
     known: dict[str, Any] = {"workers": workers or 1, "threads": kind.threads, "connections": kind.connections}
     known |= dict(launch.settings)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import linear_regression
 from typing import NamedTuple
 
 from engine.places import Limit, Resource, Spot, State, Where
@@ -59,9 +60,7 @@ def limit_of(where: Where, blocks: Sequence[Spot], answers: Answers, slots: floa
     worked on, and the others have not been accepted.
     """
     if where.blocked >= MOSTLY and (blocking := blocking_place(blocks)):
-        others = sum(is_line(one) and one.share >= ALSO_BLOCKS for one in blocks if one is not blocking)
-        known = answers.none() if blocking.is_after else answers  # their rate is not that of what blocks
-        return replace(limit_at(blocking, 1.0 * blocking.processes, LOOP, known), more_lines=others)
+        return limit_of_blocking(blocking, blocks, answers)
     past = {spot: holders(where.places, spot) for spot in waiting_places(where)}
     if past:
         return limit_of_waiting(where, past, answers)
@@ -69,14 +68,19 @@ def limit_of(where: Where, blocks: Sequence[Spot], answers: Answers, slots: floa
     return limit_at(queued, slots or 1.0, Resource.SLOTS.value, answers) if queued else None
 
 
+def limit_of_blocking(most: Spot, blocks: Sequence[Spot], answers: Answers) -> Limit:
+    """The event loop that lines of the app block; the one that does most of it, and how many others do, too."""
+    others = sum(is_line(one) and one.share >= ALSO_BLOCKS for one in blocks if one is not most)
+    known = answers.none() if most.is_after else answers  # their rate is not that of what blocks
+    return replace(limit_at(most, 1.0 * most.processes, LOOP, known), more_lines=others)
+
+
 def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers) -> Limit:
     """What the fewest requests have, of all that requests wait for. past: how many have what each place waits for."""
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
-    # Answers say nothing of when a slot of a burst is given back, if that is after the answer.
-    ends_late = requests_in(where.places, State.ANSWERED) > FEW * where.requests
-    is_unclear = answers.of_burst and (ends_late or is_taken_again(where.places, spot))
-    known = answers.none() if is_unclear or is_one_of_many(past, spot) else answers
+    is_unclear = is_one_of_many(past, spot) or (answers.of_burst and is_held_otherwise(where, spot))
+    known = answers.none() if is_unclear else answers
     found = limit_at(spot, max(1.0, round(2 * fewest) / 2), spot.resource or "", known)
     if has_other_holders(where.places, spot):
         found = replace(found, slots=float(round(can_have(where.places, spot))), is_sized=False, size=spot.size)
@@ -139,6 +143,12 @@ def is_taken_again(spots: Sequence[Spot], waiting: Spot) -> bool:
     return len(places) > 1 or (len(in_threads) > 1 and (waiting.resource or "").startswith("AnyIO"))
 
 
+def is_held_otherwise(where: Where, waiting: Spot) -> bool:
+    """Whether the answers of a burst do not say when a slot is given back: it is after the answer, or taken again."""
+    ends_late = requests_in(where.places, State.ANSWERED) > FEW * where.requests
+    return ends_late or is_taken_again(where.places, waiting)
+
+
 def is_one_of_many(spots: Iterable[Spot], waiting: Spot) -> bool:
     """Whether at the same line others wait for another object of the kind, so that the numbers of one are not all."""
     kind, of = (waiting.line, waiting.resource), (waiting.size, waiting.size_line)
@@ -181,25 +191,28 @@ def limit_at(spot: Spot, slots: float, resource: str, answers: Answers) -> Limit
 def holding_time_s(slots: float, answers: Answers, since_s: float | None = None) -> float | None:
     """How long a request holds a slot: slots over the rate of answers, at which slots are given back.
 
-    Of a burst the full rounds count, and of several processes the first half, as one of them may have nothing left to
-    do; of other loads what comes after a third of the time. None: too few answers; or the first comes so long after
-    requests began to wait that they must need a slot more than once.
+    None: too few answers; or the first comes so long after requests began to wait that they must need a slot more than
+    once.
 
     >>> holding_time_s(2, Answers([1.0, 1.0, 2.0, 2.0, 3.0], True))
     1.0
     """
-    times = list(answers.times_s)
-    if answers.of_burst:
-        times = times[: len(times) // (1 if answers.processes < 2 else 2) // round(slots) * round(slots)]
-    elif times:
-        times = [at_s for at_s in times if at_s >= times[0] + (times[-1] - times[0]) / 3]
-    many, lag = len(times), max(1, round(slots))
-    if many < 2 * slots or times[-1] <= times[0]:
+    times = steady_answers(slots, answers)
+    if len(times) < 2 * slots or times[-1] <= times[0]:
         return None
-    # From each answer to the one that has the same slot next, on average.
-    held_s = (sum(times[-lag:]) - sum(times[:lag])) / (many - lag) * slots / lag
+    # A line through all answers: they may come in rounds of any size, and the first and the last may be cut.
+    held_s = slots / linear_regression(times, range(len(times))).slope
     is_late = answers.of_burst and since_s is not None and times[0] - since_s > 1.5 * held_s + LATE_S
-    return None if is_late or held_s <= 0 else held_s
+    return None if is_late else held_s
+
+
+def steady_answers(slots: float, answers: Answers) -> Sequence[float]:
+    """Of a burst the full rounds, and of several processes the first half, as one of them may have nothing left to do;
+    of other loads what comes after a third of the time."""
+    times = answers.times_s
+    if answers.of_burst:
+        return times[: len(times) // (1 if answers.processes < 2 else 2) // round(slots) * round(slots)]
+    return [at_s for at_s in times if at_s >= times[0] + (times[-1] - times[0]) / 3]
 
 
 # ---------------------------------------------------------------- a standstill
@@ -214,19 +227,23 @@ def requests_for(resource: str, spots: Iterable[Spot]) -> float:
     return sum(spot.requests for spot in spots if spot.resource == resource)
 
 
+def is_stuck(spot: Spot) -> bool:
+    """Whether requests that were accepted wait there for what others hold."""
+    return spot.state is not State.QUEUED and bool(spot.resource) and spot.resource != LOOP
+
+
 def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
     """The resources of a standstill with their sizes, whose sum is how many requests make one; empty: something goes
     on, or the holders are not seen.
 
     Nothing goes on, and what is waited for is held by requests that wait, too.
     """
-    inside = [spot for spot in spots if spot.state is not State.QUEUED]
-    stuck = [spot for spot in inside if spot.resource and spot.resource != LOOP]
+    stuck = [spot for spot in spots if is_stuck(spot)]
     sizes = {spot.resource or "": size_of_one(spot) for spot in stuck}
     blocking = [spot.resource or "" for spot in stuck if spot.state is State.BLOCKING]
     if blocking:  # whatever has what the loop's thread waits for cannot go on, as the loop does not
         return {LOOP: 1.0, blocking[0]: sizes[blocking[0]]}
-    if requests_in(stuck, *State) < (1 - FEW) * requests_in(inside, *State):
+    if requests_in(stuck, *State) < (1 - FEW) * (requests_in(spots, *State) - requests_in(spots, State.QUEUED)):
         return {}
     if ITSELF in sizes:
         return {ITSELF: round(requests_for(ITSELF, stuck))}

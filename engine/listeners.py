@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -77,11 +77,16 @@ def cpu_s_of(pids: Iterable[int]) -> float:
     return used_s
 
 
+def workers_among(processes: Sequence[Listener]) -> Sequence[Listener]:
+    """Those that have no children which listen, too."""
+    parents = {one.parent for one in processes}
+    return [one for one in processes if one.pid not in parents] or processes
+
+
 def slots_by_command(found: Iterable[Listener]) -> Slots | None:
     """The slots that the command line of a known server gives; None: another server, or its handlers decide."""
     processes = list(found)
-    parents = {one.parent for one in processes}
-    workers = [one for one in processes if one.pid not in parents] or processes
+    workers = workers_among(processes)
     text = " ".join(processes[0].command) if processes else ""
     threads = re.search(r"--threads[ =](\d+)", text)
     if re.search(r"(^|/| )waitress(-serve)?\b", text):

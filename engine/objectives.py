@@ -87,7 +87,8 @@ def failing(run: Run, conditions: Sequence[Condition]) -> list[str]:
 
 MOST_RUNS = 12
 LONGER = 3  # times the others: a run that confirms a rate, as a short one sees few of the bursts that chance brings
-CLOSE = 0.08  # the rate is known when what holds and what does not are so close together
+STEP = 0.08  # outward, twice as far each time
+CLOSE = 0.05  # the rate is known when what holds and what does not are so close together
 SERVED = 0.9  # of what is sent: a server that answers less than that falls behind
 GROWS = 1.5  # times the median latency of the first third is that of the last: the queue grows
 STEEP = 0.02  # seconds a second, at least: less than chance does, or 2 % too many requests
@@ -109,17 +110,33 @@ class Tried(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The highest rate that held, in two runs, and the lowest that did not. low 0: none held. high inf: none failed."""
+    """The highest rate that held, in two runs, and the lowest above which none did. low 0: none held. high inf: none
+    failed."""
 
     low: float
     high: float
     runs: int
+    varies_from: float | None = None  # the lowest rate that failed once, though a higher one held
 
 
 def bracket(objective_s: float, tried: Sequence[Tried]) -> tuple[float, float]:
     """The highest rate that held so far (0: none), below the lowest that did not (inf: none)."""
     high = min((run.rate for run in tried if not run.holds(objective_s)), default=math.inf)
     return max((run.rate for run in tried if run.rate < high), default=0.0), high
+
+
+def found_by(objective_s: float, tried: Sequence[Tried]) -> Found:
+    """What these runs show together."""
+    low, failed = bracket(objective_s, tried)
+    highest = max((run.rate for run in tried if run.holds(objective_s)), default=0.0)
+    high = min((run.rate for run in tried if run.rate > highest), default=math.inf)
+    return Found(low, high, len(tried), failed if failed < high else None)
+
+
+def followed(rate: float, tried: Sequence[Tried]) -> float:
+    """A little below what the server could follow at a rate; inf: it answered nothing."""
+    served = (0.95 * run.throughput_rps for run in tried if run.rate == rate and run.throughput_rps)
+    return min(served, default=math.inf)
 
 
 def next_rate(objective_s: float, tried: Sequence[Tried]) -> float | Found:
@@ -132,12 +149,11 @@ def next_rate(objective_s: float, tried: Sequence[Tried]) -> float | Found:
     held = [run.rate for run in tried if run.rate < high]
     is_near = high <= low * (1 + CLOSE)
     if len(tried) >= MOST_RUNS or (is_near and held.count(low) > 1):
-        return Found(low, high, len(tried))
-    if not held:  # below what the server could follow
-        followed = [0.95 * run.throughput_rps for run in tried if run.rate == high and run.throughput_rps]
-        return min([0.8 * high, *followed])
+        return found_by(objective_s, tried)
+    if not held:
+        return min(0.8 * high, followed(high, tried))
     if high == math.inf:
-        return low * min(2.0, 1 + CLOSE * 2.0 ** len(tried))
+        return low * min(2.0, 1 + STEP * 2.0 ** len(tried))
     return low if is_near else math.sqrt(low * high)
 
 

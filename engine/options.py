@@ -87,17 +87,17 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--database-url": (str, "URL", "a real Postgres (default: DATABASE_URL, or an embedded one)"),
         "--start-timeout": (seconds(1, 3600), "S", "how long the service may take to start (30)", 30.0),
         "--server-cpus": (CPUS, "0,1", "pin the server (Linux)", ()),
-        "--cert": (Path, "FILE", "serve https with this certificate (uvicorn, gunicorn), which is then trusted"),
+        "--cert": (Path, "FILE", "serve https with this certificate (uvicorn, gunicorn); the client trusts it"),
         "--key": (Path, "FILE", "its private key"),
         "--access-log": "log the hello targets, too (it costs them throughput)",
     },
     "what a request does": {
-        "--task-time": (task_time, "S", "of a target: what a request waits: 1, 50ms, 50ms:exp (drawn; on average) (1)"),
+        "--task-time": (task_time, "S", "what a request to a target waits: 1, 50ms, 50ms:exp (drawn; on average) (1)"),
         "--cpu-time": (seconds(0.0, 60), "S", "what a request computes besides (0)"),
         "--subtasks": (FEW, "N", "parts of a -multi request's task (2)", 2),
-        "--slots": (COUNT, "N", "the slots, if you know them: of all processes together; on paper, of each"),
-        "--wait": (task_time, "S", "of --app, --url and on paper: how long a request waits"),
-        "--split": (SPLIT, "N,N", "on paper: requests of each process (of -c: users)", ()),
+        "--slots": (COUNT, "N", "slots of all workers, if you know them; on paper: of one"),
+        "--wait": (task_time, "S", "how long a request waits, for --app, --url and on paper"),
+        "--split": (SPLIT, "N,N", "on paper: requests (or, with -c, users) of each process", ()),
         "--one-queue": "on paper: all processes share one queue",
         "--passes": (number(int, 1, 9), "N", "on paper: how often a request takes a slot (1)", 1),
         "--cpus": (FEW, "N", "on paper, with an objective: CPUs of the server (one a worker)"),
@@ -107,17 +107,17 @@ GROUPS: dict[str, dict[str, Any]] = {
         "-c --concurrency": (COUNT, "N", "closed loop: this many requests under way"),
         "--rate": (number(float, 0.001, 1e6), "R", "open loop: requests a second"),
         "--ramp": (RAMP, "STAGES", "closed loop with stages of users, as 15s:50,20s:200", ()),
-        "--arrivals": (("constant", "poisson"), None, "of --rate: evenly spaced (default), or at random"),
-        "--seed": (number(int, 0, 2**31), "N", "of --arrivals poisson (default: drawn, and printed)"),
+        "--arrivals": (("constant", "poisson"), None, "for --rate: evenly spaced (default), or at random"),
+        "--seed": (number(int, 0, 2**31), "N", "for --arrivals poisson (default: drawn, and printed)"),
         "--think": (seconds(0, 3600), "S", "pause of a user between two requests", 0.0),
         "--workload": (pattern(r"(?s).+", "a name or a file"), "FILE",
                        "a TOML file with kinds of requests, their weights, and a login; of the Books API one of"
                        f" {', '.join(WORKLOADS)}, with its ramp"),
         "--requests-from": (Path, "LOG", "the paths of an access log, in its order, again and again"),
         "--scale": (number(float, 0.001, 100), "X", "make the workload's stages X times as long", 1.0),
-        "-t --time-limit": (SECONDS, "S", "stop sending then (10, without -n)"),
+        "-t --time-limit": (SECONDS, "S", "stop sending after S (10, without -n)"),
         "--warmup": (number(int, 0, 1_000_000), "N",
-                     "requests to send before, not counted (4 per worker of your app, or of a --url that is cold)"),
+                     "requests before the run, not counted (4 per worker of your app, or of a --url that is cold)"),
         "-k --keep-alive": "keep connections for the next request",
         "-m --method": (pattern(TOKEN, "an HTTP method"), "M", "GET, or POST if there is a body"),
         "-i --head": "-m HEAD",
@@ -129,9 +129,9 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--data": (str, "TEXT", "the body to send, as text: as curl a form, or JSON if it is JSON", ""),
         "-s --timeout": (SECONDS, "S", "for each request (40, or more where the prediction says so)"),
         "--repeats": (number(int, 2, 100), "N", "run each target N times, in turn; medians, least and most"),
-        "--first-byte": "an answer counts as complete with the first byte of its body: of streams without an end",
+        "--first-byte": "an answer counts as complete with the first byte of its body, for streams without an end",
         "--any-status": "go on where a request by itself is answered with 4xx or 5xx",
-        "--cacert": (Path, "FILE", "of an https URL: trust this certificate, besides the CAs of this system"),
+        "--cacert": (Path, "FILE", "for an https URL: trust this certificate, besides the CAs of this system"),
         "--insecure": "do not check the server's certificate",
         "-r": "accepted for ab; it changes nothing",
         "--victim": (pattern(PATH, "a path: / and no white space"), "PATH",
@@ -142,14 +142,14 @@ GROUPS: dict[str, dict[str, Any]] = {
     "questions and objectives": {
         "--probe": "double the burst until the answers show how many at a time; -n and -t bound it"
         f" ({PROBE_REQUESTS} requests, {PROBE_S:g} s)",
-        **{f"--p{p}": (SHORT, "S", f"the objective: {p} %% of the requests within S; of --rate and --find-rate")
+        **{f"--p{p}": (SHORT, "S", f"the objective: {p} %% of the requests within S; for --rate and --find-rate")
            for p in PERCENTILES},
         "--try": (str, "'OPTIONS'", "the same load with this changed, as '--threads 8'; several times; or auto", []),
         "--find-rate": "the highest rate of random arrivals that keeps the objective",
-        "--until": (parse_until, "'p99+-10%%'", "of --rate and -c: send until a percentile is known so exactly,"
+        "--until": (parse_until, "'p99+-10%'", "for --rate and -c: send until a percentile is known this exactly,"
                     " at most -t (60) seconds; else exit code 1"),
         "--fail-if": (objectives.parse_condition, "'p99>0.1'",
-                      "exit code 1 then; also failed>0, throughput<200; several times", []),
+                      "exit code 1 if this is true; also failed>0, throughput<200; several times", []),
     },
     "what to show and to keep": {
         "-v --verbose": "show each of several runs in full",
@@ -270,19 +270,21 @@ def parse(argv: Sequence[str], manual: str = "") -> argparse.Namespace:
     """The checked options, with the defaults that depend on others filled in. Raises Problem."""
     parser = parser_for(manual)
     options = parser.parse_args(with_address(join_values(argv), parser))
-    given = {name for name, value in vars(options).items() if value and value != parser.get_default(name)}
+    given = {name for name in vars(options) if is_given(options, parser, name)}
     options.is_paper = bool(given & {"slots", "wait", "split"}) and not given & {"target", "app", "run", "url"}
     options.tries = getattr(options, "try")  # a word of Python's
-    objectives_s = [(getattr(options, f"p{p}"), p) for p in PERCENTILES if f"p{p}" in given]
-    options.objective = objectives_s[0] if objectives_s else None
+    options.objective = next(((getattr(options, f"p{p}"), p) for p in PERCENTILES if f"p{p}" in given), None)
     check(given | {"is_paper"} if options.is_paper else given)
     if options.is_paper:
         check_paper(options)
-    if options.probe and (options.requests or LEAST_PROBE) < LEAST_PROBE:
-        raise Problem(f"a probe needs {LEAST_PROBE} requests or more (-n)")
     fill_in_own_loads(options)
     fill_in_request(options)
     return options
+
+
+def is_given(options: argparse.Namespace, parser: argparse.ArgumentParser, name: str) -> bool:
+    value = getattr(options, name)
+    return bool(value) and value != parser.get_default(name)
 
 
 def flag(name: str) -> str:
@@ -330,17 +332,24 @@ def fill_in_own_loads(options: argparse.Namespace) -> None:
     if options.find_rate:
         options.run_s, options.time_limit = min(options.time_limit or SEARCH_S, 60.0), None
     if options.probe:
+        if (options.requests or LEAST_PROBE) < LEAST_PROBE:
+            raise Problem(f"a probe needs {LEAST_PROBE} requests or more (-n)")
         options.budget = options.requests or PROBE_REQUESTS, options.time_limit or PROBE_S
         options.requests, options.time_limit = PROBE_REQUESTS, None
-    options.mix = mix_of(options)
     if options.until:
         options.time_limit = options.time_limit or UNTIL_S
+    options.mix = mix_of(options)
     if options.workload and not options.mix:
-        kinds, found, _ = WORKLOADS[options.workload]
-        options.keep_alive, options.path = True, [PLACEHOLDER.sub("1", kinds[0][2])]
-        options.content_type = options.content_type or "application/json"
-        if not any((options.requests, options.concurrency, options.rate, options.ramp)):
-            options.ramp = tuple((stage_s * options.scale, users) for stage_s, users in found)
+        fill_in_workload(options)
+
+
+def fill_in_workload(options: argparse.Namespace) -> None:
+    """What one of our own workloads sends, and its ramp where no other load is asked for."""
+    kinds, found, _ = WORKLOADS[options.workload]
+    options.keep_alive, options.path = True, [PLACEHOLDER.sub("1", kinds[0][2])]
+    options.content_type = options.content_type or "application/json"
+    if not any((options.requests, options.concurrency, options.rate, options.ramp)):
+        options.ramp = tuple((stage_s * options.scale, users) for stage_s, users in found)
 
 
 def mix_of(options: argparse.Namespace) -> workload.Mix | None:
@@ -365,17 +374,22 @@ def fill_in_request(options: argparse.Namespace) -> None:
         options.seed = random.randrange(10_000)
     if options.data and not any(header.lower().startswith("content-type:") for header in options.header):
         options.content_type = options.content_type or content_type_of(options.data)
-    more = {
-        "Content-Type": options.content_type,
-        "Cookie": "; ".join(options.cookie),
-        "Authorization": options.auth and f"Basic {base64.b64encode(os.fsencode(options.auth)).decode()}",
-    }
-    options.header = [*options.header, *(f"{name}: {value}" for name, value in more.items() if value)]
+    options.header = [*options.header, *own_headers(options)]
     try:
         options.body = options.body_file.read_bytes() if options.body_file else os.fsencode(options.data)
     except OSError as error:
         raise Problem(f"cannot read {options.body_file}: {error.strerror}") from None
     options.method = "HEAD" if options.head else options.method or ("POST" if options.body else "GET")
+
+
+def own_headers(options: argparse.Namespace) -> list[str]:
+    """Those that have an option of their own."""
+    values = {
+        "Content-Type": options.content_type,
+        "Cookie": "; ".join(options.cookie),
+        "Authorization": options.auth and f"Basic {base64.b64encode(os.fsencode(options.auth)).decode()}",
+    }
+    return [f"{name}: {value}" for name, value in values.items() if value]
 
 
 def content_type_of(text: str) -> str:

@@ -6,6 +6,7 @@ that 2,000 requests stay below 300 KB.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,15 +34,19 @@ class Line:
     rows: Sequence[Timed]
 
 
+def points_of_line(line: Line, is_burst: bool) -> Points:
+    shorten = steps if is_burst else outline
+    return shorten(sorted(points_of(line.rows, is_burst)))
+
+
 def chart(title: str, measured: Sequence[Timed], predicted: Sequence[Line], is_burst: bool, most: int) -> str:
     """A staircase of a burst: how many were answered until when. Of another load the latency over the time.
 
     most: dots that are drawn. They are left out only after they were counted, so that none stands too low.
     """
     dots = sampled(sorted(points_of([one for one in measured if not one.error], is_burst)), most)
-    shorten = steps if is_burst else outline
-    lines = [(line, shorten(sorted(points_of(line.rows, is_burst)))) for line in predicted if line.rows]
-    points = [*dots, *(point for _, found in lines for point in found)]
+    lines = [(line, points_of_line(line, is_burst)) for line in predicted if line.rows]
+    points = [*dots, *itertools.chain(*(found for _, found in lines))]
     if not points:
         return ""
     end_x, end_y = (max(point[axis] for point in points) or 1.0 for axis in (0, 1))

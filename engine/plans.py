@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from engine import model
+from engine.band import most_overhead_s
 from engine.deals import with_ranges
 from engine.kinds import Kind
 from engine.launch import Launch, launch_app, launch_command, launch_target
@@ -23,7 +24,6 @@ from engine.run import Plan, Prediction
 from engine.stats import figures_of
 from engine.targets import HANDLERS, TARGETS, WORKLOADS, Route, TaskTime
 from engine.tls import Tls
-from engine.verdict import most_overhead_s
 from engine.words import Problem
 from engine.workload import MOST_TIMED, PLACEHOLDER, drawn
 
@@ -230,20 +230,24 @@ def with_listeners(plan: Plan) -> Plan:
     )  # fmt: skip
 
 
+def lone_requests_of(plan: Plan) -> int:
+    """How many requests are sent one after the other, before the load."""
+    if plan.launch and plan.wait_s:
+        return LONE_REQUESTS if plan.busy_s <= LONG_WAIT_S else 1
+    return LEARNING_REQUESTS if plan.wait_s is None and not plan.is_target else 0
+
+
 def finished(plan: Plan, options: argparse.Namespace) -> Plan:
     """The plan with the slots that the user states, the machine, its lone requests (sent one after the other, to learn
     what a single one costs here), and a time-out that no queue of its own exceeds."""
     if each := options.slots:  # one queue for all processes
         plan = replace(plan, workers=1, slots_per_worker=each, slots=each, slots_known=True, slots_stated=True)
-    lone_requests = LEARNING_REQUESTS if plan.wait_s is None and not plan.is_target else 0
-    if plan.launch and plan.wait_s:
-        lone_requests = LONE_REQUESTS if plan.busy_s <= LONG_WAIT_S else 1
     ours = allowed_cpus()
     server, client = set(options.server_cpus or ours), set(options.client_cpus or ours)
     limit = max(1, int(min(cpu_limit(), 10_000)))  # of a container, for client and server together
     return replace(
         plan, cpus=min(len(server), limit), shared_cpus=min(limit, len(server | client)) * bool(server & client),
-        all_cpus=about_machine().cpus, cpu_limit=cpu_limit(), lone_requests=lone_requests,
+        all_cpus=about_machine().cpus, cpu_limit=cpu_limit(), lone_requests=lone_requests_of(plan),
         warm_up_if_cold=warm_up_of(plan) if options.warmup is None and not plan.launch else 0,
         timeout_s=options.timeout or default_timeout_s(plan),
     )  # fmt: skip

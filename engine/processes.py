@@ -75,6 +75,12 @@ class Sender:
         return Outcome(exchanges, self.begun_s, 0.0, 0)
 
 
+def wait_for_end(senders: Sequence[Sender]) -> bool:
+    """Wait for a tenth of a second, or until one ends. False: all have ended."""
+    alive = [sender.process.sentinel for sender in senders if sender.process.is_alive()]
+    return bool(connection.wait(alive, 0.1)) or bool(alive)
+
+
 def send_from(send_part: Callable[..., Outcome], first: Part, progress: Callable[..., object]) -> Outcome:
     """Send a load from as many processes as its first part says; each calls send_part(part, progress, begun_s).
 
@@ -99,8 +105,7 @@ def send_from(send_part: Callable[..., Outcome], first: Part, progress: Callable
         if signals.received:  # in another thread, which the mask does not hold
             stop()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        while alive := [sender.process.sentinel for sender in senders if sender.process.is_alive()]:
-            connection.wait(alive, 0.1)
+        while wait_for_end(senders):
             told = map(sum, zip(*(sender.told for sender in senders), strict=True))
             progress(begun_s, *told, tuple)  # no latencies: those stay with each process until it ends
     except OSError as error:  # no more processes or files allowed
@@ -115,14 +120,20 @@ def send_from(send_part: Callable[..., Outcome], first: Part, progress: Callable
     return merged([sender.result(asked) for sender in senders])
 
 
-def merged(outcomes: Sequence[Outcome]) -> Outcome:
-    """One result of several processes', in the order of the requests' numbers; every raw time is kept."""
+def merged_exchanges(parts: Sequence[Exchanges]) -> tuple[Exchanges, list[int]]:
+    """The columns of several processes, and which number each request had in the load."""
     exchanges, numbers = Exchanges(), list[int]()
     for name, column in vars(exchanges).items():
-        rounds = itertools.zip_longest(*(getattr(outcome.exchanges, name) for outcome in outcomes))
+        rounds = itertools.zip_longest(*(getattr(part, name) for part in parts))
         dealt = list(itertools.chain.from_iterable(rounds))  # of request i at index i, None where there was none
         numbers = [number for number, value in enumerate(dealt) if value is not None]
         column.extend(dealt[number] for number in numbers)
+    return exchanges, numbers
+
+
+def merged(outcomes: Sequence[Outcome]) -> Outcome:
+    """One result of several processes', in the order of the requests' numbers; every raw time is kept."""
+    exchanges, numbers = merged_exchanges([outcome.exchanges for outcome in outcomes])
     return outcomes[0]._replace(
         exchanges=exchanges,
         client_cpu_s=sum(outcome.client_cpu_s for outcome in outcomes),

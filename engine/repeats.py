@@ -31,6 +31,11 @@ class Repeated:
     predicted: float | None  # the median of the predictions
 
 
+def in_turn(plans: Sequence[Plan], times: int) -> list[Plan]:
+    """All plans so often, one after the other each time."""
+    return [repeated(plan, number) for number in range(times) for plan in plans]
+
+
 def repeated(plan: Plan, number: int) -> Plan:
     """The plan of a repeat: random arrivals are others each time."""
     return replace(plan, load=other_arrivals(plan.load, number))

@@ -33,8 +33,7 @@ from engine.words import duration, per_cent, plural, rate, slots_text
 
 def result(run: Run, log: AccessLog | None) -> str:
     """All that is printed after the last answer: the verdict first, then the evidence."""
-    plan, steady = run.plan, run.plan.load.is_steady
-    path = run.inside and f"{run.inside.access_log}  (the time is when the handler started)"
+    steady = run.plan.load.is_steady
     in_detail = steady or not run.prediction.is_known
     return stacked(
         stacked(
@@ -44,8 +43,7 @@ def result(run: Run, log: AccessLog | None) -> str:
             estimate(run),
             bottleneck(run),
         ),
-        log and not steady and stacked(told("access log", path), tables.log_table(log, plan.wait_s or 0.1)),
-        not steady and tables.batch_table(run, forecast_of(plan)),
+        not steady and batches_text(run, log),
         stacked(where(run), victim_text(run)),
         stacked(tables.figure_table(run), of_figures(run)),
         tables.kind_table(run),
@@ -55,6 +53,13 @@ def result(run: Run, log: AccessLog | None) -> str:
         stacked(counts(run), steady and checks(run)),
         between="\n\n",
     )
+
+
+def batches_text(run: Run, log: AccessLog | None) -> str:
+    """The access log of a burst, and when its answers were predicted and came."""
+    path = run.inside and f"{run.inside.access_log}  (the time is when the handler started)"
+    lines = log and stacked(told("access log", path), tables.log_table(log, run.plan.wait_s or 0.1))
+    return stacked(lines, tables.batch_table(run, forecast_of(run.plan)), between="\n\n")
 
 
 def of_figures(run: Run) -> str:
@@ -242,10 +247,17 @@ def probe_so_far(runs: Sequence[Run]) -> str:
     return f"so far {found.low if found.is_certain else f'at least {found.low}'} at a time"
 
 
+def probed_slots(run: Run) -> float | None:
+    """What was seen inside, else what the answers show without doubt; None: neither."""
+    found, seen = run.verdict.estimate, seen_limit(run)
+    if seen:
+        return seen.slots
+    return found.slots if found and found.is_certain else None
+
+
 def probe_result(run: Run, why_it_ended: str) -> str:
     """What a probe has found, and why it ended."""
-    found, plan, failed, seen = run.verdict.estimate, run.plan, run.measured.failed, seen_limit(run)
-    slots = seen.slots if seen else found.slots if found and found.is_certain else None
+    found, plan, failed, slots = run.verdict.estimate, run.plan, run.measured.failed, probed_slots(run)
     other = f"do NOT agree: they give {slots_text(plan.slots)}"
     shown = seen_in_short(run) or (found and slots_seen_text(found))
     text = told(
@@ -302,14 +314,18 @@ def rates_so_far(low: float, high: float) -> str:
 
 
 def found_rate(found: Found, full: Run, objective_s: float, percentile: int) -> str:
-    """The highest rate that holds, and what limits a full load."""
+    """The highest rate that holds, and what limits a full load, unless requests cost more there than at that rate."""
     kept = f"The p{percentile} was at most {duration(objective_s)} at {rate(found.low)}"
     text = f"{kept} and not at {rate(found.high)}, by {found.runs} runs."
+    if found.varies_from:
+        text = f"{text} Between them it differs from run to run: at {rate(found.varies_from)} it was longer once."
     if not found.low:
         text = f"At no rate was the p{percentile} at most {duration(objective_s)}: not at {rate(found.high)} either."
     elif found.high == math.inf:
         text = f"{kept}, the highest that was tried, by {found.runs} runs."
-    return "\n" + stacked(told("verdict", text), bottleneck(full), where(full))
+    allowed_rps = full.verdict.limits[0].ceiling_rps if full.verdict.limits else None
+    is_wrong = allowed_rps is not None and allowed_rps < found.low
+    return "\n" + stacked(told("verdict", text), not is_wrong and stacked(bottleneck(full), where(full)))
 
 
 def no_rate(last_run: Run) -> str:

@@ -42,11 +42,15 @@ def listeners_text(plan: Plan) -> str:
     return f"{' '.join(found[0].command)[:200]}: {many}."
 
 
+def handler_text(plan: Plan) -> str:
+    drawn = f" on average (distribution: {plan.distribution})" * (plan.distribution != "constant")
+    computes = f" and computes for {duration(plan.cpu_time_s)}" * bool(plan.cpu_time_s)
+    return f"Each request waits {duration(plan.wait_s)}{drawn}{computes}." if plan.wait_s else ""
+
+
 def what_is_sent(plan: Plan) -> str:
     """The target, the load, and the server's command line."""
     load = plan.load
-    drawn = f" on average (distribution: {plan.distribution})" * (plan.distribution != "constant")
-    computes = f" and computes for {duration(plan.cpu_time_s)}" * bool(plan.cpu_time_s)
     in_parts = plan.is_target and plan.wait_s == plan.task_time_s / plan.subtasks < plan.task_time_s
     return search(
         plan,
@@ -54,12 +58,12 @@ def what_is_sent(plan: Plan) -> str:
         plan.tls and tls_text(plan.tls),
         load.is_steady and f"{'Connections are kept' if plan.keep_alive else 'Each request opens a connection'}.",
         plan.processes > 1 and f"{plan.processes} client processes send them.",
-        plan.wait_s and f"Each request waits {duration(plan.wait_s)}{drawn}{computes}.",
+        handler_text(plan),
         in_parts and f"({plan.subtasks} subtasks of a task of {duration(plan.task_time_s)}, awaited together.)",
         plan.mix_note,
         is_one_user(plan)
-        and "All have the same path and the same cookie or token, so that they read the same rows and"
-        " caches, which users do not. --workload varies them.",
+        and "All have the same path and the same cookie or token, so they read the same rows and caches."
+        " Real users do not. --workload varies them.",
         plan.login and f"First of all comes the login, {plan.login.method} {plan.login.path}.",
         plan.warm_up and f"Before the run, {plural(plan.warm_up, 'request')} (not counted) warm up the server.",
         lone_text(plan),
@@ -85,7 +89,7 @@ def is_one_user(plan: Plan) -> bool:
 
 def what_is_predicted(plan: Plan, prediction: Prediction) -> str:
     """Slots, closed form, and the expected figures; or what would have to be known."""
-    why = plan.launch.why_slots if plan.launch else "not known; the answers will show them"
+    why = plan.launch.why_slots if plan.launch else "not known; the answers may show them"
     if plan.slots_known:
         slots = f"{plural(plan.workers, 'worker')} x {slots_text(plan.slots_per_worker)} = {slots_text(plan.slots)}"
         if plan.slots_stated or plan.listeners:
@@ -109,14 +113,14 @@ def prediction_text(plan: Plan, prediction: Prediction) -> str:
     """The closed form in a sentence, and where it does not hold."""
     each = ", ".join(f"{duration(at_s)} for {HANDLER_WORDS[one]}" for one, at_s in prediction.possibilities.items())
     if each:
-        return f"The result depends on the kind of handler, which is not known. The last answer comes after {each}."
+        return f"The kind of handler is not known. The last answer comes after {each}."
     if plan.wait_s == 0:
         return "None: the handler waits for nothing, so CPU time decides, not slots."
     if not prediction.form or plan.slots is None:
         return "None: " + said(
             plan.slots is None and "it needs the number of slots (--slots).",
             plan.wait_s is None
-            and "it needs the wait of a request (--wait), or one by itself that takes 5 ms or more.",
+            and "it needs the wait of a request: --wait, or a single request that takes 5 ms or more.",
         )
     return said(f"{prediction.form}, with {LETTERS[plan.load.kind]}.", conditions(plan, prediction, plan.slots))
 
@@ -127,7 +131,7 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
     offered, longer_s = load.offered_load(slots, plan.busy_s) or 0.0, prediction.p99_if_longer_s
     first = {
         f"CPU time decides here: {duration(plan.cpu_time_s)} per request.": held_for(plan, False) > plan.busy_s,
-        "But a request needs a slot twice, and queues twice: the first answer comes when all have run once.":
+        "But a request needs a slot twice, and queues twice: no answer comes until all have run once.":
             plan.passes[-1] < max(plan.passes) and not (plan.launch and plan.launch.body_parts),
         "But a request gives its slot back after each part of its body, so that no slot is idle in the last round.":
             plan.launch and plan.launch.body_parts,
@@ -153,7 +157,7 @@ def what_is_expected(plan: Plan, prediction: Prediction) -> str:
     of, busy_s, held_s = prediction, plan.busy_s, plan.held_s or 0.0
     alone = (
         f"A request by itself takes {duration(2 * held_s - busy_s)}; {duration(busy_s)} of this in its handler."
-        f" The prediction assumes that it holds its slot for {duration(held_s)}, the middle."
+        f" The prediction assumes that it holds its slot for {duration(held_s)}, the mean of the two."
     )
     latency = (
         f"{requests_s(of.throughput_rps)}; latency mean {duration(of.mean_s)}, median {duration(of.median_s)}"
@@ -176,9 +180,9 @@ def ranges_text(plan: Plan, of: Prediction) -> str:
     even = of.if_even.get("p99_s" if name == "p99" else "makespan_s")
     if held_again(plan):
         low, high = map(duration, figure)
-        return f"By the deal the {name} is from {low} to {high}; with equal shares {duration(even)}."
+        return f"With uneven shares the {name} is from {low} to {high}; with equal shares {duration(even)}."
     return (
-        f"Each process accepts by itself, and the kernel has favourites: in a run of a small app of ours ({deal.when})"
+        f"Each worker accepts by itself, and the kernel prefers some: in a run of a small app of ours ({deal.when})"
         f" the shares were {shares} %. With such shares the {name} is from {duration(figure[0])} to"
         f" {duration(figure[1])}; with equal ones it would be {duration(even)}."
     )
@@ -197,5 +201,5 @@ def refused_text(plan: Plan, status: int, body: str, said_lines: Sequence[str], 
         hint,
         routes and f"The app has {', '.join(dict.fromkeys(routes))}.",
         said_lines and f"The server said: {'; '.join(said_lines)}.",
-        "To send all the same: --any-status.",
+        "To send anyway: --any-status.",
     )

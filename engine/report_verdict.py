@@ -1,4 +1,4 @@
-"""The sentences about what a run shows: verdict, warnings, bottleneck, estimate. Values come in, text goes out.
+"""The sentences about what a run shows: verdict, warnings, limit, estimate. Values come in, text goes out.
 
 Words for single values are in report_words.py. Read a new sentence aloud: one thought each, and the number in it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+from engine.band import at_once
 from engine.estimate import taken_by_others
 from engine.places import Limit, Resource
 from engine.report_words import (
@@ -22,7 +23,7 @@ from engine.report_words import (
     told,
 )
 from engine.run import Estimate, Explanation, Run, Stall, Suspect, Warned
-from engine.verdict import at_once, seen_limit
+from engine.verdict import seen_limit
 from engine.words import duration, per_cent, plural, rate
 
 # ---------------------------------------------------------------- the verdict
@@ -38,7 +39,7 @@ def verdict(run: Run) -> str:
     return said(
         EXPLANATIONS[explained.value],
         *(compared_words(run, figure) for figure in shown),
-        split and f"With the numbers that they took, {duration(split.of(judged_by[0]))} is predicted.",
+        split and f"For this split, {duration(split.of(judged_by[0]))} is predicted.",
         allowed(run),
     )
 
@@ -49,7 +50,7 @@ def allowed(run: Run) -> str:
     assert band  # or nothing is explained
     many, room_s = (at_once(run), band.latency_s) if is_steady else (band.in_turn, band.makespan_s)
     if run.verdict.explained_by in (Explanation.CPU, Explanation.SPLIT):
-        others = ", with what other programs took" * (taken_by_others(run) > 0.05)
+        others = ", other programs included" * (taken_by_others(run) > 0.05)
         each = f"{duration(band.cpu_s)} each{others}"
         return f"The CPU time of {many:g} requests in turn is {duration(band.cpu_s * many)} ({each})."
     costs = f"{duration(band.overhead_s)} of overhead per round, {duration(band.timer_s)} for the timer"
@@ -93,7 +94,7 @@ def warning_text(warned: Warned) -> str:
     return WARNINGS[key](SimpleNamespace(**warned.facts))
 
 
-# ---------------------------------------------------------------- bottleneck and estimate
+# ---------------------------------------------------------------- limit and estimate
 
 
 def bottleneck(run: Run) -> str:
@@ -102,7 +103,7 @@ def bottleneck(run: Run) -> str:
     limits = run.verdict.limits
     if not limits or limits[0] == seen_limit(run):
         return ""
-    return told("bottleneck", limit_text(limits[0]), next_limit(run))
+    return told("limit", limit_text(limits[0]), next_limit(run))
 
 
 def next_limit(run: Run) -> str:
@@ -116,7 +117,7 @@ def next_limit(run: Run) -> str:
     if not later:
         return ""
     ceiling_rps, name = later[0]
-    return f"The {which} limit that is known would be {name}, at {requests_s(ceiling_rps)}."
+    return f"The {which} known limit is {name}, at {requests_s(ceiling_rps)}."
 
 
 def name_of(limit: Limit) -> str:
@@ -133,11 +134,11 @@ def limit_text(limit: Limit) -> str:
     if limit.held_s is None:
         return f"{name}."
     what_allows = {
-        "slots": f"{plural(slots, 'slot')} of {held}",
-        "pool": f"{plural(slots, 'connection')} of {held}",
+        "slots": f"{plural(slots, 'slot')}, each held {held},",
+        "pool": f"{plural(slots, 'connection')}, each held {held},",
         "cpu": f"{held} per request on {plural(limit.cpus or 1, 'CPU')}",
         "client": f"{held} of CPU time per request",
-    }.get(resource, f"{plural(slots, 'request')} of {held}")
+    }.get(resource, f"{plural(slots, 'request')} at a time, {held} each,")
     return said(
         f"{name}, {per_cent(limit.busy)} busy.",
         limit.ceiling_rps and f"{what_allows} allow{'s' * (slots == 1)} {requests_s(limit.ceiling_rps)}.",
@@ -164,11 +165,12 @@ def estimate(run: Run, always: bool = False) -> str:
     is_known = is_seen(run) or (is_explained and plan.slots_known and not always)
     if not found or is_known or plan.wait_s == 0 or found.says_nothing:
         return ""
-    # Where the server was looked into, nothing is named that was not seen.
-    guesses = () if run.inside and run.inside.where else found.suspects
-    return stacked(
-        told("estimate", estimate_text(found)), *(told("suspect", suspect_text(run, one)) for one in guesses)
-    )
+    is_seen_into = run.inside and run.inside.where  # then nothing is named that was not seen
+    return stacked(told("estimate", estimate_text(found)), not is_seen_into and suspects_text(run, found))
+
+
+def suspects_text(run: Run, found: Estimate) -> str:
+    return stacked(*(told("suspect", suspect_text(run, one)) for one in found.suspects))
 
 
 def estimate_text(found: Estimate) -> str:
@@ -201,8 +203,9 @@ def suspect_text(run: Run, suspect: Suspect) -> str:
     return said(
         f"This may be {suspect.name}{is_set} ({suspect.default} by default{each}). Setting: {suspect.setting}.",
         "To confirm: change it; the size of the batches must change with it.",
-        last_s and f"With twice as many, the last answer comes after {duration(then_s)} instead of {duration(last_s)}.",
-        fails_s == 0 and "More requests fail at once.",
-        fails_s and f"More requests fail after {duration(fails_s)}.",
+        last_s
+        and f"With twice the limit, the last answer comes after {duration(then_s)} instead of {duration(last_s)}.",
+        fails_s == 0 and "Any others fail immediately.",
+        fails_s and f"Others fail after {duration(fails_s)}.",
         f"Source: {suspect.source}.",
     )

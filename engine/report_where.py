@@ -84,7 +84,7 @@ def doing(spot: Spot) -> str:
 def stands(spot: Spot) -> str:
     """Where those stand that are not in the code of the app."""
     if spot.state is State.QUEUED:
-        return "in the listen queue, or not read"
+        return "in the listen queue or unread"
     if spot.state is State.ANSWERED:
         return "after the answer"
     if spot.phase:
@@ -141,8 +141,8 @@ def slower_text(run: Run) -> str:
     if not alone_s:
         return ""
     return (
-        f"By itself a request takes {duration(alone_s)}: under this load something inside the handlers makes it slower,"
-        " which was not seen. More of what limits may not help."
+        f"By itself a request takes {duration(alone_s)}: under this load something unseen in the handlers slows it."
+        " Raising the limit may not help."
     )
 
 
@@ -158,7 +158,7 @@ def computing(run: Run, found: Where) -> str:
         if spot.cpu_s >= LEAST_COMPUTING * all_s
     ]
     # Python lets another thread look only where one gives way: at the end of a long call, or just behind it.
-    return told("computes", f"CPU time of requests was used here, or just before: {'; '.join(lines)}.")
+    return told("computes", f"Requests computed here, or just before: {'; '.join(lines)}.")
 
 
 def computing_in(spot: Spot) -> str:
@@ -173,14 +173,14 @@ def seen_limit_text(of: Limit) -> str:
         return f"The event loop is blocked{at}{more}{f', for {held} per request on average' if of.held_s else ''}."
     if of.resource == Resource.SLOTS:
         return said(
-            f"The server's slots: it works on {plural(of.slots or 0, 'request')} at a time, and accepts no more.",
+            f"The server's slots: it works on {plural(of.slots or 0, 'request')} at a time and accepts no more.",
             holding_text(of),
         )
     if of.slots is None:
         waiting = plural(round(of.waiting or 0), "request")
-        return f"{name}: {waiting} wait for it{at}, all until the same moment."
+        return f"{name}: {waiting} wait for it{at}, and all go on together."
     if of.slots <= 1 and not of.size:
-        return f"{name}{at}: it has room for one at a time{f', for {held} each on average' if of.held_s else ''}."
+        return f"{name}{at}: one request at a time has it{f', for {held} on average' if of.held_s else ''}."
     return said(shared_text(of, f"{name}{f' ({of.setting})' * bool(of.setting)}", at), holding_text(of))
 
 
@@ -190,8 +190,8 @@ def shared_text(of: Limit, name: str, at: str) -> str:
         many = plural(of.slots, "request") if of.slots else "no request"
         at_once = f"{'only ' * bool(of.slots)}{many} {'goes' if (of.slots or 1) == 1 else 'go'} on at a time"
         return (
-            f"{name}{at}: its size is {of.size:g}, but {at_once}. The rest is held by something else, or by requests"
-            " that wait for a second one."
+            f"{name}{at}: its size is {of.size:g}, but {at_once}. Something else holds the rest, or requests that"
+            " wait for a second one."
         )
     made = f", made at {of.size_line}" * bool(of.size_line)
     have = "have it" if of.is_sized else "are seen to go on"
@@ -203,7 +203,8 @@ def shared_text(of: Limit, name: str, at: str) -> str:
 def holding_text(of: Limit) -> str:
     if not of.held_s:
         return ""
-    return f"Each holds it for {duration(of.held_s)}, so {requests_s(of.ceiling_rps)} are the most."
+    what = "one" if of.resource == Resource.SLOTS else "it"
+    return f"Each holds {what} for {duration(of.held_s)}: at most {requests_s(of.ceiling_rps)}."
 
 
 def seen_in_short(run: Run) -> str:
@@ -224,7 +225,7 @@ def more(run: Run, of: Limit) -> str:
     if not is_shared or not of.next_slots or not of.held_s or run.plan.load.is_steady:
         return ""
     now_s, last_s = run.measured.measured_s, last_with(run, of.next_slots, of.held_s)
-    with_next = f"With {of.next_slots:g}, these {run.measured.sent} would take some"
+    with_next = f"With {of.next_slots:g}, these {run.measured.sent} requests would take about"
     return f"{with_next} {duration(last_s)}, not {duration(now_s)}." if last_s and last_s < now_s else ""
 
 
@@ -237,15 +238,20 @@ def last_with(run: Run, slots: float, held_s: float) -> float | None:
     return last_s and last_s + alone_s - held_s
 
 
+def lines_waiting(found: Where, resource: str) -> str:
+    """The lines at which requests wait for it."""
+    lines = {spot.line or spot.handler for spot in found.places if spot.resource == resource}
+    return " and ".join(sorted(filter(None, lines)))
+
+
 def standstill(found: Where) -> str:
     """Which requests wait for which, from how many requests on, at which lines, and what helps."""
-    at = {one: {spot.line or spot.handler for spot in found.places if spot.resource == one} for one in found.circle}
-    lines = [f"for {one} at {' and '.join(sorted(filter(None, at[one])))}" for one in found.circle if any(at[one])]
+    lines = [f"for {one} at {at}" for one in found.circle if (at := lines_waiting(found, one))]
     text, cure = next((text, cure) for is_it, text, cure in CIRCLES if is_it(found.circle))
     return said(
         text.format(*found.circle),
         lines and f"They wait {', and '.join(lines)}.",
-        found.circle_at and f"{found.circle_at:g} requests at a time are enough for it.",
+        found.circle_at and f"{found.circle_at:g} requests at a time are enough.",
         cure,
     )
 
@@ -272,7 +278,7 @@ CIRCLES = (  # which resources, which wait for which, and what helps: each tried
      " by requests that wait for the lock.", "Take the lock inside the handler."),
     (is_of("SQLAlchemy's pool", THREADS),
      "Requests that hold {0} wait for {1}, and requests that hold {1} wait for {0}.",
-     "Give each `def` dependency and the handler a session of its own, that ends before the next begins."),
+     "Give each `def` dependency and the handler its own session, closed before the next one."),
     (lambda circle: len(circle) == 1, "Requests that hold {0} wait for it a second time, and all of it is held.", ""),
     (lambda _: True, "Requests that hold {0} wait for {1}, and the other way round.", ""),
 )  # fmt: skip

@@ -94,7 +94,7 @@ EXPLANATIONS = {
     "longer-handlers": "NOT as predicted: under this load the handlers took longer.",
     "busy-machine": "NOT as predicted: other programs used the CPUs.",
     "longer-wait": "NOT as predicted: a request takes longer than stated.",
-    "backlog-overflow": "NOT as predicted: the server's listen backlog was full.",
+    "backlog-overflow": "NOT as predicted: the server's listen queue was full.",
     "delayed-ack": "NOT as predicted: answers came in two parts, some 40 ms apart.",
     "client-limit": "NOT as predicted: the client was too slow.",
     "client-stalled": "NOT as predicted: the client stood still for some time.",
@@ -126,7 +126,7 @@ RESOURCES = {
     "cpu": "CPU",
     "client": "the client",
     "machine": "the CPUs that server and client share",
-    "backlog": "the listen backlog: connections waited a second or more until TCP tried again",
+    "backlog": "the listen queue: connections waited a second or more until TCP tried again",
     "arrivals": "the server could do all that was asked",
     "none": "nothing that we can see was fully used",
 }
@@ -140,7 +140,7 @@ DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     "few-answers": "There are too few answers.",
     "no-lone-request": "No request was sent by itself, so there is nothing to compare with.",
     "short-wait": "A request by itself takes less than 5 ms. That is too short to tell waiting from CPU time.",
-    "unlike-lone-requests": "Requests by themselves took very different times, so they are no measure for others.",
+    "unlike-lone-requests": "Requests by themselves took very different times, so they predict nothing.",
     "cpu": "The server's CPUs were busy most of the time, so CPU time may be the limit.",
     "held-back": "Even the first answer came late. A request may need a slot twice, or block the event loop, or wait"
     " for CPU time.",
@@ -154,7 +154,7 @@ DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     " holds for a part of its time.",
 }
 PROBE_ENDS = {
-    "seen": "two bursts showed the same limit",  # as estimate.why_over() says
+    "seen": "two bursts show the same limit",  # as estimate.why_over() says
     "stopped": "it was stopped",
     "failures": "requests failed",
     "agree": "two bursts show the same number",
@@ -175,7 +175,7 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "no local port": "The client has no local port left. Keep connections (-k).",
     "interrupted": "The run was interrupted. Let it run to its end.",
     "given up": "No request was answered, so the client stopped waiting. Check that the server answers a single one.",
-    "TLS failed": "The TLS handshake or a record of it failed. Look in the server's log.",
+    "TLS failed": "A TLS handshake or record failed. Look in the server's log.",
     "client died": "A client process ended too early. The system may have killed it, for example for lack of memory."
     " Send less at a time, or use fewer --processes.",
     "too large": "The head of an answer has more than 64 KiB, which is more than this client reads.",
@@ -201,14 +201,14 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         " address that it names (curl -v shows it).",
     "starved": lambda of:
         f"{of.never} of {of.opened} connections never got an answer, and the other {of.opened - of.never} got"
-        f" {of.answered}. Either the server serves only so many at a time, and users keep theirs (waitress"
+        f" {of.answered}. Either the server has a limit of connections, and users keep theirs (waitress"
         " --connection-limit, of which two are its own; gunicorn --worker-connections), or a worker hangs. Raise that"
         " number, or compare without -k.",
     "never-left": lambda of:
         f"{of.due} requests were due, but only {of.sent} were sent. The client cannot send so fast. Lower --rate, or"
         " use more --processes.",
     "backlog-overflow": lambda of:
-        f"On {plural(of.late, 'connection')} something had to be sent again. On the whole machine the kernel counted"
+        f"TCP tried again on {plural(of.late, 'connection')}. On the whole machine the kernel counted"
         f" {plural(of.overflows, 'overflow')} of listen queues. {backlog_text(of)}",
     "client-limit": lambda of:
         f"The client used {per_cent(of.busy)} of a CPU per process. The client, not the server, may limit the"
@@ -230,7 +230,7 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f"This client stood still for {duration(of.stalled_s)}: it was stopped, or had no CPU. Answers that came in"
         " that time count as later than they were. Run it again.",
     "little": lambda of:
-        f"{of.under_way:.3g} requests were under way on average, but {of.asked} were asked for. The client could not"
+        f"{of.under_way:.3g} requests were under way on average, but -c is {of.asked}. The client could not"
         " keep all users busy, or the last requests took long. Send more requests, and look at the client's CPU time"
         " below.",
     "server-ended": lambda of:
@@ -254,7 +254,7 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f"A request by itself takes {duration(of.alone_s)}, but the prediction assumes {duration(of.wait_s)}. The"
         " stated wait is probably too short. State the real one (--task-time or --wait).",
     "longer-handlers": lambda of:
-        f"By the log a request was in its handler for {duration(of.handled_s)} on average, and the prediction assumes"
+        f"In the log a request is in its handler for {duration(of.handled_s)} on average, and the prediction assumes"
         f" {duration(of.assumed_s)}. The server used {per_cent(of.cpu)} of a CPU, so something else made it longer:"
         " what the handlers wait for, or their own waits.",
     "busy-machine": lambda of:
@@ -265,8 +265,8 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f" {duration(of.last_s)} in its last. A mean or a percentile of such a run says little. Run it for longer, or"
         " find out what grows.",
     "throttled": lambda of:
-        f"The container may use {of.cpus:.3g} CPUs, and had to wait for {duration(of.throttled_s)} in all, as it had"
-        " used them up. Client and server share them. Give it more, or send less.",
+        f"The container may use {of.cpus:.3g} CPUs, and waited {duration(of.throttled_s)} in all, as they were used up."
+        " Client and server share them. Give the container more CPUs, or send less.",
     "connected": lambda of:
         f"Programs that the service is connected to, such as a database, used {per_cent(of.cpus)} of a CPU. What they"
         " compute is a part of each request. More slots do not help where that is the limit.",
@@ -281,7 +281,7 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         else f"There may be more than {slots_text(of.slots)} slots, or requests wait for less than"
         f" {duration(of.wait_s)}.",
     "cold": lambda of:
-        f"{of.asked} took {duration(of.first_s)} the first time by itself"
+        f"{of.asked} took {duration(of.first_s)} the first time"
         f"{f', most of it at {of.line}' if of.line else ''}, then {duration(of.usual_s)}: probably a connection, a"
         f" cache or an import. The prediction is for the later ones.{warmed_text(of)}",
     "unlike-alone": lambda of:
@@ -317,14 +317,14 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
 UNTIL = {  # why a figure is not as exact as asked
     "too-few": "There are too few answers for an interval.",
     "time": "The time (-t) was over.",
-    "drift": "The latency drifted, so that there is no one value.",
+    "drift": "The latency drifted, so there is no single value.",
     "client": "The client was the limit: requests left late.",
 }
 
 
 def until_text(found: Until) -> str:
     """How exactly a figure is known."""
-    asked = f"{found.figure} to {per_cent(found.share)}, after {plural(found.requests, 'answer')}:"
+    asked = f"{found.figure} known to {per_cent(found.share)}, after {plural(found.requests, 'answer')}:"
     between = ""
     if found.interval_s:
         low, high = map(duration, found.interval_s)
@@ -360,8 +360,8 @@ def likely_cause(of: Any) -> str:
         return server_said(of)
     if getattr(of, "unserved", 0) and of.most == "timed out":
         return (
-            f"{plural(of.unserved, 'connection')} got no answer at all: the server serves only so many at a time, and"
-            " the others were kept. Raise --worker-connections, or compare without -k."
+            f"{plural(of.unserved, 'connection')} got no answer at all: the server has a limit of connections, and the"
+            " others were kept. Raise --worker-connections, or compare without -k."
         )
     return next(text for error, text in FAILURES.items() if of.most.startswith(error))
 

@@ -406,7 +406,7 @@ class Warned:
 @dataclass(frozen=True)
 class Verdict:
     explained_by: Explanation | None  # None: nothing was predicted, or requests failed
-    limits: tuple[Limit, ...]  # the bottleneck first
+    limits: tuple[Limit, ...]  # the most binding first
     estimate: Estimate | None
     band: Band | None
     warnings: tuple[Warned, ...]

@@ -43,6 +43,16 @@ def time_under_way(started_s: Sequence[float], answered_s: Sequence[float], end_
     return sum(min(b, end_s) - a for a, b in zip(started_s, answered_s, strict=True) if a < end_s)
 
 
+def errors_of(rows: Exchanges, bad: Sequence[int]) -> Counter[str]:
+    """How many requests failed in which way."""
+    return Counter(ERRORS[rows.error[i]] or f"HTTP {rows.status[i]}" for i in bad)
+
+
+def scheduled_s(outcome: Outcome, load: Load) -> float:
+    """How long a schedule takes that was kept to its end; 0: there is none."""
+    return 0.0 if outcome.is_short else load.requests / (load.offered_load(1.0, 1.0) or math.inf)
+
+
 def summarise(plan: Plan, outcome: Outcome) -> Measured:
     """Every figure of a run.
 
@@ -56,8 +66,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
     sent, answered = len(good), sum(good)
     due_s = due_times(load, outcome)
     measured_s = max(answered_s, default=begun_s) - begun_s
-    scheduled_s = 0.0 if outcome.is_short else load.requests / (load.offered_load(1.0, 1.0) or math.inf)
-    window_s = min(max(measured_s, scheduled_s), load.time_limit_s)
+    window_s = min(max(measured_s, scheduled_s(outcome, load)), load.time_limit_s)
     in_window = sum(at - begun_s <= window_s for at in compress(answered_s, good))
     under_way_s = time_under_way(started_s, answered_s, begun_s + window_s)
 
@@ -74,7 +83,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         sent=sent,
         answered=answered,
         failed=sent - answered,
-        errors=Counter(ERRORS[rows.error[i]] or f"HTTP {rows.status[i]}" for i in bad),
+        errors=errors_of(rows, bad),
         due=sent if outcome.is_short and load.is_scheduled else load.due_in_all,
         measured_s=measured_s,
         window_s=window_s,

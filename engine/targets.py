@@ -138,7 +138,7 @@ HANDLERS = {
 class Route(NamedTuple):
     path: str
     app: str  # module:attribute in apps/
-    handler: str  # a key of HANDLERS
+    handler: str | None  # a key of HANDLERS
     # How long a request waits: the task time, a subtask's share of it, as ?ms= says, or as long as its database takes.
     waits: Literal["task", "subtask", "ms", "nothing", "unknown"] = "task"
     draws: bool = False  # takes --cpu-time, and draws its wait as --task-time says
@@ -164,15 +164,13 @@ FASTAPI = (
     Route("/async-io", "fastapi_async:app", "async", draws=True),
     Route("/async-io-multi", "fastapi_async:app", "async", "subtask"),
 )
-LIMITS_HANDLERS = tuple(
-    Route(path, "limits_handlers:app", handler)
-    for path, handler in {
-        "/async": "async",
-        "/def": "def",
-        "/executor": "async in asyncio's threads",
-        "/threadpool": "async in AnyIO's threads",
-        "/blocking": "blocking",
-    }.items()
+LIMITS_HANDLERS = (
+    Route("/async", "limits_handlers:app", "async"),
+    Route("/def", "limits_handlers:app", "def"),
+    Route("/executor", "limits_handlers:app", "async in asyncio's threads"),
+    Route("/threadpool", "limits_handlers:app", "async in AnyIO's threads"),
+    Route("/blocking", "limits_handlers:app", "blocking"),
+    Route("/half-blocking", "limits_handlers:app", None, "unknown"),
 )
 LIMITS_POOLS = tuple(
     Route(path, "limits_pools:app", "def with a connection") for path in ("/depends", "/untyped", "/with")

@@ -1,7 +1,6 @@
 """Does a run fit its prediction, what explains it, what limited it, what must its reader know?  Values, no sentences.
 
-A figure fits within 5 % and a band: what this machine adds to a prediction, measured (the overhead of each round, CPU
-time, its timer). Pure.
+Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from engine import model
 from engine.audit import (
     client_busy,
     connected_cpus,
@@ -21,13 +19,12 @@ from engine.audit import (
     warnings_of_database,
     warnings_of_machine,
 )
+from engine.band import TOLERANCE, at_once, band_of, compared, most_of_one, shares_of
 from engine.estimate import doubted, first_true, taken_by_others
 from engine.limit import LOOP
-from engine.loads import Figure
 from engine.places import Limit, Resource, State
-from engine.run import Band, Estimate, Explanation, Facts, Plan, Prediction, Run, Verdict, Warned
+from engine.run import Band, Estimate, Explanation, Facts, Plan, Run, Verdict, Warned
 
-TOLERANCE = 0.05  # of a prediction, beside the band
 BUSY = 0.8  # a resource that is in use for so large a share of the time is full
 
 
@@ -43,89 +40,6 @@ def judge(facts: Facts, estimate: Estimate | None, timer_s: float) -> Verdict:
     return Verdict(explained, limits, estimate, band, warnings)
 
 
-# ---------------------------------------------------------------- figures and their band
-
-
-def band_of(facts: Facts, timer_s: float) -> Band | None:
-    """What this machine adds to a prediction; None where the wait is not known, or nothing was answered."""
-    plan, measured, latency = facts.plan, facts.measured, facts.measured.latency_s
-    answered = measured.answered
-    if not (plan.wait_s and answered and latency):
-        return None
-    alone_s = min(measured.lone_s or math.inf, latency.min)
-    added_s = alone_s - plan.busy_s if plan.distribution == "constant" else 0.0
-    overhead_s = min(max(0.0, added_s), most_overhead_s(plan.wait_s))
-    cpus = max(1.0, min(plan.workers, plan.cpus, answered / most_of_one(facts)))  # a process computes on one at a time
-    free = 1 - min(0.5, taken_by_others(facts))
-    cpu_all_s = ((measured.server_cpu_s or 0.0) / cpus + measured.client_cpu_s) / free
-    cpu_s = cpu_all_s / answered
-    in_a_row = max(1.0, (facts.prediction.mean_s or plan.wait_s) / plan.busy_s)  # rounds of an average request
-    rounds = model.rounds(measured.sent, plan.slots or math.inf)
-    in_turn = at_once(facts) + rounds
-    if cpu_all_s > (facts.prediction.makespan_s or math.inf):  # there is no time for waits between them
-        in_turn = max(in_turn, answered)
-    makespan_s = timer_s + rounds * overhead_s + in_turn * cpu_s
-    latency_s = timer_s + in_a_row * overhead_s + at_once(facts) * cpu_s
-    return Band(overhead_s, timer_s, cpu_s, cpus, in_turn, makespan_s, latency_s)
-
-
-def most_overhead_s(wait_s: float) -> float:
-    """What a machine may add to a wait; more than that is a longer wait, not an overhead."""
-    return 0.2 * wait_s + 0.005
-
-
-def at_once(facts: Facts) -> float:
-    """How many requests shared the CPUs."""
-    return min(facts.plan.slots or math.inf, facts.plan.load.most_under_way, facts.measured.sent)
-
-
-def shares_of(facts: Facts) -> list[int]:
-    """How many requests each worker took; empty: not known."""
-    return list(facts.inside.requests_of_workers.values()) if facts.inside else []
-
-
-def most_of_one(facts: Facts) -> int:
-    """The most requests that one worker took; 1: not known."""
-    return max([1, *shares_of(facts)])
-
-
-class Compared(NamedTuple):
-    """One figure of a run beside its prediction; it fits between least and most."""
-
-    figure: Figure
-    measured: float
-    predicted: float
-    least: float
-    most: float
-
-    @property
-    def fits(self) -> bool:
-        return self.least <= self.measured <= self.most
-
-
-def compared(facts: Facts, prediction: Prediction, band: Band, with_cpu: bool) -> list[Compared]:
-    """The figures that the load is judged by. with_cpu: the band with the CPU time in it, or without."""
-    cpu_s = 0.0 if with_cpu else band.cpu_s
-    last_s = band.makespan_s - cpu_s * band.in_turn
-    more_s = max(0.0, band.latency_s - cpu_s * at_once(facts))
-    found = []
-    for figure in facts.plan.load.judged_by:
-        measured, predicted = facts.measured.of(figure), prediction.of(figure)
-        if measured is None or not predicted:
-            continue
-        slack = {Figure.P95: 2, Figure.P99: 3}.get(figure, 1) * TOLERANCE * predicted
-        low, high = prediction.range_of(figure) or (predicted, predicted)
-        least, most = low * (1 - TOLERANCE), high + slack
-        if figure is Figure.THROUGHPUT:
-            room = least / (1 + more_s / (prediction.mean_s or math.inf)), most
-        elif figure is Figure.P95:  # between users in step and users that have drifted apart
-            room = (prediction.spread_s or predicted) * (1 - TOLERANCE) - more_s, most + more_s
-        else:  # no cost makes anything faster
-            room = least - band.timer_s, most + (last_s if figure is Figure.LAST_ANSWER else more_s)
-        found.append(Compared(figure, measured, predicted, *room))
-    return found
-
-
 # ---------------------------------------------------------------- what explains it
 
 
@@ -135,16 +49,22 @@ def explain(facts: Facts, estimate: Estimate | None, band: Band | None) -> Expla
 
     None: nothing was predicted, or requests failed.
     """
-    predicted, split = facts.prediction, facts.split_prediction
-    if facts.measured.failed or facts.measured.stopped or not band or not compared(facts, predicted, band, False):
+    if facts.measured.failed or facts.measured.stopped or not band:
+        return None
+    if not compared(facts, facts.prediction, band, False):
         return None
     if slots_of_log(facts) and not seen_limit(facts):
         return Explanation.OTHER_SLOTS
+    return agreement(facts, band) or reason_of(facts, estimate)
+
+
+def agreement(facts: Facts, band: Band) -> Explanation | None:
+    """Which prediction the figures agree with, if one."""
     tries = (
-        (Explanation.PREDICTION, predicted, False),
-        (Explanation.SPLIT, split, False),
-        (Explanation.CPU, predicted, True),
-        (Explanation.SPLIT, split, True),
+        (Explanation.PREDICTION, facts.prediction, False),
+        (Explanation.SPLIT, facts.split_prediction, False),
+        (Explanation.CPU, facts.prediction, True),
+        (Explanation.SPLIT, facts.split_prediction, True),
     )
     seen = seen_limit(facts)
     other_was_seen = seen and (seen.slots or 0) != facts.plan.slots
@@ -153,7 +73,7 @@ def explain(facts: Facts, estimate: Estimate | None, band: Band | None) -> Expla
             break
         if prediction and all(figure.fits for figure in compared(facts, prediction, band, with_cpu)):
             return explanation
-    return reason_of(facts, estimate)
+    return None
 
 
 def seen_limit(facts: Facts) -> Limit | None:
@@ -339,10 +259,15 @@ def limit_of_slots(facts: Facts) -> list[Placed]:
         return []
     logged_s = facts.inside and not is_pool and facts.inside.handler_s
     busy = (logged_s or measured.answered * plan.busy_s) / (slots * measured.measured_s)
-    handled_s = longer_handlers(facts)["handled_s"]
-    held_s = handled_s if takes_longer(facts) or handled_s > 1.5 * plan.busy_s else plan.busy_s
+    held_s = held_by_handler_s(facts)
     limit = Limit(Resource.POOL if is_pool else Resource.SLOTS, min(1.0, busy), slots / held_s, slots, held_s)
     return [(FULL if have_waited(facts, slots, busy) else NOT_FULL, limit)]
+
+
+def held_by_handler_s(facts: Facts) -> float:
+    """How long a request holds a slot of the server: as long as is planned, or as its handler was seen to take."""
+    handled_s, planned_s = longer_handlers(facts)["handled_s"], facts.plan.busy_s
+    return handled_s if takes_longer(facts) or handled_s > 1.5 * planned_s else planned_s
 
 
 def are_contradicted(facts: Facts, slots: float) -> bool:

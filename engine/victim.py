@@ -100,7 +100,7 @@ def predicted_victim(plan: Plan, alone_s: float | None) -> VictimPrediction | No
     each = list(zip(*(one.of_processes_s for one in found), strict=True))
     middle_s = statistics.median(one.median_s for one in found)
     # A request that comes by itself mostly goes to the same process each time, and it is not known to which.
-    range_s = deals.range_of([median_s for medians_s in each for median_s in medians_s]) if plan.deal else None
+    range_s = deals.range_of(list(itertools.chain(*each))) if plan.deal else None
     return VictimPrediction(middle_s, tuple(map(statistics.median, each)), True, range_s)
 
 

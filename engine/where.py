@@ -57,13 +57,13 @@ def where_of(
     answers some of the requests at once instead of letting them wait.
     """
     under_way = counter_of(began_s, ended_s)
-    samples = [one for one in lines if "rows" in one and under_way(one["at"])]
+    samples = [one for one in with_rows(lines) if under_way(one["at"])]
     silent = in_silence(samples, began_s, ended_s)
     full = fullest(silent or samples, under_way)
     if not full:
         return None
     requests, half = fmean(under_way(one["at"]) for one in full), half_full(samples, under_way, min(ended_s))
-    blocking = [one for one in places_of(half, lines, folder) if one.state is State.BLOCKING]
+    blocking = blocking_places(half, lines, folder)
     spots = all_places(requests, places_of(full, lines, folder), blocking)
     blocked = max(map(blocked_share, by_process(half).values()))
     found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked)
@@ -123,7 +123,7 @@ def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot])
 
 def where_now(lines: Sequence[Line], folder: str) -> Where | None:
     """The same of samples taken while other clients send, of whose requests nothing else is known."""
-    samples = [one for one in lines if "rows" in one]
+    samples = with_rows(lines)
     if not samples:
         return None
     inside = sum({one["pid"]: one["inside"] for one in samples}.values())
@@ -276,13 +276,24 @@ def cost_of(samples: Sequence[Line]) -> float:
 # ---------------------------------------------------------------- places
 
 
+def with_rows(lines: Sequence[Line]) -> list[Line]:
+    """The samples, of all lines."""
+    return [one for one in lines if "rows" in one]
+
+
+def blocking_places(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> list[Spot]:
+    return [one for one in places_of(samples, lines, folder) if one.state is State.BLOCKING]
+
+
 def places_of(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> list[Spot]:
     """The places of all processes; sizes and use of what each process has of its own are added up."""
-    made = {(one["pid"], key): at for one in lines for key, at in one.get("made", {}).items()}
+    made = defaultdict[int, dict[str, Any]](dict)  # of each process, file and line where an object was made, by its id
+    for one in lines:
+        made[one["pid"]].update(one.get("made", {}))
     groups: dict[object, list[Spot]] = defaultdict(list)
-    present = present_shares(by_process([one for one in lines if "rows" in one]))
+    present = present_shares(by_process(with_rows(lines)))
     for pid, own in by_process(samples).items():
-        for spot in spots_of(own, folder, {key: at for (of, key), at in made.items() if of == pid}):
+        for spot in spots_of(own, folder, made[pid]):
             size, spot = spot.size, at_times(spot, present[pid])
             at = spot.line or stands_at(spot)
             groups[(spot.state, at, spot.resource, spot.size_line, size)].append(spot)  # not another object
@@ -330,8 +341,7 @@ def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> l
     is_blocked = blocked_share(samples) > 0.5
     groups, seen_in = defaultdict[str, list[Row]](list), defaultdict[str, set[int]](set)
     for number, row in ((number, row) for number, one in enumerate(samples) for row in one["rows"]):
-        stands_at = row["app"] or (row["phase"], row["handler"], None if row["phase"] else row["below"][-1:])
-        key = str((state_of(row, is_blocked), stands_at, resource_of(row)[:2]))
+        key = str((state_of(row, is_blocked), place_of(row), resource_of(row)[:2]))
         groups[key].append(row)
         seen_in[key].add(number)
     found = []
@@ -343,6 +353,11 @@ def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> l
         if requests >= FEW or spot.state is State.BLOCKING:
             found.append(replace(spot, requests=requests, share=share, cpu_s=sum(row["cpu_s"] for row in same)))
     return found
+
+
+def place_of(row: Row) -> object:
+    """Where its requests stand: in the code of the app, or beside it."""
+    return row["app"] or (row["phase"], row["handler"], None if row["phase"] else row["below"][-1:])
 
 
 def resource_of(row: Row) -> Sequence[Any]:
@@ -360,20 +375,25 @@ def state_of(row: Row, is_blocked: bool) -> State:
 
 def spot_of(rows: Sequence[Row], state: State, folder: str) -> Spot:
     """What rows of one place have in common: the frames that most of them have, sizes as they were on average."""
-    weights: Counter[str] = Counter()
-    for row in rows:
-        weights[json.dumps(row["below"])] += row["n"] or 1
-    frames, first = json.loads(weights.most_common(1)[0][0]), rows[0]
+    first = rows[0]
     name, _, size, _, setting = resource_of(first)
     return Spot(
         0.0, state, line_of(first["app"], folder), first["app"] and first["app"][2],
-        tuple(f"{line_of(frame, folder)} {frame[2]}" for frame in frames[-BELOW:]),
+        tuple(f"{line_of(frame, folder)} {frame[2]}" for frame in usual_frames(rows)[-BELOW:]),
         first["phase"], line_of(first["handler"], folder), name, setting or None, size, use_of(rows),
         through=tuple(f"{named(file, folder)} {function}" for file, _, function in first["through"]),
         most=max(row["n"] for row in rows),
         is_after=all(row["answered"] for row in rows),
         parts=sum(row["parts"] for row in rows) / (sum(row["n"] for row in rows) or 1),
     )  # fmt: skip
+
+
+def usual_frames(rows: Sequence[Row]) -> list[Any]:
+    """The frames below the app that most of the requests have."""
+    weights: Counter[str] = Counter()
+    for row in rows:
+        weights[json.dumps(row["below"])] += row["n"] or 1
+    return list(json.loads(weights.most_common(1)[0][0]))
 
 
 def line_of(frame: Sequence[Any] | None, folder: str) -> str | None:

@@ -73,7 +73,7 @@ def headline(document: SweepDocument) -> list[str]:
     """The published ratio beside the measured one, and what the slow server's tail is."""
     measured = document.ratio(FASTEST, DEVELOPMENT, RPS, 500).typical
     text = [
-        "FastAPI (gunicorn, 4 uvicorn workers) against Flask's development server at c = 500: published"
+        "FastAPI (gunicorn, 4 uvicorn workers) against Flask's development server with 500 users: published"
         f" {short(published_ratio(FASTEST, 500) or 0)} times the requests/s, measured {measured}."
     ]
     overflows, again = (document.figure(DEVELOPMENT, path, 500) for path in (OVERFLOWS, RETRIES))
@@ -81,7 +81,7 @@ def headline(document: SweepDocument) -> list[str]:
         p50, p99 = (document.latency_ms(DEVELOPMENT, key, 500).typical for key in ("median", "p99"))
         text.append(
             f"Flask's p50 is {p50} ms and its p99 {p99} ms. That tail is not Flask: the listen queue overflowed"
-            f" {overflows.typical} times, and TCP asked again {again.typical} times."
+            f" {overflows.typical} times, and TCP tried again {again.typical} times."
         )
     return text
 

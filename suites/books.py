@@ -140,9 +140,9 @@ def headline(document: SweepDocument) -> list[str]:
     """What the ratio of the fan-out is: published, of the slots, measured; and with equal slots."""
     measured, of_16, of_60, _ = (document.ratio(a, b, RPS).typical for a, b in FAN_OUT_RATIOS)
     return [
-        "The fan-out, FastAPI against Flask: published 3.74 times the requests/s; their slots, 60 to 16, are"
-        f" {60 / 16} to 1; measured {measured}.",
-        f"With equal slots it is {of_16} (16 each) and {of_60} (60 each).",
+        "Each request waits 50 ms in the database. FastAPI against Flask: published 3.74 times the requests/s; their"
+        f" slots, 60 to 16, are {60 / 16} to 1; measured {measured}.",
+        f"With equal slots the ratio is {of_16} (16 each) and {of_60} (60 each).",
     ]
 
 

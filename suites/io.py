@@ -112,8 +112,8 @@ def headline(document: SweepDocument) -> list[str]:
     if run and max(shares := shares_taken(run)) > ANYIO_THREADS:
         text.append(
             f"The cause is not `async`. The kernel gave the 4 workers {plus(shares)} requests. A worker has"
-            f" {ANYIO_THREADS} threads, so the requests beyond them waited for a second round: that makes"
-            f" {by_split.typical}. With an even split the ratio would be {even.typical}."
+            f" {ANYIO_THREADS} threads, so {sum(max(0, share - ANYIO_THREADS) for share in shares)} requests waited for"
+            f" a second round: that predicts {by_split.typical}. With an even split the ratio would be {even.typical}."
         )
     return text
 

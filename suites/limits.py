@@ -156,12 +156,13 @@ def headline(document: SweepDocument) -> list[str]:
     threads, executor = (document.figure(case.name, "verdict.estimate.slots").typical for case in (A_DEF, A_EXECUTOR))
     below, at, one, four, blocked = (document.figure(case.name, TIME_S) for case in (B_54, B_55, C_1, C_4, D_10))
     return [
-        f"The same wait is served {threads} at a time in a `def` handler, {executor} at a time by asyncio.to_thread.",
+        f"Requests run {threads} at a time in a `def` handler, {executor} at a time in asyncio.to_thread (min(32,"
+        " CPUs + 4)).",
         f"40 threads and a pool of 15 answer 54 requests at once in {below.typical} s; one more, and the last answer"
         f" takes {at.typical} s with a pool time-out of {document.values['p']} s (30 s by default).",
         "gunicorn's --threads does nothing for uvicorn workers: with 4 instead of 1 the run takes"
-        f" {four.typical} s instead of {one.typical} s. A handler that blocks the event loop takes {blocked.typical} s"
-        f" for 10 requests that wait {document.values['d']} s each.",
+        f" {four.typical} s instead of {one.typical} s. A handler that blocks the event loop serves 10 waits of"
+        f" {document.values['d']} s in {blocked.typical} s.",
     ]
 
 

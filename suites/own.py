@@ -9,22 +9,21 @@
     compared_with = "Flask"                                             # another one's name
 
 Apps are looked for in the file's folder. Everything else is as with any other suite: interleaved order, JSON first,
-resume, table, ratios, picture. Needs Python 3.11, which reads TOML.
+resume, table, ratios, picture. Needs Python 3.11, which reads TOML, or the package tomli.
 """
 
-import importlib
 import math
 import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from engine import options
 from engine.plans import plans_of
 from engine.report_words import EXPLANATIONS
 from engine.words import Problem
+from engine.workload import read_toml
 from suites.common import (
     LEGEND_ROW_IN,
     P99_S,
@@ -51,13 +50,7 @@ NOT_HERE = ("json", "list", "serve", "find_rate", "probe", "fail_if", "is_paper"
 def read_variants(path: Path) -> Json:
     """The file's variants: title, repeats, variants. Moves into its folder, where its apps are, and asks bench.py about
     each. Raises Problem that names the variant."""
-    try:
-        tomllib: Any = importlib.import_module("tomllib")
-        asked = {"title": path.name, "repeats": 3, "variants": [], **tomllib.loads(path.read_text(encoding="utf-8"))}
-    except ImportError:
-        raise Problem(f"{path.name}: a file of variants is TOML, which needs Python 3.11 or newer") from None
-    except (OSError, ValueError) as error:
-        raise Problem(f"{path.name}: {getattr(error, 'strerror', None) or error}") from None
+    asked = {"title": path.name, "repeats": 3, "variants": [], **read_toml(path)}
     title, repeats, variants, *more = asked.values()
     is_right = isinstance(title, str) and repeats in range(1, 101) and isinstance(variants, list) and not more
     if not is_right or {*map(type, variants)} != {dict}:

@@ -163,18 +163,17 @@ def headline(document: SweepDocument) -> list[str]:
     due = predicted(document, FOUR.name, FOUR.queues).in_ms()
     taken = [run["inside"]["requests_of_workers"].values() for run in document.runs_of(FOUR.name).values()]
     share = statistics.median(max(of_run) / sum(of_run) for of_run in taken)
-    uneven = (
-        f" And the kernel has favourites: one of the four workers took {share:.0%} of the connections, so it is"
-        f" overloaded from {1 / (len(FOUR.queues) * share):.0%} of the load on that all 16 slots could serve. With the"
-        f" shares of earlier runs {due} ms were predicted, with equal ones"
-        f" {if_even(FOUR.queues, int(document.values['m'])).in_ms()} ms. --reuse-port gives each worker a listen queue"
-        f" of its own, and the kernel deals by a hash instead: {hashed} ms."
-    )
+    even = if_even(FOUR.queues, int(document.values["m"])).in_ms()
     return [
-        f"The same {SLOTS} slots at the same load: p99 is {one.typical} ms with one queue (1 x 16 threads), {four} ms"
-        f" with gunicorn's 4 x 4 threads, {(four / one).typical} times as long, and {as_one.typical} ms once"
-        " --worker-connections equals --threads. A worker accepts connections that it has no thread for, and they wait"
-        f" there while others have threads free.{uneven}"
+        f"The same {SLOTS} slots at the same load, {RATE * HELD_S / SLOTS:.0%} of what they can serve. With one queue"
+        f" (1 x 16 threads) the p99 is {one.typical} ms. With gunicorn's 4 x 4 threads it is {four} ms,"
+        f" {(four / one).typical} times as long.",
+        "A worker accepts connections that it has no thread for. They wait there while other workers have threads free."
+        f" And the kernel prefers some workers: one of the four took {share:.0%} of the connections, so it is full at"
+        f" {1 / (len(FOUR.queues) * share):.0%} of what all {SLOTS} slots can serve.",
+        f"From the shares of earlier runs {due} ms were predicted; equal shares would give {even} ms.",
+        f"With --worker-connections equal to --threads there is one queue again: {as_one.typical} ms. With --reuse-port"
+        f" each worker has a listen queue of its own, and the kernel deals by a hash: {hashed} ms.",
     ]
 
 

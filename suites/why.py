@@ -262,8 +262,8 @@ def headline(document: SweepDocument) -> list[str]:
     return [
         *queues.headline(document),
         f"A return annotation on FastAPI's `def` handler moves the first of 120 answers from {first} s to {then} s, and"
-        f" the last comes at {last} s. An answer queues for one of 40 threads a second time, behind every request that"
-        " has not run yet.",
+        f" the last comes at {last} s. A request queues for one of 40 threads a second time, for its answer, behind"
+        " every request that has not run yet.",
     ]
 
 

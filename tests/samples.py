@@ -12,9 +12,23 @@ from typing import Any
 from engine.launch import Launch
 from engine.loads import Burst, Closed, Load, Open, Ramp
 from engine.places import Spot, State, Where
-from engine.run import Columns, Estimate, Explanation, Facts, Inside, Measured, Plan, Prediction, Run, Seen, Verdict
+from engine.run import (
+    Band,
+    Columns,
+    Estimate,
+    Explanation,
+    Facts,
+    Inside,
+    Measured,
+    Plan,
+    Prediction,
+    Run,
+    Seen,
+    Verdict,
+)
 from engine.stats import Statistics, histogram, statistics_of
 
+BAND = Band(overhead_s=0.01, timer_s=0.002, cpu_s=0.005, cpus=2, in_turn=16, makespan_s=0.17, latency_s=0.1)
 LAUNCH = Launch("flask-gunicorn", "gunicorn", "flask_sync:app", handler="def", workers=4, settings=(("workers", 4),))
 LOADS: dict[str, Load] = {
     "burst": Burst(16),

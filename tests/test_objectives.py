@@ -63,12 +63,19 @@ def test_the_highest_rate_is_found_from_any_first_guess(first, jitter):
     found, tried = search(100, first, jitter)
     assert found.low == pytest.approx(100, rel=0.1) and found.runs == len(tried) <= MOST_RUNS
     assert [run.rate for run in tried if run.holds(0.1)].count(found.low) >= 2
-    assert all(run.rate >= found.high > found.low for run in tried if not run.holds(0.1))
+    lowest_failed = found.varies_from or found.high
+    assert all(run.rate >= lowest_failed > found.low for run in tried if not run.holds(0.1))
 
 
 def test_no_rate_is_above_one_that_failed():
     luck = [Tried(100.0, 0.09, 100.0, 100.0), Tried(90.0, 0.2, 90.0, 90.0)]
     assert next_rate(0.1, luck) < 90
+
+
+def test_where_a_lower_rate_failed_than_one_that_held_the_answer_spans_both():
+    rates = {80.0: 0.05, 90.0: 0.2, 100.0: 0.09, 110.0: 0.3, 86.0: 0.06}
+    tried = [Tried(rate, latency_s, rate, rate) for rate, latency_s in [*rates.items(), (86.0, 0.06)]]
+    assert next_rate(0.1, tried) == Found(86.0, 110.0, 6, varies_from=90.0)
 
 
 @pytest.mark.parametrize("bad", ({"failed": 1}, {"served": 0.8}, {"grows": True}, {"latency_s": 0.11}))

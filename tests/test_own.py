@@ -65,7 +65,7 @@ def test_a_mistake_is_named_with_its_variant(good, bad, words, file, capsys):
     file.write_text(TOML.replace(good, bad, 1))
     assert sweep.main([str(file), "--logs", str(file.parent)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("sweep.py: v.toml") and error.count("\n") == 1 and words in error
+    assert error.startswith("sweep.py: ") and "v.toml" in error and error.count("\n") == 1 and words in error
 
 
 def test_without_tomllib_one_line_says_so(file, monkeypatch, capsys):

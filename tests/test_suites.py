@@ -16,7 +16,7 @@ from engine.model import poisson_schedule
 from engine.plans import prediction_for
 from engine.server import environment_for
 from engine.words import Problem
-from suites import ab, client, io, limits, queues, why
+from suites import ab, client, io, limits, queues, users, why
 from suites.common import Repeats
 from suites.why import FIRST_S, P99_S, TIME_S, Expects
 
@@ -120,6 +120,25 @@ def test_the_report_of_io_explains_a_second_round_by_the_split_and_only_where_th
     assert len(io.headline(document)) == 2 and "50 + 48 + 1 + 1" in sweep.render(document)
 
 
+def test_the_published_figures_of_users_follow_from_their_slots():
+    """Of what the post says alone: its users, requests, workers and wait."""
+    plan, _ = sweep.plan_for(users.SUITE.variants[2], users.SUITE.full, 0)
+    mean_s, published_s = prediction_for(plan).mean_s, users.PUBLISHED_DEF[1]
+    assert plan.slots == 640 and mean_s == pytest.approx(published_s, rel=0.01)
+    due = users.due_in(users.SUITE.full)
+    assert due == pytest.approx(users.PUBLISHED_ANSWERED, rel=0.001)
+    for workers in (1, 8, 32):
+        assert users.due_before(60, 1, workers, 10_000) != pytest.approx(users.PUBLISHED_ANSWERED, rel=0.4)
+
+
+def test_the_report_of_users_counts_a_blocked_loop_as_predicted_only_within_5_percent():
+    document = finished("users")
+    due = users.due_in(document.values)
+    for answered, good in ((due, "2 of 2"), (0.93 * due, "0 of 2")):
+        change(document, users.BLOCKED.name, measured__answered=answered)
+        assert rows_of(sweep.render(document))[users.BLOCKED.name][3] == good
+
+
 def test_a_tail_is_explained_by_the_listen_queue_only_where_it_overflowed():
     document = finished("ab")
     assert len(ab.headline(document)) == 1
@@ -160,6 +179,7 @@ def test_a_limit_is_as_predicted_only_if_the_run_says_so(name, changes, good):
         ("ab", "48.2 7.26 96.1 7921 2819 649"),
         ("books", "3.74 3.75 3.11 0.998 0.893"),
         ("why", "79.7 912 11.4 81.7 35 71 350 149 183 0.502 1.51 1.54"),
+        ("users", "13.1 13.7 503 748 4.89 1804 2.21 16.0 1904 1893"),
         ("limits", "40 6 0.483 2.26 5.10 5.13 1.01"),
         ("client", "0.937 6.90 7.53 0.958 38.6 42.1"),
     ],

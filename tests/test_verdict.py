@@ -5,54 +5,29 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from samples import LAUNCH, LOADS, sample_estimate, sample_facts, sample_prediction, sample_statistics, sample_where
+from samples import (
+    BAND,
+    LAUNCH,
+    LOADS,
+    sample_estimate,
+    sample_facts,
+    sample_prediction,
+    sample_statistics,
+    sample_where,
+)
 
 from engine.audit import warnings_of_client, warnings_of_database
 from engine.loads import Closed
 from engine.places import Limit, Resource, Spot, State
-from engine.run import Band, Database, Prediction
-from engine.verdict import band_of, compared, cpu_busy, explain, judge, limits_of, slots_of_log
+from engine.run import Database, Prediction
+from engine.verdict import cpu_busy, explain, judge, limits_of, slots_of_log
 
-BAND = Band(overhead_s=0.01, timer_s=0.002, cpu_s=0.005, cpus=2, in_turn=16, makespan_s=0.17, latency_s=0.1)
 NOTHING_KNOWN = Prediction()
 
 
 def each_of(cases):
     """Cases grouped by what they lead to, one by one."""
     return [(result, case) for result, group in cases.items() for case in group]
-
-
-def test_the_band_is_what_this_machine_adds():
-    band = band_of(sample_facts(lone_s=1.01, latency_s=sample_statistics(min=1.02)), 0.001)
-    assert band and dataclasses.astuple(band) == pytest.approx((0.01, 0.001, 0.01875, 2, 8, 0.191, 0.101))
-    assert band_of(sample_facts(wait_s=None), 0.001) is None is band_of(sample_facts(answered=0), 0.001)
-    drawn = band_of(sample_facts(distribution="exp", lone_s=1.5), 0.001)
-    assert drawn and drawn.overhead_s == 0.0  # a wait that is drawn costs none
-
-
-@pytest.mark.parametrize("shares, cpus", [((10, 6), 1.6), ((16, 0), 1), ((8, 8), 2), ((), 2)])
-def test_a_process_computes_on_one_cpu(shares, cpus):
-    band = band_of(sample_facts(requests_of_workers=dict(enumerate(shares))), 0.001)
-    assert band and (band.cpus, band.cpu_s) == pytest.approx((cpus, (0.4 / cpus + 0.1) / 16))
-
-
-@pytest.mark.parametrize(
-    "kind, with_cpu, rooms",
-    [
-        ("burst", False, [3.798, 4.29]),
-        ("burst", True, [3.798, 4.37]),
-        ("closed", False, [0.378, 0.5, 9.5 * 0.4 / 0.48, 10.5, 0.3475, 0.63]),  # mean, throughput, p95
-        ("ramp", True, [0.378, 0.52, 9.5 * 0.4 / 0.5, 10.5]),
-        ("open", True, [0.378, 0.52, 0.568, 0.79]),  # mean, p99
-    ],
-)
-def test_the_room_that_a_prediction_has(kind, with_cpu, rooms):
-    facts = sample_facts(load=LOADS[kind], latency_s=sample_statistics(p95=0.5, p99=0.6))
-    found = compared(facts, Prediction(10.0, 0.4, 0.4, 0.5, 0.6, 4.0, spread_s=0.45), BAND, with_cpu)
-    assert [end for one in found for end in (one.least, one.most)] == pytest.approx(rooms)
-    assert [(one.figure, one.measured) for one in found] == [
-        (figure, facts.measured.of(figure)) for figure in LOADS[kind].judged_by
-    ]
 
 
 SPLIT = {"split_prediction": sample_prediction(makespan_s=5.0)}

@@ -133,6 +133,7 @@ def test_of_no_more_requests_than_slots_none_waits_for_a_slot(under_way, limit):
         (15, [0.2 * (1 + k // 15) for k in range(100)], True, 0.2),
         (1, [0.1 + 0.03 * k for k in range(50)], True, 0.03),  # a section that one request at a time is in
         (40, [0.0] * 50 + [0.5 * (1 + k // 40) for k in range(400)], False, 0.5),  # answered before it is given back
+        (40, [0.6 * (1 + k // 80) for k in range(400)], False, 0.3),  # two rounds are answered together
         (15, [0.2] * 20, True, None),  # too few to tell
         (15, [], False, None),
     ],
