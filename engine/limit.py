@@ -86,7 +86,11 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
         found = replace(found, slots=float(round(can_have(where.places, spot))), is_sized=False, size=spot.size)
     elif spot.size is not None:
         found = replace(found, parts=parts_of(where.places, spot))
-    return replace(found, next_slots=min((slots for slots in past.values() if slots > fewest), default=None))
+    return replace(found, next_slots=next_above(fewest, past.values()))
+
+
+def next_above(fewest: float, all_slots: Iterable[float]) -> float | None:
+    return min((slots for slots in all_slots if slots > fewest), default=None)
 
 
 def queue_for(where: Where, slots: float) -> Spot | None:

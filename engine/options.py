@@ -332,15 +332,20 @@ def fill_in_own_loads(options: argparse.Namespace) -> None:
     if options.find_rate:
         options.run_s, options.time_limit = min(options.time_limit or SEARCH_S, 60.0), None
     if options.probe:
-        if (options.requests or LEAST_PROBE) < LEAST_PROBE:
-            raise Problem(f"a probe needs {LEAST_PROBE} requests or more (-n)")
-        options.budget = options.requests or PROBE_REQUESTS, options.time_limit or PROBE_S
-        options.requests, options.time_limit = PROBE_REQUESTS, None
+        fill_in_probe(options)
     if options.until:
         options.time_limit = options.time_limit or UNTIL_S
     options.mix = mix_of(options)
     if options.workload and not options.mix:
         fill_in_workload(options)
+
+
+def fill_in_probe(options: argparse.Namespace) -> None:
+    """What bounds a probe. Raises Problem."""
+    if (options.requests or LEAST_PROBE) < LEAST_PROBE:
+        raise Problem(f"a probe needs {LEAST_PROBE} requests or more (-n)")
+    options.budget = options.requests or PROBE_REQUESTS, options.time_limit or PROBE_S
+    options.requests, options.time_limit = PROBE_REQUESTS, None
 
 
 def fill_in_workload(options: argparse.Namespace) -> None:
@@ -372,7 +377,7 @@ def fill_in_request(options: argparse.Namespace) -> None:
     """Headers, body and method as they are sent. Raises Problem."""
     if options.seed is None:
         options.seed = random.randrange(10_000)
-    if options.data and not any(header.lower().startswith("content-type:") for header in options.header):
+    if options.data and not has_content_type(options.header):
         options.content_type = options.content_type or content_type_of(options.data)
     options.header = [*options.header, *own_headers(options)]
     try:
@@ -380,6 +385,10 @@ def fill_in_request(options: argparse.Namespace) -> None:
     except OSError as error:
         raise Problem(f"cannot read {options.body_file}: {error.strerror}") from None
     options.method = "HEAD" if options.head else options.method or ("POST" if options.body else "GET")
+
+
+def has_content_type(headers: Sequence[str]) -> bool:
+    return any(header.lower().startswith("content-type:") for header in headers)
 
 
 def own_headers(options: argparse.Namespace) -> list[str]:
