@@ -239,7 +239,12 @@ class Bench:
             if signals.received:
                 break
         if table := self.last_table():
-            self.printer.show(f"\n{table}")
+            self.show_of_all(f"\n{table}")
+
+    def show_of_all(self, text: str) -> None:
+        """What several runs show together; a page has it, too."""
+        self.printer.show(text)
+        self.views.notes.append(text)
 
     def last_table(self) -> str:
         """Of several runs, after all of them; empty: there is none, or its rows have been shown."""
@@ -268,6 +273,8 @@ class Bench:
 
         def show(text: str) -> None:
             self.printer.show(text)
+            if asked.probe or asked.find_rate:
+                self.views.notes.append(text)
             if folder:
                 with contextlib.suppress(OSError), (folder / "report.txt").open("ab") as out:
                     out.write(f"{text}\n".encode("utf-8", "backslashreplace"))
@@ -276,6 +283,8 @@ class Bench:
             """Save each run as soon as there is one: in the document, and in the run's own folder."""
             here.append(found)
             self.document.runs.append(found)
+            if asked.probe or asked.find_rate:
+                self.views.keep(found, None, report.name_of_part(found), is_part=True)
             self.document.save()
             if folder and folder.is_dir():
                 write_json(folder / "run.json", self.document.as_json(here))
@@ -308,13 +317,13 @@ class Bench:
         first = self.document.runs[-1]
         figure = changes.figure_of_change(first)
         rows = [changes.Change("as it is", first.prediction.of(figure), first.measured.of(figure))]
-        for options_text in self.asked.tries:
-            words = changes.advised(first) if options_text == "auto" else options_text
+        tried = [changes.advised(first) if words == "auto" else words for words in self.asked.tries]
+        for words in dict.fromkeys(tried):
             if words:
                 rows.append(self.changed(words, number, first, database))
             else:
                 self.printer.show(report_changes.NO_CHANGE)
-        self.printer.show(report_changes.changes_table(rows, figure))
+        self.show_of_all(report_changes.changes_table(rows, figure))
 
     def changed(self, words: str, number: int, first: Run, database: BooksDatabase | None) -> changes.Change:
         """One change: predicted, then measured."""
@@ -326,7 +335,7 @@ class Bench:
         self.printer.show(report_changes.change_text(words, due_s, plan))
         folder = run_folder(self.asked.logs, f"{plan.target}{plan.path}-{words}")
         found, log = execute(plan, Place(folder, self.asked.server_cpus, database))
-        self.views.keep(found, log)
+        self.views.keep(found, log, report.name_of_part(found), is_part=True)
         self.document.runs.append(found)
         self.document.save()
         write_json(folder / "run.json", self.document.as_json([found]))

@@ -220,7 +220,7 @@ def sweep(document: SweepDocument, path: Path, views: Views) -> None:
 def failed_in(document: SweepDocument) -> list[str]:
     """The runs with failed requests that were not foretold, in words."""
     return [
-        f"{entry['variant']} (repeat {entry['repeat']}: {entry['run']['measured']['failed']})"
+        f"{as_text(entry['variant'])} (repeat {entry['repeat']}: {entry['run']['measured']['failed']})"
         for entry in document.runs
         if entry["run"]["measured"]["failed"] and not variants_of(document)[entry["variant"]].may_fail
     ]

@@ -50,8 +50,9 @@ def most_overhead_s(wait_s: float) -> float:
 
 
 def at_once(facts: Facts) -> float:
-    """How many requests shared the CPUs."""
-    return min(facts.plan.slots or math.inf, facts.plan.load.most_under_way, facts.measured.sent)
+    """How many requests shared the CPUs; of a load that goes on not many more than were under way on average."""
+    most = min(facts.plan.slots or math.inf, facts.plan.load.most_under_way, facts.measured.sent)
+    return min(most, 2 * facts.measured.mean_in_flight + 1) if facts.plan.load.is_steady else most
 
 
 def shares_of(facts: Facts) -> list[int]:

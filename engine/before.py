@@ -211,13 +211,13 @@ def check_answer(plan: Plan, site: Site, status: int) -> None:
     """Raises Problem where a request by itself is answered with an error: what it says, and what may be wrong."""
     if status < 400 or plan.is_target or plan.any_status:
         return
-    body = ""
+    again, body = status, ""
     with contextlib.suppress(OSError, http.client.HTTPException):
-        status, body = asked_once(plan, site)
+        again, body = asked_once(plan, site)
     server, launch = site.server, plan.launch
     said = telling_lines(server.server_log) if server and status >= 500 else ()
     routes = launch.routes if launch and status in (404, 405) else ()
-    raise Problem(report_before.refused_text(plan, status, body, said, routes))
+    raise Problem(report_before.refused_text(plan, status, again, body, said, routes))
 
 
 def asked_once(plan: Plan, site: Site) -> tuple[int, str]:

@@ -79,8 +79,9 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
     """What the fewest requests have, of all that requests wait for. past: how many have what each place waits for."""
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
+    is_uncertain = spot.size is None and goes_on_at_lines(where.places, spot) > 1
     is_unclear = is_one_of_many(past, spot) or (answers.of_burst and is_held_otherwise(where, spot))
-    known = answers.none() if is_unclear else answers
+    known = answers.none() if is_unclear or is_uncertain else answers
     found = limit_at(spot, max(1.0, round(2 * fewest) / 2), spot.resource or "", known)
     if has_other_holders(where.places, spot):
         found = replace(found, slots=float(round(can_have(where.places, spot))), is_sized=False, size=spot.size)
@@ -145,6 +146,12 @@ def is_taken_again(spots: Sequence[Spot], waiting: Spot) -> bool:
     places = {(one.phase, one.handler, one.line) for one in spots if one.resource == waiting.resource}
     in_threads = {one.through[0] for one in spots if one.state is State.WORKING and one.through}
     return len(places) > 1 or (len(in_threads) > 1 and (waiting.resource or "").startswith("AnyIO"))
+
+
+def goes_on_at_lines(spots: Sequence[Spot], waiting: Spot) -> int:
+    """At how many lines those go on that may have what others wait for: at some of them they may have given it back."""
+    go_on = [one for one in spots if one.state in GOES_ON and not one.resource and not is_before(one, waiting)]
+    return len({one.line for one in inside_with(go_on, waiting) if one.requests >= HALF})
 
 
 def is_held_otherwise(where: Where, waiting: Spot) -> bool:

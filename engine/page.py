@@ -35,14 +35,17 @@ class Shown:
     log: AccessLog | None = None
     sources: Mapping[str, Source] = field(default_factory=dict)
     name: str = ""  # empty: target and path
+    is_part: bool = False  # of a probe, or a change that is tried: what is said of it stands in the notes of the page
 
     @property
     def title(self) -> str:
         return self.name or f"{self.run.plan.target} {self.run.plan.path}"
 
 
-def page(head: Mapping[str, Any], all_shown: Sequence[Shown], is_complete: bool = True) -> str:
-    """The whole page. head: of a document, as files.heading() makes it."""
+def page(
+    head: Mapping[str, Any], all_shown: Sequence[Shown], is_complete: bool = True, notes: Sequence[str] = ()
+) -> str:
+    """The whole page. head: of a document, as files.heading() makes it. notes: what the runs show together."""
     most = max(LEAST_DRAWN, MOST_DRAWN // max(1, len(all_shown)))
     names = numbered([one.title for one in all_shown])
     title = f"{names[0] if len(names) == 1 else plural(len(names), 'run')}, {head['when']}"
@@ -56,6 +59,7 @@ def page(head: Mapping[str, Any], all_shown: Sequence[Shown], is_complete: bool 
             paragraph("" if all_shown else "No run has ended."),
             paragraph("" if is_complete else "This was stopped before all that was asked for had run."),
             contents(names),
+            part("What the runs show together", pre("\n".join(notes).strip("\n"), "What the runs show together")),
             "</header>\n<main>",
             *(run_section(number, names[number], one, most) for number, one in enumerate(all_shown)),
             "</main>",
@@ -88,15 +92,15 @@ def contents(names: Sequence[str]) -> str:
 
 def run_section(number: int, name: str, shown: Shown, most: int) -> str:
     run = shown.run
+    warnings = [paragraph(f"Warning: {warning_text(one)}", "warning") for one in run.verdict.warnings]
     parts = [
         paragraph(lead(run), "lead"),
-        paragraph(verdict(run)),
-        *(paragraph(f"Warning: {warning_text(one)}", "warning") for one in run.verdict.warnings),
-        part("Predicted and measured", figures(run) + pictures(shown, most)),
+        *([] if shown.is_part else [paragraph(verdict(run)), *warnings]),
+        part("Measured" if shown.is_part else "Predicted and measured", figures(shown) + pictures(shown, most)),
         part("Where the requests stood", places(shown)),
         part("Access log", log_of(shown)),
         part("Counts", pre(report.counts(run), "counts")),
-        details("The whole report", report.result(run, shown.log)),
+        "" if shown.is_part else details("The whole report", report.result(run, shown.log)),
     ]
     return f'<section id="run{number}" aria-labelledby="h{number}">\n<h2 id="h{number}">{escape(name)}</h2>\n' + (
         "\n".join(filter(None, parts)) + "\n</section>"
@@ -106,16 +110,17 @@ def run_section(number: int, name: str, shown: Shown, most: int) -> str:
 def lead(run: Run) -> str:
     """What limited the run, where, and what to change; as far as it was seen."""
     found = run.inside and run.inside.where
+    failed = run.measured.failed and f"{run.measured.failed} of {run.measured.sent} requests failed."
     if found and found.circle:
-        return report_where.standstill(found)
+        return said(failed, report_where.standstill(found))
     if found and found.limit:
-        return said(report_where.seen_limit_text(found.limit), report_where.more(run, found.limit))
-    if run.measured.failed or not run.verdict.limits:
-        return "What limited this run is not known."
+        return said(failed, report_where.seen_limit_text(found.limit), report_where.more(run, found.limit))
+    if failed or not run.verdict.limits:
+        return said(failed, "What limited this run is not known.")
     first = run.verdict.limits[0]
     if first.resource in (Resource.ARRIVALS, Resource.NONE):
         return f"{report_where.capital(name_of(first))}."
-    return f"Bottleneck: {limit_text(first)}"
+    return f"Limit: {limit_text(first)}"
 
 
 # ---------------------------------------------------------------- the parts
@@ -123,13 +128,13 @@ def lead(run: Run) -> str:
 
 def pictures(shown: Shown, most: int) -> str:
     run, rows = shown.run, measured_of(shown.run, shown.log)
-    predicted, is_burst = predicted_of(run), not run.plan.load.is_steady
+    predicted, is_burst = [] if shown.is_part else predicted_of(run), not run.plan.load.is_steady
     title = "Answers of the burst over time" if is_burst else "Latency of each request over time"
     of_all = f" {most} of {len(rows)} requests are drawn." if len(rows) > most else ""
     if not rows:
         return paragraph("The times of single requests were not kept.")
     lines = [page_charts.Line("predicted", "p", predicted)]
-    given = given_the_split(run)
+    given = [] if shown.is_part else given_the_split(run)
     if is_burst and given:
         lines.append(page_charts.Line("predicted, given the split", "q", given))
     knows = any(one.started_s is not None for one in rows)
@@ -147,7 +152,7 @@ def pictures(shown: Shown, most: int) -> str:
 
 def about_chart(run: Run, predicted: Sequence[Timed], has_split: bool) -> str:
     if not predicted:
-        return "The dots are measured. No single request was predicted."
+        return said("The dots are measured.", left_out(run))
     even = (
         "The line is predicted for an even deal. How the kernel deals requests to processes is random, and the figures"
     )
@@ -155,7 +160,12 @@ def about_chart(run: Run, predicted: Sequence[Timed], has_split: bool) -> str:
         f"{even} above allow for it." if run.plan.deal else "The line is predicted.",
         has_split and "The dashed line is predicted given the numbers that the workers took.",
         "The dots are measured.",
+        left_out(run),
     )
+
+
+def left_out(run: Run) -> str:
+    return "Requests that failed have no dot." if run.measured.failed else ""
 
 
 def given_the_split(run: Run) -> list[Timed]:
@@ -172,9 +182,12 @@ def figure(svg: str, caption: str, name: str) -> str:
     return f"<figure>{scrolled(svg, name)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def figures(run: Run) -> str:
+def figures(shown: Shown) -> str:
     """Predicted and measured figures as a table."""
+    run = shown.run
     rows = tables.compared_figures(run)
+    if shown.is_part:
+        rows = {name: of for name, of in rows.items() if name == "measured"}
     if not rows:
         known = run.prediction.is_known
         return paragraph("No request was answered." if known else "Nothing was predicted: slots or wait are not known.")
@@ -204,7 +217,7 @@ def places(shown: Shown) -> str:
         for one in spots[: report_where.MOST_ROWS]
     ]
     head = ["requests", "they", "at", "detail", "source"]
-    about = f"Mean of {plural(found.samples, 'sample')}, of {found.requests:.3g} requests under way."
+    about = f"Mean of the {plural(found.samples, 'sample')} with the most requests under way: {found.requests:.3g}."
     return paragraph(about) + html_table("Where the requests stood", head, rows)
 
 
@@ -235,7 +248,8 @@ def code_cell(shown: Shown, spot: Spot) -> str:
 
 def log_of(shown: Shown) -> str:
     if not shown.log or not shown.log.lines:
-        return paragraph("There is no access log of this run.")
+        path = shown.run.inside and shown.run.inside.access_log
+        return paragraph(f"It is in {path}." if path else "There is no access log of this run.")
     text = tables.log_table(shown.log, shown.run.plan.wait_s or 0.1)
     gap = "" if shown.run.plan.load.is_steady else " A gap begins a new batch."
     return paragraph(f"The time is when the handler started.{gap}") + pre(text, "Access log")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -52,7 +53,7 @@ def chart(title: str, measured: Sequence[Timed], predicted: Sequence[Line], is_b
     end_x, end_y = (max(point[axis] for point in points) or 1.0 for axis in (0, 1))
     place = Places(Across(end_x), Up(end_y))
     body = [*x_axis(end_x, CHART_HEIGHT), *y_axis(end_y, count_text if is_burst else duration)]
-    body.append(words(LEFT, 14, "requests answered" if is_burst else "latency, from sending to answer", "start"))
+    body.append(words(LEFT, 14, "requests answered" if is_burst else "latency", "start"))
     body += [drawn_line(line, place.of([*[(0.0, 0.0)] * is_burst, *found]), is_burst) for line, found in lines]
     return picture(title, CHART_HEIGHT, [*body, drawn_dots(place.of(dots))])
 
@@ -106,7 +107,8 @@ def height_of_point(point: tuple[float, float]) -> float:
 def points_of(rows: Sequence[Timed], is_burst: bool) -> list[tuple[float, float]]:
     if is_burst:
         return [(at_s, k + 1.0) for k, at_s in enumerate(sorted(one.answered_s for one in rows))]
-    return [(one.sent_s, one.answered_s - one.sent_s) for one in rows]
+    begun = [one.sent_s if one.due_s is None else one.due_s for one in rows]
+    return [(begun_s, one.answered_s - begun_s) for begun_s, one in zip(begun, rows, strict=True)]
 
 
 # ---------------------------------------------------------------- a row for each worker
@@ -117,7 +119,7 @@ def worker_rows(title: str, rows: Sequence[Timed], most: int) -> str:
     drawn = sampled(rows, most)
     if not drawn:
         return ""
-    bands = bands_of(drawn)
+    bands = bands_of(drawn, Counter(one.worker or "" for one in rows))
     pitch = min(ROW, ROWS_HEIGHT / sum(band.height for band in bands))
     end_s = max(one.answered_s for one in drawn) or 1.0
     body, top = list[str](), 4.0
@@ -141,15 +143,15 @@ class Strip:
         return max(self.lanes) + 1
 
 
-def bands_of(rows: Sequence[Timed]) -> list[Strip]:
-    """Workers in order, last the requests whose worker is not known."""
+def bands_of(rows: Sequence[Timed], in_all: Counter[str]) -> list[Strip]:
+    """Workers in order, last the requests whose worker is not known. in_all: how many each took, drawn or not."""
     of_worker = dict[str, list[Timed]]()
     for one in rows:
         of_worker.setdefault(one.worker or "", []).append(one)
     unknown = "requests" if len(of_worker) == 1 else "requests whose worker is not known"
     order = sorted(of_worker, key=lambda name: (not name, len(name), name))
     return [
-        Strip(f"{name or unknown}: {len(found)}", found, lanes_of([(one.sent_s, one.answered_s) for one in found]))
+        Strip(f"{name or unknown}: {in_all[name]}", found, lanes_of([(one.sent_s, one.answered_s) for one in found]))
         for name in order
         if (found := of_worker[name])
     ]
@@ -224,8 +226,9 @@ def x_axis(end_s: float, height: int) -> list[str]:
     for at_s in ticks(end_s):
         x = x_of(at_s)
         body.append(f'<path class="g" d="M{x:.1f},{TOP}V{height - BOTTOM}"/>')
-        anchor = "end" if x > WIDTH - 30 else "middle"
-        body.append(words(x, height - BOTTOM + 17, duration(at_s), anchor))
+        shown = duration(at_s)
+        anchor = "end" if x + 4 * len(shown) > WIDTH else "middle"
+        body.append(words(x, height - BOTTOM + 17, shown, anchor))
     body.append(words(LEFT, height - 6, "time since the run began", "start"))
     return body
 

@@ -22,7 +22,7 @@ from engine.report_before import prediction_text, what_is_expected
 from engine.report_changes import victim_text
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
 from engine.report_where import seen_in_short, where
-from engine.report_words import EXPLANATIONS, PROBE_ENDS, requests_s, stacked, told, until_text
+from engine.report_words import EXPLANATIONS, LOADS, PROBE_ENDS, requests_s, stacked, told, until_text
 from engine.run import Explanation, Plan, Prediction, Run
 from engine.targets import TARGETS
 from engine.verdict import seen_limit
@@ -253,6 +253,12 @@ def probed_slots(run: Run) -> float | None:
     if seen:
         return seen.slots
     return found.slots if found and found.is_certain else None
+
+
+def name_of_part(run: Run) -> str:
+    """A burst of a probe, a run of a rate search, or a change that is tried, as a page calls it."""
+    what = run.plan.tried or LOADS[run.plan.load.kind](run.plan.load).split(". ")[0].rstrip(".")
+    return f"{run.plan.target} {run.plan.path}, {what}"
 
 
 def probe_result(run: Run, why_it_ended: str) -> str:

@@ -193,11 +193,14 @@ def held_again(plan: Plan) -> bool:
     return bool(plan.held_s and plan.is_target)
 
 
-def refused_text(plan: Plan, status: int, body: str, said_lines: Sequence[str], routes: Sequence[str]) -> str:
-    """Why a run does not start: a request by itself is answered with an error."""
+def refused_text(
+    plan: Plan, status: int, again: int, body: str, said_lines: Sequence[str], routes: Sequence[str]
+) -> str:
+    """Why a run does not start: a request by itself is answered with an error. again, body: asked once more."""
     hint = FAILURES[next(name for name in FAILURES if f"HTTP {status}".startswith(name))]
     return said(
-        f"{plan.method} {plan.path} is answered with HTTP {status}{f': {body}' if body else ''}.",
+        f"{plan.method} {plan.path} is answered with HTTP {status}{f': {body}' if body and again >= 400 else ''}.",
+        again < 400 and f"Asked once more, it is answered with {again}: the answers vary.",
         hint,
         routes and f"The app has {', '.join(dict.fromkeys(routes))}.",
         said_lines and f"The server said: {'; '.join(said_lines)}.",

@@ -45,12 +45,16 @@ THINGS = {  # a word in the name of a resource -> what a request waits for; the 
 def where(run: Run) -> str:
     """Where the requests of a run stood, and what limited it; empty where the server was not looked into."""
     found = run.inside and run.inside.where
-    return stacked(where_table(found), limit(run, found), computing(run, found)) if found else ""
+    if not found:
+        return ""
+    return stacked(where_table(found, run.plan.load.is_steady), limit(run, found), computing(run, found))
 
 
-def where_table(found: Where) -> str:
-    """How many requests stood where, and what they did there."""
-    head = f"of {found.requests:.3g} requests under way ({plural(found.samples, 'sample')}, {cost_text(found.cost)}):"
+def where_table(found: Where, is_steady: bool = False) -> str:
+    """How many requests stood where, and what they did there, in the samples with the most requests."""
+    fullest = ", at the fullest" * is_steady
+    costs = f"({plural(found.samples, 'sample')}, {cost_text(found.cost)}):"
+    head = f"of {found.requests:.3g} requests under way{fullest} {costs}"
     rows = [row(spot) for spot in found.places if spot.requests >= 0.5 or spot.state is State.BLOCKING][:MOST_ROWS]
     return stacked(told("where", head), *rows) if rows else ""
 
@@ -89,7 +93,7 @@ def stands(spot: Spot) -> str:
         return "after the answer"
     if spot.phase:
         return f"{spot.phase} {spot.handler or ''}".strip()
-    return spot.below[-1].split(" ")[0] if spot.below else "before the handler"
+    return spot.below[-1].rpartition(" ")[0] if spot.below else "before the handler"
 
 
 def resource_text(spot: Spot) -> str:
@@ -116,7 +120,7 @@ def working_text(spot: Spot) -> str:
     if not spot.below or not spot.line:
         return ""
     if spot.state is State.BLOCKING:
-        return f"in {spot.below[-1].split(' ')[0]}"
+        return f"in {spot.below[-1].rpartition(' ')[0]}"
     if re.search(r"threading.py:\d+ (Event|Condition).wait$", spot.below[-1]):
         return "for an Event or a Condition"
     waits = WAITS.search(spot.below[-1].rpartition(".")[2])
@@ -132,7 +136,14 @@ def limit(run: Run, found: Where) -> str:
     if not of:
         return ""
     is_first = run.verdict.limits and run.verdict.limits[0] == of
-    return told("limit", seen_limit_text(of), slower_text(run), more(run, of), is_first and next_limit(run))
+    is_last = is_first and not others_wait(found, of)  # else what they wait for may well come next
+    return told("limit", seen_limit_text(of), slower_text(run), more(run, of), is_last and next_limit(run))
+
+
+def others_wait(found: Where, of: Limit) -> bool:
+    """Whether requests wait for something else than what limits."""
+    waiting = [spot for spot in found.places if spot.state is State.WAITING and spot.requests >= 0.5]
+    return any(spot.resource != of.resource for spot in waiting)
 
 
 def slower_text(run: Run) -> str:

@@ -17,7 +17,8 @@ Row = TypeVar("Row")
 
 
 class Timed(NamedTuple):
-    """One request. started_s: its handler; None: not known, or it never started."""
+    """One request. started_s: its handler; None: not known, or it never started. due_s: in a schedule; its latency
+    counts from then."""
 
     number: int
     sent_s: float
@@ -26,6 +27,7 @@ class Timed(NamedTuple):
     answered_s: float  # or when it failed
     worker: str | None = None
     error: str | None = None  # of one that failed
+    due_s: float | None = None
 
 
 def measured_of(run: Run, log: AccessLog | None = None) -> list[Timed]:
@@ -40,7 +42,8 @@ def measured_of(run: Run, log: AccessLog | None = None) -> list[Timed]:
     for i, (sent_s, answered_s) in enumerate(zip(columns.started_s, columns.answered_s, strict=True)):
         if sent_s is not None and answered_s is not None:
             times_s = within(sent_s, started_of(i), durations_s.get(i), answered_s)
-            found.append(Timed(i, sent_s, *times_s, answered_s, worker_of(i), error_of(columns, i)))
+            due_s = run.plan.load.due_s(i) if run.plan.load.is_scheduled else None
+            found.append(Timed(i, sent_s, *times_s, answered_s, worker_of(i), error_of(columns, i), due_s))
     return found
 
 

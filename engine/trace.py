@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from engine.page import Shown
+from engine.page import Shown, numbered
 from engine.timelines import Timed, lanes_of, measured_of, predicted_of, sampled
 
 MOST_TRACED = 50_000  # requests of a run, measured and predicted each
@@ -19,15 +19,17 @@ Event = dict[str, Any]
 Span = tuple[str, int, int, Timed]  # the name of its lanes, begin and end in microseconds
 
 
-def trace(head: Mapping[str, Any], all_shown: Sequence[Shown], is_complete: bool = True) -> str:
-    """The whole trace as JSON. head: of a document, as files.heading() makes it."""
-    events, left_out = list[Event](), 0
-    for number, shown in enumerate(all_shown):
+def trace(
+    head: Mapping[str, Any], all_shown: Sequence[Shown], is_complete: bool = True, notes: Sequence[str] = ()
+) -> str:
+    """The whole trace as JSON. head: of a document, as files.heading() makes it. notes: they have no place in it."""
+    events, left_out, names = list[Event](), 0, numbered([shown.title for shown in all_shown])
+    for number, (name, shown) in enumerate(zip(names, all_shown, strict=True)):
         run, rows = shown.run, measured_of(shown.run, shown.log)
         left_out += max(0, len(rows) - MOST_TRACED)
-        events += process(2 * number + 1, f"measured: {shown.title}", sampled(rows, MOST_TRACED), measured_spans)
+        events += process(2 * number + 1, f"measured: {name}", sampled(rows, MOST_TRACED), measured_spans)
         events += process(
-            2 * number + 2, f"predicted: {shown.title}", sampled(predicted_of(run), MOST_TRACED), predicted_spans
+            2 * number + 2, f"predicted: {name}", sampled(predicted_of(run), MOST_TRACED), predicted_spans
         )
     about = {**head, "complete": is_complete, "requests_left_out": left_out}
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": about})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from engine.words import Problem
 AROUND = 2  # lines of source before and after a place
 MOST_SOURCE_BYTES = 1_000_000  # of a file that is read for its lines
 
-Make = Callable[[Mapping[str, Any], Sequence[Shown], bool], str]
+Make = Callable[[Mapping[str, Any], Sequence[Shown], bool, Sequence[str]], str]
 
 
 class Views:
@@ -29,10 +30,13 @@ class Views:
         """other_paths: what else is written. Raises Problem if a path cannot be written, before anything is run."""
         makers: list[tuple[str | None, Make]] = [(html, page.page), (trace_path, trace.trace)]
         self.asked = [(path, make) for path, make in makers if path]
-        self.kept: dict[int, tuple[Run, AccessLog | None, str]] = {}  # by the id of the run
+        self.kept: dict[int, Shown] = {}  # by the id of the run
+        self.notes: list[str] = []  # what several runs show together
         paths = [*(path for path, _ in self.asked), *filter(None, other_paths)]
         if sum(path in STDOUT for path in paths) > 1:
             raise Problem("only one of --json, --html and --trace can be -: standard output takes one document")
+        if len({*map(os.path.abspath, paths)}) < len(paths):
+            raise Problem("--json, --html and --trace need a file each: two of them are the same")
         for path, _ in self.asked:
             check_writable(path)
 
@@ -43,19 +47,19 @@ class Views:
     @property
     def runs(self) -> list[Run]:
         """The runs that were kept."""
-        return [run for run, _, _ in self.kept.values()]
+        return [shown.run for shown in self.kept.values()]
 
-    def keep(self, run: Run, log: AccessLog | None, name: str = "") -> None:
+    def keep(self, run: Run, log: AccessLog | None, name: str = "", is_part: bool = False) -> None:
         """A run with its access log, which its record does not have. name: to show; empty: its target and path."""
         if self.asked:
-            self.kept[id(run)] = run, log, name
+            self.kept[id(run)] = Shown(run, log, {}, name, is_part)
 
     def write(self, head: Mapping[str, Any], runs: Sequence[Run], is_complete: bool) -> None:
         """All of them, of the runs that have ended. Raises Problem."""
-        kept = [self.kept.get(id(run), (run, None, "")) for run in runs] if self.asked else []
-        all_shown = [Shown(run, log, sources_of(run), name) for run, log, name in kept]
+        kept = [self.kept.get(id(run), Shown(run)) for run in runs] if self.asked else []
+        all_shown = [replace(shown, sources=sources_of(shown.run)) for shown in kept]
         for path, make in self.asked:
-            text = make(head, all_shown, is_complete)
+            text = make(head, all_shown, is_complete, self.notes)
             if path in STDOUT:
                 with writing(path, sys.stdout):
                     print(text, flush=True)

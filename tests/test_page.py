@@ -16,12 +16,14 @@ from commands import BENCH, ROOT, command
 from samples import LOADS, sample_columns, sample_inside, sample_plan, sample_run, sample_where
 
 import bench
+from engine import page_charts
 from engine.access_log import AccessLog, request_lines
 from engine.page import Shown, page
 from engine.places import Spot, State
 from engine.run import Band, Explanation, Verdict
-from engine.timelines import lanes_of, measured_of
-from engine.views import lines_around
+from engine.timelines import Timed, lanes_of, measured_of
+from engine.views import Views, lines_around
+from engine.words import Problem
 
 HEAD = {
     key: value
@@ -231,3 +233,30 @@ def test_in_a_browser_nothing_is_wider_than_the_window(width, load, tmp_path, br
     assert window == (375 if width == 500 else width)
     assert wide <= window and loaded == 0
     assert "CONSOLE" not in done.stderr
+
+
+def test_a_step_of_a_probe_or_a_change_is_judged_by_what_all_show_together():
+    shown = dataclasses.replace(shown_of(), name="app /, 10 requests at once", is_part=True)
+    note = "verdict     4 at a time <b>"
+    text = page(HEAD, [shown, shown], notes=[note, "the rest"])
+    assert "4 at a time &lt;b&gt;" in text and "the rest" in text
+    assert "As predicted" not in text and "The whole report" not in text and "10 requests at once, run 2 of 2" in text
+
+
+def test_a_page_leads_with_the_failures_and_counts_every_request_of_a_worker():
+    run = made_run(exchanges=columns_of(6000))
+    assert all(f"worker{k}: 1500<" in page(HEAD, [Shown(run)]) for k in range(4))
+    run = dataclasses.replace(run, measured=dataclasses.replace(run.measured, failed=8))
+    assert "8 of 16 requests failed. What limited this run is not known." in page(HEAD, [Shown(run)])
+
+
+def test_the_latency_of_a_request_that_was_sent_late_counts_from_when_it_was_due():
+    rows = [Timed(0, 1.5, None, 2.0, 2.0, due_s=1.0), Timed(1, 1.5, None, 2.0, 2.0)]
+    assert page_charts.points_of(rows, False) == [(1.0, 1.0), (1.5, 0.5)]
+
+
+@pytest.mark.parametrize("paths", [("a.html", "a.html", None), ("a.html", "./a.html", None), ("a", None, "a")])
+def test_two_documents_need_two_files(paths):
+    html, trace_path, json_path = paths
+    with pytest.raises(Problem, match="a file each"):
+        Views(html, trace_path, [json_path])
