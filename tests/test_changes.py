@@ -66,19 +66,18 @@ def holds():
 def test_a_change_that_helps_and_one_that_does_not_are_predicted_on_a_real_server(tmp_path, monkeypatch, capsys):
     write_files(tmp_path, {"main.py": APP})
     monkeypatch.chdir(tmp_path)
-    tries = ["--try", "--workers 2", "--try", "--anyio-threads 80", "--try", "auto"]
+    tries = ["--try", "auto", "--try", "--anyio-threads 80", "--try", "--workers 2"]  # the last is what auto is
     code, document = run_bench(tmp_path, "--app", "main:app", "-n", "40", *tries)
     took_s = [run["measured"]["measured_s"] for run in document["runs"]]
     assert [run["plan"]["tried"] for run in document["runs"]] == [
         "",
         "--workers 2",
         "--anyio-threads 80",
-        "--workers 2",
     ]
     assert code == 0
     said = re.findall(r"(?m)^try  .*: ([\d.]+) (ms|s) is predicted", capsys.readouterr().out)
     due_s = [float(number) * (0.001 if unit == "ms" else 1) for number, unit in said]
-    assert due_s == pytest.approx([took_s[0] / 2, took_s[0], took_s[0] / 2], rel=0.1)
+    assert due_s == pytest.approx([took_s[0] / 2, took_s[0]], rel=0.1)
     assert took_s[2] == pytest.approx(due_s[1], rel=0.1)
     assert 0.9 * due_s[0] < took_s[1] < 1.1 * took_s[0]  # the kernel deals the requests, more or less evenly
 
