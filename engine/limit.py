@@ -79,9 +79,7 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
     """What the fewest requests have, of all that requests wait for. past: how many have what each place waits for."""
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
-    is_uncertain = spot.size is None and goes_on_at_lines(where.places, spot) > 1
-    is_unclear = is_one_of_many(past, spot) or (answers.of_burst and is_held_otherwise(where, spot))
-    known = answers.none() if is_unclear or is_uncertain else answers
+    known = answers.none() if is_one_of_many(past, spot) or is_unclear(where, spot, answers) else answers
     found = limit_at(spot, max(1.0, round(2 * fewest) / 2), spot.resource or "", known)
     if has_other_holders(where.places, spot):
         found = replace(found, slots=float(round(can_have(where.places, spot))), is_sized=False, size=spot.size)
@@ -146,6 +144,12 @@ def is_taken_again(spots: Sequence[Spot], waiting: Spot) -> bool:
     places = {(one.phase, one.handler, one.line) for one in spots if one.resource == waiting.resource}
     in_threads = {one.through[0] for one in spots if one.state is State.WORKING and one.through}
     return len(places) > 1 or (len(in_threads) > 1 and (waiting.resource or "").startswith("AnyIO"))
+
+
+def is_unclear(where: Where, waiting: Spot, answers: Answers) -> bool:
+    """Whether it is not seen who has a resource, or the answers do not say when it is given back."""
+    is_uncounted = waiting.size is None and goes_on_at_lines(where.places, waiting) > 1
+    return is_uncounted or (answers.of_burst and is_held_otherwise(where, waiting))
 
 
 def goes_on_at_lines(spots: Sequence[Spot], waiting: Spot) -> int:

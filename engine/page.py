@@ -184,12 +184,9 @@ def figure(svg: str, caption: str, name: str) -> str:
 
 def figures(shown: Shown) -> str:
     """Predicted and measured figures as a table."""
-    run = shown.run
-    rows = tables.compared_figures(run)
-    if shown.is_part:
-        rows = {name: of for name, of in rows.items() if name == "measured"}
+    rows = {name: of for name, of in tables.compared_figures(shown.run).items() if is_shown(shown, name)}
     if not rows:
-        known = run.prediction.is_known
+        known = shown.run.prediction.is_known
         return paragraph("No request was answered." if known else "Nothing was predicted: slots or wait are not known.")
     head = ["", "throughput", "mean", "median", "p95", "p99", "last answer"]
     body = [
@@ -198,6 +195,10 @@ def figures(shown: Shown) -> str:
         for name, of in rows.items()
     ]
     return html_table("Predicted and measured figures", head, [[escape(cell) for cell in row] for row in body], "n")
+
+
+def is_shown(shown: Shown, name: str) -> bool:
+    return name == "measured" or not shown.is_part
 
 
 def places(shown: Shown) -> str:

@@ -69,11 +69,7 @@ def test_a_change_that_helps_and_one_that_does_not_are_predicted_on_a_real_serve
     tries = ["--try", "auto", "--try", "--anyio-threads 80", "--try", "--workers 2"]  # the last is what auto is
     code, document = run_bench(tmp_path, "--app", "main:app", "-n", "40", *tries)
     took_s = [run["measured"]["measured_s"] for run in document["runs"]]
-    assert [run["plan"]["tried"] for run in document["runs"]] == [
-        "",
-        "--workers 2",
-        "--anyio-threads 80",
-    ]
+    assert [run["plan"]["tried"] for run in document["runs"]] == ["", "--workers 2", "--anyio-threads 80"]
     assert code == 0
     said = re.findall(r"(?m)^try  .*: ([\d.]+) (ms|s) is predicted", capsys.readouterr().out)
     due_s = [float(number) * (0.001 if unit == "ms" else 1) for number, unit in said]
