@@ -75,11 +75,11 @@ def interval_ranks(n: int, per_cent: float) -> tuple[int, int]:
     return low, k + 1
 
 
-def statistics_of(values: list[float]) -> Statistics | None:
-    """Statistics of some seconds; None of none. Sorts the list that it is given, which can hold a million values."""
-    if not values:
+def statistics_of(seconds: Sequence[float]) -> Statistics | None:
+    """Statistics of some seconds; None of none."""
+    if not seconds:
         return None
-    values.sort()
+    values = sorted(seconds)
     n, mean = len(values), statistics.fmean(values)
     # statistics.stdev counts in fractions: half a minute for a million values.
     sd = math.dist(values, [mean] * n) / math.sqrt(max(1, n - 1))
