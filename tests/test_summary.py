@@ -154,3 +154,12 @@ def test_connections_without_any_answer_are_those_that_waited_far_longer_than_ot
     unanswered = [(0.0, of["sent"], of["first"], of["end"], 0, 0, error) for error in errors]
     answered = [(0.0, 0.125, 0.25, 0.5, 10, 200, "")] * 5
     assert summary(Closed(concurrency=3), outcome([*answered, *unanswered])).never_answered == count
+
+
+@pytest.mark.parametrize("order, drifts", [(lambda k: k % 7, False), (lambda k: k // 60, True)])
+def test_only_what_grows_in_the_order_of_the_schedule_is_a_drift(order, drifts):
+    """The same latencies, mixed or one after the other: sorted they would always grow."""
+    latencies_s = [0.125 * (1 + order(k)) for k in range(420)]
+    left = outcome([(k / 8, k / 8, NEVER, k / 8 + latency_s, 2, 200, "") for k, latency_s in enumerate(latencies_s)])
+    run = summary(Open(420, rate_rps=8.0), left)
+    assert run.latency_s == statistics_of(latencies_s) and bool(run.drift) == drifts
