@@ -1,7 +1,7 @@
 """Lanes of a swimming pool, to be reserved by the hour."""
 
 TRUTH = {
-    "options": "--server gunicorn-threads --workers 2 --threads 16 -n 30",
+    "options": "--server gunicorn-threads --workers 2 --threads 16 -n 60",
     "path": "/lanes/3",
     "slots": 6,
     "waits_on": "a semaphore (one in each process)",
