@@ -109,6 +109,14 @@ def counts(run: Run) -> str:
     )
 
 
+def has_one_rate(run: Run) -> bool:
+    """Whether Little's law can be checked: not where requests failed, which the rate counts and the mean does not;
+    where users come and go; or where many users got their last, long answer only after the time limit."""
+    load, measured = run.plan.load, run.measured
+    is_cut = measured.finished_after_limit > 0.05 * measured.answered
+    return not measured.failed and (load.is_scheduled or (bool(load.steady_count) and not is_cut))
+
+
 def checks(run: Run) -> str:
     """Figures by which you can check the throughput: Little's law, connections, CPU time."""
     measured, total, under_way = run.measured, run.measured.phases_s["total"], run.measured.mean_in_flight
@@ -120,10 +128,7 @@ def checks(run: Run) -> str:
     agree = "agree" if abs(by_law - under_way) <= 0.1 * under_way + 0.1 else "do NOT agree"
     law = f"Little's law: {rate(turnover_rps)} x {duration(total.mean)} = {by_law:.1f} requests under way."
     return stacked(
-        # The rate counts failures too, the mean only answers; where users come and go, neither is one number.
-        not measured.failed
-        and (run.plan.load.is_scheduled or run.plan.load.steady_count)
-        and told("check", f"{law} Counted: {under_way:.1f}. They {agree}.", is_over and OVERLOADED),
+        has_one_rate(run) and told("check", f"{law} Counted: {under_way:.1f}. They {agree}.", is_over and OVERLOADED),
         told(
             "connections", f"{measured.sockets_opened} opened; {measured.body_bytes} bytes of response bodies received"
         ),

@@ -190,6 +190,9 @@ def slots_of_log(facts: Facts) -> OtherSlots | None:
         return None
     predicted, each = plan.slots_per_worker or math.inf, plan.server_slots or math.inf
     held, seen, most = inside.slots_held, inside.slots_seen or 0, most_of_one(facts)
+    users = plan.load.steady_count
+    if held is not None and users in (held, held + 1):
+        held = None  # all users there are, or all but the one that waits: it may wait for CPU time
     behind = predicted if len(inside.requests_of_workers) == 1 else math.inf  # a pool's, or stated, which is for all
     if held is not None and (held < behind < math.inf if predicted < each == math.inf else held != each):
         return OtherSlots("held", held, plan.slots_per_worker, most)

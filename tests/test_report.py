@@ -195,3 +195,9 @@ def test_text_has_the_figures(words):
     assert [word for word in words.split("|") if word not in text] == [] and max(
         map(len, TEXTS[words].split("\n"))
     ) <= 79
+
+
+@pytest.mark.parametrize("late, is_checked", [(0, True), (8, False)])
+def test_littles_law_is_not_checked_where_many_answers_came_after_the_time_limit(late, is_checked):
+    text = report.checks(sample_run(load=LOADS["closed"], finished_after_limit=late))
+    assert ("Little's law" in text) == is_checked and "CPU time" in text
