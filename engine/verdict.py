@@ -189,15 +189,19 @@ def slots_of_log(facts: Facts) -> OtherSlots | None:
     if not inside:
         return None
     predicted, each = plan.slots_per_worker or math.inf, plan.server_slots or math.inf
-    held, seen, most = inside.slots_held, inside.slots_seen or 0, most_of_one(facts)
-    users = plan.load.steady_count
-    if held is not None and users in (held, held + 1):
-        held = None  # all users there are, or all but the one that waits: it may wait for CPU time
+    held, seen, most = held_in_log(facts), inside.slots_seen or 0, most_of_one(facts)
     behind = predicted if len(inside.requests_of_workers) == 1 else math.inf  # a pool's, or stated, which is for all
     if held is not None and (held < behind < math.inf if predicted < each == math.inf else held != each):
         return OtherSlots("held", held, plan.slots_per_worker, most)
     kind = first_true({"seen-more": seen > each, "never-more": never_more(facts, seen, min(each, behind))})
     return OtherSlots(kind, seen, plan.slots_per_worker, most) if kind else None
+
+
+def held_in_log(facts: Facts) -> int | None:
+    """The slots of a worker by its log; None: not known. All users there are, or all but the one that waits, are no
+    slots: that one may wait for CPU time."""
+    held, users = facts.inside and facts.inside.slots_held, facts.plan.load.steady_count
+    return None if held is None or users in (held, held + 1) else held
 
 
 def never_more(facts: Facts, seen: int, due: float) -> bool:
