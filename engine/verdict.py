@@ -200,7 +200,7 @@ def slots_of_log(facts: Facts) -> OtherSlots | None:
 def held_in_log(facts: Facts) -> int | None:
     """The slots of a worker by its log; None: not known. All users there are, or all but the one that waits, are no
     slots: that one may wait for CPU time."""
-    held, users = facts.inside and facts.inside.slots_held, facts.plan.load.steady_count
+    held, users = facts.inside.slots_held if facts.inside else None, facts.plan.load.steady_count
     return None if held is None or users in (held, held + 1) else held
 
 
