@@ -379,7 +379,7 @@ def serve(asked: argparse.Namespace) -> int:
                 while not server.ended:
                     print(log.read(), end="", flush=True)
                     if has_line(0.1):
-                        show_where(server)
+                        show_where(server, launch)
             say(f"bench.py: the server ended: {why_it_ended(server.server_log)}")
             return 1
         except (Interrupted, KeyboardInterrupt):
@@ -398,14 +398,14 @@ def has_line(timeout_s: float) -> bool:
     return False
 
 
-def show_where(server: RunningServer) -> None:
+def show_where(server: RunningServer, launch: Launch) -> None:
     """Look for a second where the requests stand."""
     samples: list[Mapping[str, Any]] = []
     if server.samples:
         with server.samples.into(samples):
             time.sleep(1)
     found = where.where_now(samples, server.code)
-    tell(report_where.where_table(found) if found else "No request is under way.")
+    tell(report_where.where_now(found, launch.takes_more(found.requests)) if found else "No request is under way.")
 
 
 if __name__ == "__main__":

@@ -101,6 +101,13 @@ class Launch:
             return int(min(self.threads, self.connections, self.open_connections))
         return self.connections if self.kind.slots == "connections" else self.kind.slots
 
+    def takes_more(self, requests: float) -> bool:
+        """Whether it works on more than so many requests at once, as far as that is known."""
+        if self.kind.slots == "handler":  # what waits for a thread there has been taken already
+            return True
+        slots = self.server_slots or 0
+        return self.workers == 1 and requests < slots - 0.5
+
     @property
     def shared_queue(self) -> bool:
         """One queue for all processes: sync workers accept only when idle, and so does gthread if it may hold no more

@@ -46,6 +46,17 @@ class Limit:
 # ---------------------------------------------------------------- where requests stand
 
 
+@dataclass(frozen=True)
+class Opening:
+    """Connections that a pool opens again and again, as it does not keep all that it may have."""
+
+    pool: str  # its name
+    kept: int
+    most: int | None  # None: without a limit
+    requests: float  # that open one at a time, the mean
+    line: str | None  # of the app, where they do so
+
+
 class State(str, Enum):
     """What the requests at a place do."""
 
@@ -93,4 +104,5 @@ class Where:
     blocked: float = 0.0  # how often the event loop, of the process where that is most, was busy: 0 to 1
     circle: tuple[str, ...] = ()  # resources whose holders wait for each other, so that nothing goes on
     circle_at: float | None = None  # as many requests make such a standstill
+    opening: Opening | None = None
     limit: Limit | None = field(default=None, metadata={"json": False})  # stands in the verdict

@@ -59,6 +59,19 @@ def where_table(found: Where, is_steady: bool = False) -> str:
     return stacked(told("where", head), *rows) if rows else ""
 
 
+def where_now(found: Where, takes_more: bool) -> str:
+    """The same while another program sends. takes_more: the server would work on more requests at once."""
+    table = where_table(found)
+    nothing_waits = all(spot.state is State.WORKING for spot in found.places)
+    return stacked(table, ALL_ARE_WORKED_ON if table and nothing_waits and takes_more else "")
+
+
+ALL_ARE_WORKED_ON = (
+    "None of these waits for another one, and the server would take more. If more should\n"
+    "be under way, look at what sends them: a browser opens 6 connections to an address."
+)
+
+
 def cost_text(cost: float) -> str:
     return f"{100 * cost:.1f} % of a CPU"
 

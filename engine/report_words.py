@@ -88,6 +88,7 @@ EXPLANATIONS = {
     "inside": "NOT as predicted: requests wait inside the handlers.",
     "sooner": "NOT as predicted: answers came sooner than slots and wait allow.",
     "other-slots": "NOT as predicted: the server works on another number of requests at a time.",
+    "opened-anew": "NOT as predicted: requests opened connections, which the pool does not keep.",
     "restarts": "NOT as predicted: worker processes were started during the run.",
     "connected": "NOT as predicted: a program that the service is connected to was busy.",
     "after-answer": "NOT as predicted: requests keep their slots after the answer.",
@@ -274,6 +275,10 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f"{plural(of.restarts, 'worker')} became ready only during the run: others had ended,"
         " or were replaced (gunicorn --max-requests, uvicorn --limit-max-requests, a time-out, a"
         " crash). The server's log says which.",
+    "opened-anew": lambda of:
+        f"{plural(round(of.requests, 1), 'request')} at a time opened a connection{f' at {of.line}' * bool(of.line)}."
+        f" {of.pool} keeps {of.kept or 'none'}, and closes the others when they are given back while no request waits."
+        f" {kept_text(of)}",
     "sooner": lambda of:
         f"Even {duration(of.shortest_s)} was enough for an answer, but the handler waits {duration(of.wait_s)}. It did"
         " not run to its end, or it waits for less under this load."
@@ -330,6 +335,13 @@ def until_text(found: Until) -> str:
         low, high = map(duration, found.interval_s)
         between = f"It is between {low} and {high} (95 %)."
     return said(asked, "reached." if found.reached else f"NOT reached. {UNTIL[found.reason]}", between)
+
+
+def kept_text(of: Any) -> str:
+    """How a pool keeps its connections."""
+    if not of.kept:
+        return "Use SQLAlchemy's default pool."
+    return f"To keep all {of.most}: pool_size={of.most}, max_overflow=0." if of.most else "To keep more: pool_size."
 
 
 def named_text(named: Sequence[tuple[str, float, bool]]) -> str:

@@ -311,6 +311,7 @@ class Explanation(str, Enum):
     INSIDE = "inside"  # the requests were seen to wait for something inside the handlers
     SOONER = "sooner"  # answers came sooner than slots and wait allow
     OTHER_SLOTS = "other-slots"  # the log or the answers show another number of slots
+    OPENED_ANEW = "opened-anew"  # connections that a pool does not keep
     RESTARTS = "restarts"  # of workers, during the run
     CONNECTED = "connected"  # a program that the service is connected to computed all the time
     AFTER_ANSWER = "after-answer"  # slots are held after the answer

@@ -105,6 +105,7 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
         "cpu": cpu_busy(facts) >= BUSY and not is_faster(facts),
         "inside": waits_inside(facts),
         "after-answer": is_held_after(facts),
+        "opened-anew": opens_anew(facts),
         "restarts": facts.inside and facts.inside.restarts,
         "connected": connected_cpus(facts) >= BUSY,
         "longer-handlers": takes_longer(facts),
@@ -129,6 +130,15 @@ def is_held_after(facts: Facts) -> bool:
     """Whether requests keep their slots after the answer, so that others wait for these."""
     limit, where = seen_limit(facts), facts.inside and facts.inside.where
     return bool(limit and where and any(one.state is State.ANSWERED and one.requests >= 0.5 for one in where.places))
+
+
+def opens_anew(facts: Facts) -> bool:
+    """Whether the requests that opened a connection for a pool that does not keep it are at least half of those that
+    were under way beyond the prediction."""
+    where, latency, predicted_s = facts.inside and facts.inside.where, facts.measured.latency_s, facts.prediction.mean_s
+    if not (where and where.opening and latency and predicted_s and facts.plan.load.is_steady):
+        return False
+    return 0 < 0.5 * facts.measured.throughput_rps * (latency.mean - predicted_s) <= where.opening.requests
 
 
 def takes_longer(facts: Facts) -> bool:
@@ -347,6 +357,8 @@ def warnings_of(facts: Facts) -> Iterator[Warned]:
         yield Warned("log-lines", {"lines": inside.log_lines, "sent": sent})
     if inside and inside.restarts:
         yield Warned("restarts", {"restarts": inside.restarts})
+    if opening := inside and inside.where and inside.where.opening:
+        yield Warned("opened-anew", vars(opening))
     if measured.drift:
         yield Warned("drift", {"first_s": measured.drift.first_s, "last_s": measured.drift.last_s})
     yield from warnings_of_machine(facts)

@@ -20,7 +20,7 @@ from statistics import fmean, median
 from typing import Any
 
 from engine.limit import HALF, LOOP, MOSTLY, Answers, circle_of, limit_of, requests_in, total
-from engine.places import Limit, Resource, Spot, State, Where
+from engine.places import Limit, Opening, Resource, Spot, State, Where
 
 Line = Mapping[str, Any]  # as a sampler wrote it: a sample, or a last word
 Row = Mapping[str, Any]
@@ -35,6 +35,7 @@ FEW = 0.05  # requests: what is seen as rarely is no place
 BELOW = 5  # innermost frames that are kept
 SILENCE_S, LONG_SILENCE_S = 0.5, 2.0
 PAUSE_S = 0.05  # between two samples of a process
+OFTEN = 0.2  # of the samples: connections are opened again and again
 OF_ALL_PROCESSES = (
     "SQLite's write lock",
     "a lock on a file",
@@ -66,13 +67,15 @@ def where_of(
     blocking = blocking_places(half, lines, folder)
     spots = all_places(requests, places_of(full, lines, folder), blocking)
     blocked = max(map(blocked_share, by_process(half).values()))
-    found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked)
+    later = after_third(samples, began_s, ended_s)
+    opening = opened_anew(later, folder)
+    found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked, opening=opening)
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=enough_for(circle, requests))
     slots = None if refuses else slots or constant_inside(full)
     answers = Answers(
         sorted(ended_s if good_s is None else good_s), is_burst, waited_since(samples), len(by_process(samples)),
-        busy_shares(after_third(samples, began_s, ended_s), slots),
+        busy_shares(later, slots),
     )  # fmt: skip
     return replace(found, limit=limit_in(found, blocking, answers, (began_s, ended_s), slots))
 
@@ -211,6 +214,18 @@ def after_third(samples: Sequence[Line], began_s: Sequence[float], ended_s: Sequ
     """The samples of the last two thirds of a load, until its last request was sent."""
     first_s, last_s = min(began_s), max(began_s)
     return [one for one in samples if first_s + (max(ended_s) - first_s) / 3 <= one["at"] <= last_s]
+
+
+def opened_anew(samples: Sequence[Line], folder: str) -> Opening | None:
+    """The connections that requests open again and again, long after the load began; None where they do not."""
+    rows = [row for one in samples for row in one["rows"] if row["opens"]]
+    moments = sum(any(row["opens"] for row in one["rows"]) for one in samples)
+    if moments < max(LEAST, OFTEN * len(samples)):
+        return None
+    usual, requests = max(rows, key=lambda row: row["n"]), sum(row["n"] for row in rows)
+    pool, kept, most = usual["opens"]
+    at_a_time = requests / len(samples) * len(by_process(samples))
+    return Opening(pool, kept, most, at_a_time, line_of(usual["app"], folder))
 
 
 def busy_shares(samples: Sequence[Line], slots: float | None) -> dict[str, float]:

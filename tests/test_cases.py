@@ -6,15 +6,22 @@ A number is compared with what follows from the service; a change that is advise
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
-from commands import ROOT, run_bench
+from commands import BENCH, ROOT, run_bench
 
 from engine import neighbours
 
 FOLDER = ROOT / "tests/services/cases"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HEADLESS = (
+    CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom",
+    "--virtual-time-budget=20000",
+)  # fmt: skip
 THREADS = ("--server", "gunicorn-threads", "--threads")
 
 
@@ -197,6 +204,9 @@ def test_connections_that_are_opened_anew_are_seen(run):
     runs, _ = run("ice_rink", "/hours", *options, "--try", "--env SIZE=15")
     opens = line_of("ice_rink", "opens")
     assert at(runs[0], opens) > 1
+    opening = runs[0]["inside"]["where"]["opening"]
+    assert (opening["kept"], opening["most"], opening["line"]) == (5, 15, opens) and opening["requests"] > 1
+    assert runs[1]["inside"]["where"]["opening"] is None
     assert mean_s(runs[1]) < 0.9 * mean_s(runs[0])
 
 
@@ -240,3 +250,31 @@ def test_a_lock_for_each_address_shows_only_where_all_ask_for_one(tmp_path, monk
     _, document = run_bench(tmp_path, *words)
     limit = limit_of(document["runs"][0])
     assert (limit and limit["slots"]) == slots
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
+def test_six_at_a_time_is_the_browser(run, tmp_path):
+    """The page asks for twenty at once, and so does bench.py: of those the server works on twenty."""
+    (found,), _ = run("news_stand", "/papers/1", "-n", "20")
+    assert limit_of(found) is None and found["inside"]["slots_seen"] == 20
+    words = (*BENCH, "--app", "news_stand:app", "--serve", "--logs", str(tmp_path / "serve"))
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        late = threading.Timer(30, server.kill)
+        late.start()
+        page = server.stdout.readline().split()[0]
+        command = [*HEADLESS, f"--user-data-dir={tmp_path}/profile", page]
+        browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        line_with(server, "/papers/")
+        server.stdin.write("\n")
+        server.stdin.flush()
+        many, *_ = line_with(server, "news_stand.py").split()
+        assert int(many) <= 6 and "would take more" in server.stdout.readline()
+        browser.kill()
+        late.cancel()
+        server.terminate()
+
+
+def line_with(process, word):
+    while word not in (line := process.stdout.readline()):
+        assert line
+    return line

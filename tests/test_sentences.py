@@ -3,6 +3,7 @@ which it is almost true and is not said."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from engine import report_words
 from engine.alone import alone_of
 from engine.loads import Closed, Open
 from engine.neighbours import Neighbour
-from engine.places import Limit, Resource, Spot, State
+from engine.places import Limit, Opening, Resource, Spot, State
 from engine.run import Database, Explanation, Prediction
 from engine.until import Drift
 from engine.verdict import judge
@@ -24,6 +25,8 @@ FAILED = {"failed": 1, "errors": {"reset": 1}, "answered": 15}
 SLOTS = Limit(Resource.SLOTS.value, 1.0, 4.0, 4, 1.0)
 AFTER = Spot(4.0, State.ANSWERED, "app.py:3")
 KEPT = {"where": sample_where(limit=SLOTS, places=(AFTER,))}
+OPENING = Opening("SQLAlchemy's pool", 5, 15, 3.2, "app.py:3")
+SLOW = {"load": LOADS["closed"], "latency_s": sample_statistics(mean=3.5)}
 LOCK = Limit("a lock", 1.0, slots=1, line="app.py:3")
 LONG = {"handler_s": 16 * 1.4, "server_cpu_s": 0.04}
 BEHIND, IDLE = ({"neighbours": (Neighbour("db", cpus, True),)} for cpus in (0.9, 0.7))
@@ -45,6 +48,8 @@ EXPLANATIONS: dict[str, tuple[Case, Case]] = {
     "inside": (LATE | {"where": sample_where(limit=LOCK)}, LATE | {"where": sample_where(limit=SLOTS)}),
     "sooner": (SOON, {"measured_s": 3.9}),
     "other-slots": (LATE | {"slots_held": 3}, LATE | {"slots_held": None}),
+    "opened-anew": (SLOW | {"where": sample_where(opening=OPENING)},
+                    SLOW | {"where": sample_where(opening=replace(OPENING, requests=0.3))}),
     "restarts": (LATE | {"restarts": 1}, {"restarts": 1}),
     "connected": (LATE | BEHIND, LATE | IDLE),
     "after-answer": (LATE | KEPT, LATE | {"where": sample_where(limit=SLOTS, places=())}),
@@ -96,6 +101,7 @@ WARNINGS: dict[str, tuple[Case, Case]] = {
     "throttled": ({"kernel": {"throttled_us": 100_000}}, {"kernel": {"throttled_us": 70_000}}),
     "restarts": ({"restarts": 1}, {"restarts": 0}),
     "connected": (LATE | BEHIND, LATE | IDLE),
+    "opened-anew": ({"where": sample_where(opening=OPENING)}, {"where": sample_where()}),
     "sooner": (SOON, {"measured_s": 3.9}),
     "cold": ({"alone": [alone(0.842, 0.054, 0.055)]}, {"alone": [alone(0.15, 0.054, 0.055)]}),
     "unlike-alone": ({"alone": [alone(0.05, 0.2, 0.05, 0.3)], "wait_is_measured": True},

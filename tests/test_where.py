@@ -26,6 +26,7 @@ def row(n, app=APP, resource=None, **changes):
         "parts": n,
         "answered": False,
         "on_loop": False,
+        "opens": None,
         "cpu_s": 0.0,
     }
     return {"n": n, "app": app, "resource": resource} | fields | changes
@@ -206,3 +207,22 @@ def test_a_standstill_needs_a_silence():
     assert answered_all_the_time.circle == ()
     few = [sample(at_s, row(8, resource=POOL), row(2, resource=["a lock", 8, 1, 1, ""])) for at_s in (0.6, 0.7, 0.8)]
     assert seen(*few, n=10).circle_at is None  # 16 would be needed, and there were 10
+
+
+@pytest.mark.parametrize(
+    "times_s, is_anew",
+    [((0.1, 0.2, 0.3), False), ((1.0, 1.1), False), ((1.0, 1.2, 1.4), True)],
+    ids=["first", "twice", "later"],
+)
+def test_connections_count_as_opened_anew_where_that_goes_on(times_s, is_anew):
+    """Those of the first third of a load have to be opened once; two moments may be one connection."""
+    opens = ["SQLAlchemy's pool", 5, 15]
+    lines = [
+        sample(at_s, row(10), row(2, opens=opens if at_s in times_s else None))
+        for at_s in (round(0.1 * k, 1) for k in range(1, 16))
+    ]
+    began_s, ended_s = [0.01 * k for k in range(150)], [0.01 * k + 0.1 for k in range(150)]
+    found = where_of(lines, began_s, ended_s, "/shop", False)
+    assert bool(found.opening) == is_anew
+    if found.opening:
+        assert (found.opening.kept, found.opening.most, found.opening.line) == (5, 15, "app/db.py:12")

@@ -110,6 +110,31 @@ def log_handler(handler):
     return Resource(f"the lock of a log handler ({type(handler).__name__})", handler, 1, 1)
 
 
+OPENS = ("sqlalchemy/pool/base.py", "_create_connection")
+
+
+def opened_beyond(frames):
+    """The pool for which a connection is opened there that it will not keep, as [name, how many it keeps, how many it
+    may have]; None: no such thing. frames: outermost first."""
+    at = where_opened(tuple([frame.f_code for frame in frames]))
+    pool = None if at is None else frames[at].f_locals.get("self")
+    if pool is None or type(pool).__name__ == "NullPool":
+        return pool and ["SQLAlchemy's NullPool", 0, None]
+    kept = attribute(pool, "_pool", "maxsize") or attribute(pool, "_pool", "_queue", "_maxsize")
+    opened, beyond = attribute(pool, "_overflow"), attribute(pool, "_max_overflow")
+    if not kept or not opened or opened < 1:
+        return None
+    return ["SQLAlchemy's pool", kept, None if beyond < 0 else kept + beyond]
+
+
+@functools.lru_cache(5000)
+def where_opened(codes):
+    """Which of these frames, by their code, opens a connection for a pool; None: there is none."""
+    file, function = OPENS
+    found = (i for i, code in enumerate(codes) if code.co_name == function and code.co_filename.endswith(file))
+    return next(found, None)
+
+
 # ---------------------------------------------------------------- primitives
 
 

@@ -16,6 +16,7 @@ row is a place, with all that stand there:
     handler    file, line and name of the function that handles the request, where the app's framework tells it (ASGI)
     phase      "before the handler" or "after the handler", where there is no code of the app, and that is known
     resource   what they wait for, as [name, id of the object, size, used, setting, where it was made]; null: nothing
+    opens      a connection that its pool will not keep, as [the pool's name, how many it keeps, and may have]; or null
     answered   the client has its answer already
     on_loop    it runs on the thread of the event loop, so that no other request can
     cpu_s      what the thread has computed since the sample before, where the system tells it (Linux)
@@ -368,7 +369,7 @@ def row_at(place, resource):
         "phase": None if app else phase_of(tuple([frame.f_code for frame in below])),
         "handler": handler and [handler.co_filename, handler.co_firstlineno, handler.co_name],
         "resource": resource and resource_as_list(resource), "answered": bool(call and call.is_answered),
-        "on_loop": place.on_loop, "cpu_s": 0.0,
+        "on_loop": place.on_loop, "cpu_s": 0.0, "opens": resources.opened_beyond(place.frames),
     }  # fmt: skip
 
 
