@@ -405,7 +405,7 @@ def show_where(server: RunningServer, launch: Launch) -> None:
         with server.samples.into(samples):
             time.sleep(1)
     found = where.where_now(samples, server.code)
-    tell(report_where.where_now(found, launch.takes_more(found.requests)) if found else "No request is under way.")
+    tell(report_where.table_now(found, launch.takes_more(found.requests)) if found else "No request is under way.")
 
 
 if __name__ == "__main__":

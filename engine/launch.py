@@ -63,7 +63,6 @@ class Launch:
     body_parts: int = (
         0  # that a `def` generator makes, each in one of AnyIO's threads, as a request before the run showed
     )
-    holds_while_queueing: bool = False  # a request keeps what a dependency opened while it waits for a second thread
     workers: int = 1
     threads: int = 1
     connections: int = 1000  # gunicorn's worker_connections, waitress' connection_limit

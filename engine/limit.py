@@ -85,7 +85,7 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
         found = replace(found, slots=float(round(can_have(where.places, spot))), is_sized=False, size=spot.size)
     elif spot.size is not None:
         found = replace(found, parts=parts_of(where.places, spot))
-    return replace(found, next_slots=next_above(fewest, past.values()))
+    return replace(found, next_slots=next_above(fewest, past.values()), objects=objects_at(where.places, spot))
 
 
 def next_above(fewest: float, all_slots: Iterable[float]) -> float | None:
@@ -166,8 +166,13 @@ def is_held_otherwise(where: Where, waiting: Spot) -> bool:
 
 def is_one_of_many(spots: Iterable[Spot], waiting: Spot) -> bool:
     """Whether at the same line others wait for another object of the kind, so that the numbers of one are not all."""
-    kind, of = (waiting.line, waiting.resource), (waiting.size, waiting.size_line)
-    return any((one.line, one.resource) == kind and (one.size, one.size_line) != of for one in spots)
+    return objects_at(spots, waiting) > 1
+
+
+def objects_at(spots: Iterable[Spot], waiting: Spot) -> int:
+    """How many objects of the kind are waited for at the same line, in one process."""
+    same = [one for one in spots if (one.line, one.resource) == (waiting.line, waiting.resource)]
+    return sum(one.objects for one in same)
 
 
 def has_other_holders(spots: Sequence[Spot], waiting: Spot) -> bool:
@@ -242,6 +247,12 @@ def requests_for(resource: str, spots: Iterable[Spot]) -> float:
     return sum(spot.requests for spot in spots if spot.resource == resource)
 
 
+def name_among(spots: Iterable[Spot], of: Spot) -> str:
+    """The resource that requests wait for at a place; with where it was made, if they wait for others of that name."""
+    made_at = {one.size_line for one in spots if one.resource == of.resource and one.size_line}
+    return f"{of.resource} made at {of.size_line}" if len(made_at) > 1 and of.size_line else of.resource or ""
+
+
 def is_stuck(spot: Spot) -> bool:
     """Whether requests that were accepted wait there for what others hold."""
     return spot.state is not State.QUEUED and bool(spot.resource) and spot.resource != LOOP
@@ -254,8 +265,8 @@ def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
     Nothing goes on, and what is waited for is held by requests that wait, too.
     """
     stuck = [spot for spot in spots if is_stuck(spot)]
-    sizes = {spot.resource or "": size_of_one(spot) for spot in stuck}
-    blocking = [spot.resource or "" for spot in stuck if spot.state is State.BLOCKING]
+    sizes = {name_among(spots, spot): size_of_one(spot) for spot in stuck}
+    blocking = [name_among(spots, spot) for spot in stuck if spot.state is State.BLOCKING]
     if blocking:  # whatever has what the loop's thread waits for cannot go on, as the loop does not
         return {LOOP: 1.0, blocking[0]: sizes[blocking[0]]}
     if requests_in(stuck, *State) < (1 - FEW) * (requests_in(spots, *State) - requests_in(spots, State.QUEUED)):

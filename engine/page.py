@@ -222,11 +222,6 @@ def places(shown: Shown) -> str:
     return paragraph(about) + html_table("Where the requests stood", head, rows)
 
 
-def place_row(shown: Shown, one: Spot) -> list[str]:
-    texts = escape(report_where.doing(one)), place_cell(one), escape(detail_text(one))
-    return [f"{one.requests:.1f}", *texts, code_cell(shown, one)]
-
-
 def place_cell(spot: Spot) -> str:
     return f"<code>{escape(spot.line or report_where.stands(spot))}</code>"
 

@@ -39,6 +39,7 @@ class Limit:
     is_sized: bool = True  # the slots are the size of the live object, not what was seen to go on
     size: float | None = None  # of the live object, where requests do not have all of it; None: they have, or not known
     parts: float = 1.0  # of the live object that each request has at a time
+    objects: int = 1  # that requests wait for at this line, in one process: how they share the slots was not seen
     more_lines: int = 0  # that block the event loop, besides the one that does so most
     next_slots: float | None = None  # what would be the limit with more of it: the next resource in use
 
@@ -86,6 +87,7 @@ class Spot:
     share: float = 1.0  # of the samples that have this place
     cpu_s: float = 0.0  # computed there; Linux
     processes: int = 1
+    objects: int = 1  # of what they wait for, in one process
     through: tuple[str, ...] = ()  # functions of the app on the way there, outermost first
     most: float = 0.0  # requests at a time
     parts: float = 1.0  # tasks or threads of a request, the mean

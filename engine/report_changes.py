@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.changes import Change
+from engine.limit import LOOP
 from engine.loads import Figure
+from engine.places import Resource
 from engine.report_words import told
 from engine.run import Plan, Run, VictimPrediction
+from engine.victim import victim_fits
 from engine.words import duration, plural
 
 
@@ -44,8 +47,22 @@ def victim_text(run: Run) -> str:
         f"{found.path}: {plural(found.answered, 'answer')}{f', {found.failed} failed' if found.failed else ''}.",
         latency and f"Latency: median {duration(latency.median)}, longest {duration(latency.max)}.",
         predicted and f"Predicted was a median of {predicted_median(predicted)}.",
+        predicted and latency and not victim_fits(found) and why_not(run),
         found.alone_s and f"By itself it takes {duration(found.alone_s)}.",
     )
+
+
+WHY_NOT = {  # what limited the load -> why the median of a victim is not as predicted
+    Resource.CPU: "the load used up the server's CPU, for which it waited, too",
+    Resource.MACHINE: "the load used up the CPUs that client and server share",
+    LOOP: "the load blocked the event loop, for which it waited, too",
+}
+
+
+def why_not(run: Run) -> str:
+    limits = run.verdict.limits
+    why = WHY_NOT.get(limits[0].resource) if limits else None
+    return f"NOT as predicted: {why or 'the reason was not seen'}."
 
 
 NO_CHANGE = "\n" + told("try", "No change from outside is known that would help.")

@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable
 
-from engine.limit import ITSELF, LOOP
+from engine.limit import ITSELF, LOOP, name_among
 from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_verdict import next_limit
 from engine.report_words import requests_s, said, stacked, told
@@ -59,7 +59,7 @@ def where_table(found: Where, is_steady: bool = False) -> str:
     return stacked(told("where", head), *rows) if rows else ""
 
 
-def where_now(found: Where, takes_more: bool) -> str:
+def table_now(found: Where, takes_more: bool) -> str:
     """The same while another program sends. takes_more: the server would work on more requests at once."""
     table = where_table(found)
     nothing_waits = all(spot.state is State.WORKING for spot in found.places)
@@ -182,11 +182,13 @@ def computing(run: Run, found: Where) -> str:
         if spot.cpu_s >= LEAST_COMPUTING * all_s
     ]
     # Python lets another thread look only where one gives way: at the end of a long call, or just behind it.
-    return told("computes", f"Requests computed here, or just before: {'; '.join(lines)}.")
+    return told("computes", f"CPU time was used here, or just before: {'; '.join(lines)}.")
 
 
 def computing_in(spot: Spot) -> str:
-    """The function of a library that the line is in."""
+    """The function of a library that the line is in; or that it is of no request."""
+    if not spot.requests and spot.state is State.WORKING:
+        return " (in a thread of the app that serves no request)"
     return f" (in {spot.below[-1]})" if spot.line and spot.below else ""
 
 
@@ -203,7 +205,7 @@ def seen_limit_text(of: Limit) -> str:
     if of.slots is None:
         waiting = plural(round(of.waiting or 0), "request")
         return f"{name}: {waiting} wait for it{at}, and all go on together."
-    if of.slots <= 1 and not of.size:
+    if of.slots <= 1 and not of.size and of.objects == 1:
         return f"{name}{at}: one request at a time has it{f', for {held} on average' if of.held_s else ''}."
     return said(shared_text(of, f"{name}{f' ({of.setting})' * bool(of.setting)}", at), holding_text(of))
 
@@ -217,6 +219,9 @@ def shared_text(of: Limit, name: str, at: str) -> str:
             f"{name}{at}: its size is {of.size:g}, but {at_once}. Something else holds the rest, or requests that"
             " wait for a second one."
         )
+    if of.objects > 1:
+        go_on = f"{plural(of.slots or 0, 'request')} {'goes' if of.slots == 1 else 'go'} on at a time"
+        return f"{name}{at}: requests wait for {of.objects} such objects there, and {go_on}."
     made = f", made at {of.size_line}" * bool(of.size_line)
     have = "have it" if of.is_sized else "are seen to go on"
     if of.parts > 1:
@@ -262,9 +267,9 @@ def last_with(run: Run, slots: float, held_s: float) -> float | None:
     return last_s and last_s + alone_s - held_s
 
 
-def lines_waiting(found: Where, resource: str) -> str:
-    """The lines at which requests wait for it."""
-    lines = {spot.line or spot.handler for spot in found.places if spot.resource == resource}
+def lines_waiting(found: Where, name: str) -> str:
+    """The lines at which requests wait for a resource of a standstill."""
+    lines = {spot.line or spot.handler for spot in found.places if name_among(found.places, spot) == name}
     return " and ".join(sorted(filter(None, lines)))
 
 
@@ -273,7 +278,7 @@ def standstill(found: Where) -> str:
     lines = [f"for {one} at {at}" for one in found.circle if (at := lines_waiting(found, one))]
     text, cure = next((text, cure) for is_it, text, cure in CIRCLES if is_it(found.circle))
     return said(
-        text.format(*found.circle),
+        text.format(*found.circle, all=", ".join(found.circle)),
         lines and f"They wait {', and '.join(lines)}.",
         found.circle_at and f"{found.circle_at:g} requests at a time are enough.",
         cure,
@@ -304,7 +309,8 @@ CIRCLES = (  # which resources, which wait for which, and what helps: each tried
      "Requests that hold {0} wait for {1}, and requests that hold {1} wait for {0}.",
      "Give each `def` dependency and the handler its own session, closed before the next one."),
     (lambda circle: len(circle) == 1, "Requests that hold {0} wait for it a second time, and all of it is held.", ""),
-    (lambda _: True, "Requests that hold {0} wait for {1}, and the other way round.", ""),
+    (lambda circle: len(circle) == 2, "Requests that hold {0} wait for {1}, and the other way round.", ""),
+    (lambda _: True, "Requests that hold one of these wait for another: {all}.", ""),
 )  # fmt: skip
 
 

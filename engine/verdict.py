@@ -88,6 +88,8 @@ def slower_than_alone_s(run: Run) -> float | None:
     varies = plan.distribution != "constant" or (estimate and estimate.doubt == "unlike-lone-requests")
     if not (limit and limit.held_s and plan.wait_s) or limit.resource == LOOP or varies or is_held_after(run):
         return None
+    if limit.parts > 1:  # by itself a request has all of its parts at once, and here one after the other
+        return None
     return plan.wait_s if limit.held_s > 1.5 * plan.busy_s + 0.02 else None
 
 

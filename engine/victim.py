@@ -71,6 +71,15 @@ def victim_of(plan: Plan, outcome: Outcome | None, alone_s: float | None) -> Vic
     return Victim(plan.victim, len(good), len(ended) - len(good), found, alone_s, predicted_victim(plan, alone_s))
 
 
+def victim_fits(found: Victim) -> bool:
+    """Whether the median is within 20 % and 20 ms of what was predicted; False: it is not, or nothing was."""
+    of, latency = found.prediction, found.latency_s
+    if not of or not latency:
+        return False
+    low_s, high_s = of.range_s or (of.median_s, of.median_s)
+    return 0.8 * low_s - 0.02 <= latency.median <= 1.2 * high_s + 0.02
+
+
 # ---------------------------------------------------------------- the prediction
 
 

@@ -305,14 +305,14 @@ def places_of(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> li
     made = defaultdict[int, dict[str, Any]](dict)  # of each process, file and line where an object was made, by its id
     for one in lines:
         made[one["pid"]].update(one.get("made", {}))
-    groups: dict[object, list[Spot]] = defaultdict(list)
+    groups: dict[object, dict[int, list[Spot]]] = defaultdict(lambda: defaultdict(list))
     present = present_shares(by_process(with_rows(lines)))
     for pid, own in by_process(samples).items():
         for spot in spots_of(own, folder, made[pid]):
             size, spot = spot.size, at_times(spot, present[pid])
             at = spot.line or stands_at(spot)
-            groups[(spot.state, at, spot.resource, spot.size_line, size)].append(spot)  # not another object
-    return [together(same) for same in groups.values()]
+            groups[(spot.state, at, spot.resource, spot.size_line, size)][pid].append(spot)
+    return [together([*same.values()]) for same in groups.values()]
 
 
 def stands_at(spot: Spot) -> object:
@@ -337,11 +337,13 @@ def at_times(spot: Spot, share: float) -> Spot:
     return replace(spot, requests=spot.requests * share, most=spot.most * share, size=size, used=used)
 
 
-def together(same: Sequence[Spot]) -> Spot:
-    """One place in several processes."""
+def together(of_processes: Sequence[Sequence[Spot]]) -> Spot:
+    """One place in several processes, with all objects that requests wait for there."""
+    same = [spot for own in of_processes for spot in own]
     found = replace(
-        same[0], requests=sum(one.requests for one in same), cpu_s=sum(one.cpu_s for one in same), processes=len(same),
-        most=sum(one.most for one in same), share=max(one.share for one in same),
+        same[0], requests=sum(one.requests for one in same), cpu_s=sum(one.cpu_s for one in same),
+        processes=len(of_processes), objects=max(map(len, of_processes)), most=sum(one.most for one in same),
+        share=max(one.share for one in same),
     )  # fmt: skip
     if found.resource in OF_ALL_PROCESSES:
         return found
@@ -365,8 +367,9 @@ def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> l
         requests, share = sum(row["n"] for row in same) / len(samples), len(seen_in[key]) / len(samples)
         if at := made.get(str(resource_of(same[0])[1])):
             spot = replace(spot, size_line=line_of(at, folder))
-        if requests >= FEW or spot.state is State.BLOCKING:
-            found.append(replace(spot, requests=requests, share=share, cpu_s=sum(row["cpu_s"] for row in same)))
+        cpu_s = sum(row["cpu_s"] for row in same)
+        if requests >= FEW or spot.state is State.BLOCKING or (cpu_s and not requests):
+            found.append(replace(spot, requests=requests, share=share, cpu_s=cpu_s))
     return found
 
 

@@ -119,7 +119,7 @@ def test_an_app_says_how_a_request_is_run():
 def test_the_method_and_the_dependencies_count():
     assert ask_app("main:api", "/r/7?x=1", "POST")["handlers"] == ("async", "blocking")
     says = ask_app("main:api", "/r/7")
-    assert says["holds_while_queueing"] and says["imported"] == ("anyio", "asgiref")
+    assert says["imported"] == ("anyio", "asgiref")
     assert ask_app("main:create", "/")["app"] == "main:create()"
 
 
@@ -143,4 +143,4 @@ def test_an_app_that_does_not_load_says_its_own_error(folder, text, error):
 def test_our_own_apps_say_what_the_table_of_targets_says(monkeypatch):
     monkeypatch.chdir(APPS)
     says = ask_app("limits_pools:app", "/depends")
-    assert says["passes"] == (0, 1, 0) and says["holds_while_queueing"] and "sqlalchemy" in says["imported"]
+    assert says["passes"] == (0, 1, 0) and "sqlalchemy" in says["imported"]

@@ -24,7 +24,10 @@ import pytest
 from servers import alive, wait_until
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="/proc is Linux's")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="/proc is Linux's"),
+    pytest.mark.xdist_group("faults"),  # one fixture runs all
+]
 
 WAIT = """
 import os, sys, time

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_summary import short
 
 import bench
-from engine import launch, plans, report_before, send
+from engine import launch, options, plans, report_before, send
 from engine.before import Before, Site
 from engine.execute import Sent, judged
 from engine.signals import signals
@@ -38,7 +38,6 @@ FIRST = [
 ]
 SAYS = {  # an app of itself, and gunicorn of its settings
     "app": "main:app", "server": "uvicorn", "handler": "def", "imported": (), "passes": (1.0, 0.0),
-    "holds_while_queueing": True,
 }  # fmt: skip
 ASKED = {"workers": 2, "threads": 3, "worker_class": "gthread", "connections": 10, "notes": ()}
 
@@ -83,6 +82,7 @@ def fakes(tmp_path_factory):
         patch.setattr(bench, "clean_logs", lambda _: 0)
         patch.setattr(send, "resolve", lambda plan: (plan.host, plan.port))
         patch.setattr(bench, "execute", fake_execute)
+        patch.setattr(options, "LOGS", folder / "logs")
         patch.setattr(bench, "database_for", lambda *_: contextlib.nullcontext())
         for owner, name in ((bench, "serve"), (bench, "pin"), (bench.search, "probe"), (bench.search, "find_rate")):
             patch.setattr(owner, name, lambda *_: 0)

@@ -56,7 +56,7 @@ def large():
     return Response(bytes(80_000_000))
 """
 ODD = """
-import asyncio, itertools, threading, time
+import asyncio, itertools, os, threading, time
 from fastapi import BackgroundTasks, FastAPI
 from fastapi.concurrency import run_in_threadpool
 
@@ -67,6 +67,24 @@ half_lost, threads_of_app = asyncio.Semaphore(10), itertools.count()
 async def loses_some():
     for _ in range(7):
         await half_lost.acquire()
+
+lanes = itertools.cycle([asyncio.Semaphore(2), asyncio.Semaphore(8)])
+
+@app.get("/lanes")
+async def has_its_lane():
+    async with next(lanes):
+        await asyncio.sleep(0.3)
+
+def burns():
+    while True:
+        sum(range(1000))  # computes
+
+if "BUSY" in os.environ:
+    threading.Thread(target=burns, daemon=True).start()
+
+@app.get("/beside")
+async def beside():
+    await asyncio.sleep(0.02)
 
 @app.get("/lost-permits")
 async def waits_for_permits():
@@ -262,6 +280,18 @@ def test_of_two_lines_that_block_none_has_the_time_of_both_alone(folder):
 def test_what_blocks_the_loop_after_the_answer_is_the_limit(folder):
     run = only_run(folder, "--app", "odd:app", "--path", "/after", "-n", "20")
     assert run["verdict"]["limits"][0]["resource"] == "the event loop"
+
+
+def test_cpu_time_of_a_thread_that_serves_no_request_is_not_that_of_requests(folder):
+    run = only_run(folder, "--app", "odd:app", "--path", "/beside", "-c", "8", "-t", "2", "--env", "BUSY=1")
+    spent = {place["line"]: place["cpu_s"] for place in run["inside"]["where"]["places"] if not place["requests"]}
+    (line,) = (number for number, text in enumerate(ODD.splitlines(), 1) if text.endswith("# computes"))
+    assert spent.get(f"odd.py:{line}", 0) > 0.2 or sys.platform != "linux"
+
+
+def test_semaphores_of_one_line_are_several(folder):
+    limit = only_run(folder, "--app", "odd:app", "--path", "/lanes", "-n", "40")["verdict"]["limits"][0]
+    assert (limit["slots"], limit["objects"], limit["held_s"]) == (10, 2, None)
 
 
 @pytest.mark.parametrize("path, how", [("/polls", ["-n", "24"]), ("/slower", ["-n", "40", "-c", "8"])])

@@ -24,9 +24,9 @@ NUMBERS = """
     never opened answered
 """
 FACTS = dict.fromkeys(NUMBERS.split(), 7) | {
-    "errors": {"HTTP 500": 20, "timed out": 5}, "most": "HTTP 500", "predicted": math.inf, "said": ["it is full"],
+    "errors": {"HTTP 500": 20, "timed out": 5}, "predicted": math.inf, "said": ["it is full"],
     "log": "logs/run/server.log", "named": [["python", 1.2, False], ["postgres", 0.3, True]], "shares": [50, 27, 15, 8],
-    "asked": "GET /items", "line": "app.py:3",
+    "asked": "GET /items", "line": "app.py:3", "pool": "SQLAlchemy's pool", "kept": 5, "most": "HTTP 500",
 }  # fmt: skip
 SLOTS, CPU = Limit(Resource.SLOTS, 1.0, 4.0, 4, 1.0), Limit(Resource.CPU, 0.02, 837.3, held_s=0.00239, cpus=2)
 LIMITS = [

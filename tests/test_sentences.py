@@ -3,18 +3,30 @@ which it is almost true and is not said."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from samples import LAUNCH, LOADS, sample_estimate, sample_facts, sample_prediction, sample_statistics, sample_where
+from samples import (
+    LAUNCH,
+    LOADS,
+    sample_estimate,
+    sample_facts,
+    sample_prediction,
+    sample_run,
+    sample_statistics,
+    sample_where,
+)
 
-from engine import report_words
+from engine import report_changes, report_where, report_words
+from engine.advice import advice_for
 from engine.alone import alone_of
+from engine.changes import expected_s
 from engine.loads import Closed, Open
 from engine.neighbours import Neighbour
 from engine.places import Limit, Opening, Resource, Spot, State
-from engine.run import Database, Explanation, Prediction
+from engine.run import Database, Explanation, Prediction, Run, Verdict, Victim, VictimPrediction
 from engine.until import Drift
 from engine.verdict import judge
 
@@ -147,3 +159,62 @@ def test_every_sentence_has_its_two_runs():
     assert {*EXPLANATIONS} == {one.value for one in Explanation} == {*report_words.EXPLANATIONS}
     assert {*LIMITS} == {one.value for one in Resource} == {*report_words.RESOURCES}
     assert {*WARNINGS} == {*report_words.WARNINGS}
+
+
+# ---------------------------------------------------------------- what was seen, and what is advised
+
+
+def seen_run(limit: Limit | None = None, first: Limit | None = None, **changes: Any) -> Run:
+    """A run whose requests were seen to wait for something; first: what limits instead of it."""
+    limits = tuple(filter(None, (first, limit)))
+    verdict = Verdict(Explanation.INSIDE, limits, None, None, ())
+    return sample_run(verdict=verdict, where=sample_where(limit=limit, **changes.pop("seen", {})), **changes)
+
+
+def victim_of(median_s: float) -> Victim:
+    latency_s, due = sample_statistics(median=median_s), VictimPrediction(0.5, (0.5,), True)
+    return Victim("/health", 16, 0, latency_s, 0.002, due)
+
+
+POOL = Limit("SQLAlchemy's pool", 1.0, 15.0, 15, 1.0, line="app.py:3")
+IN_POOL = Spot(20.0, State.WAITING, "app.py:3", resource="SQLAlchemy's pool", size=15)
+AT_WORK = Spot(15.0, State.WORKING, "app.py:4", cpu_s=0.3)
+CPU_FULL = Limit(Resource.CPU, 1.0, 40.0, held_s=0.025, cpus=1)
+TWO_LOCKS = (IN_POOL, Spot(2.0, State.WAITING, "app.py:9", resource="a lock (b)"), AT_WORK)
+SEEN: dict[str, tuple[Callable[[Run], Any], Run, Run]] = {  # is it said?, a run of which it is true, and almost
+    "slower than by itself": (report_where.slower_text, seen_run(replace(POOL, held_s=1.6), seen={"places": ()}),
+                              seen_run(replace(POOL, held_s=1.4), seen={"places": ()})),
+    "slower, but not in fewer parts at a time": (report_where.slower_text,
+        seen_run(replace(POOL, held_s=1.6), seen={"places": ()}),
+        seen_run(replace(POOL, held_s=1.6, parts=2.0), seen={"places": ()})),
+    "what the next limit would give": (lambda run: report_where.more(run, run.verdict.limits[0]),
+                                       seen_run(replace(POOL, slots=4, next_slots=8)),
+                                       seen_run(replace(POOL, slots=4, next_slots=8), load=LOADS["closed"])),
+    "the next limit is not known": (lambda run: report_where.others_wait(run.inside.where, POOL),
+                                    seen_run(POOL, seen={"places": TWO_LOCKS}),
+                                    seen_run(POOL, seen={"places": (IN_POOL, AT_WORK)})),
+    "how long it is held": (lambda run: report_where.holding_text(run.verdict.limits[0]),
+                            seen_run(POOL), seen_run(replace(POOL, held_s=None, ceiling_rps=None))),
+    "which lines compute": (lambda run: report_where.computing(run, run.inside.where),
+                            seen_run(POOL, CPU_FULL, seen={"places": (AT_WORK,)}),
+                            seen_run(POOL, seen={"places": (AT_WORK,)})),
+    "the server would take more": (lambda run: report_where.ALL_ARE_WORKED_ON in report_where.table_now(
+                                       run.inside.where, True),
+                                   seen_run(seen={"places": (AT_WORK,)}),
+                                   seen_run(seen={"places": (AT_WORK, Spot(1.0, State.QUEUED))})),
+    "a victim is not as predicted": (lambda run: "NOT" in report_changes.victim_text(run),
+                                     replace(seen_run(), victim=victim_of(0.65)),
+                                     replace(seen_run(), victim=victim_of(0.6))),
+    "a size": (lambda run: advice_for(run, (3.0, 99)).need,
+               seen_run(replace(POOL, slots=2), load=Open(16, rate_rps=4.0), slots=40),
+               seen_run(replace(POOL, slots=2, parts=2.0), load=Open(16, rate_rps=4.0), slots=40)),
+    "what a change will give": (lambda run: expected_s(run.plan, "--threads 8", run),
+                                seen_run(replace(POOL, slots=4), measured_s=5.5),  # where it explains the run itself
+                                seen_run(replace(POOL, slots=4), measured_s=5.7)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_what_was_seen_and_what_is_advised_is_said_where_it_is_true(name):
+    is_said, true, almost = SEEN[name]
+    assert (bool(is_said(true)), bool(is_said(almost))) == (True, False)

@@ -185,6 +185,10 @@ def test_where_many_requests_pass_by_the_rate_does_not_tell_the_time(fast, held_
     [
         ([waits(60.0, "AnyIO's threads", 40), waits(40.0, size=15)], {"AnyIO's threads": 40, "a pool": 15}),
         ([waits(5.0, size=5, line="a.py:1"), waits(11.0, size=5, line="a.py:2")], {"a pool": 5}),
+        (
+            [replace(waits(float(size), size=size), size_line=f"db.py:{size}") for size in (5, 3)],
+            {"a pool made at db.py:5": 5, "a pool made at db.py:3": 3},  # two pools of one kind
+        ),
         ([waits(1.0, "a lock", 1, State.BLOCKING), WORKS], {LOOP: 1, "a lock": 1}),  # whatever works, the loop does not
         ([waits(8.0, ITSELF), Spot(4.0, State.QUEUED)], {ITSELF: 8}),
         ([waits(5.0, ITSELF), waits(35.0, size=5)], {ITSELF: 5}),  # the others wait behind these
@@ -226,3 +230,11 @@ def test_connections_count_as_opened_anew_where_that_goes_on(times_s, is_anew):
     assert bool(found.opening) == is_anew
     if found.opening:
         assert (found.opening.kept, found.opening.most, found.opening.line) == (5, 15, "app/db.py:12")
+
+
+@pytest.mark.parametrize("sizes", [(2, 8), (5, 5)])
+def test_the_objects_of_one_line_are_not_taken_for_one(sizes):
+    """What the requests of each have is not seen: no holding time, and no size."""
+    waiting = [row(10, resource=["a semaphore", number, size, size, ""]) for number, size in enumerate(sizes)]
+    found = seen(*(sample(0.1 * k, row(10, app=[*APP[:1], 13, "get"]), *waiting) for k in range(1, 12)), n=30)
+    assert (found.limit.slots, found.limit.objects, found.limit.held_s) == (10, 2, None)

@@ -16,7 +16,6 @@ as "ImportError: ... (main.py, line 3)". In the JSON, which fills a Launch of en
     passes     how a request goes through AnyIO's threads: 0 for each `def` dependency, 1 for the handler, 0 for the
                response model of a `def`, or its return annotation, by which FastAPI serialises. Not in it: background
                tasks, files, and what the handler itself sends into threads
-    holds_while_queueing   a dependency holds what it has opened (`yield`) while its request waits for a thread again
 """
 
 import contextlib
@@ -45,7 +44,7 @@ def about(name, method, path):
     inner, inner_server, ask = unwrap(app)
     server = inner_server
     if callable(app):  # WSGI or ASGI, by what it takes when it is called: 2 arguments, or 3 and awaited
-        server = "uvicorn" if runs(app)[0] else {2: "gunicorn", 3: "uvicorn"}.get(needed_arguments(app), server)
+        server = "uvicorn" if is_awaited(app) else {2: "gunicorn", 3: "uvicorn"}.get(needed_arguments(app), server)
     if server == inner_server:  # else an adapter between WSGI and ASGI is around it, with threads of its own
         with contextlib.suppress(Exception):  # no such path, or another version of the framework: not known
             said = ask(inner, method, path.partition("?")[0])
@@ -94,7 +93,7 @@ def one_line(error):
 
 def handled(call, handler="def", **more):
     """What an answer says of a handler: `handler` unless it is an `async def`."""
-    return {"handlers": ["async", "blocking"]} if runs(call)[0] else {"handler": handler} | more
+    return {"handlers": ["async", "blocking"]} if is_awaited(call) else {"handler": handler} | more
 
 
 def about_starlette(app, method, path):
@@ -110,29 +109,26 @@ def about_starlette(app, method, path):
         app = endpoint or unwrap(route.app)[0]  # static files have no routes
     if inspect.isclass(endpoint):  # starlette.endpoints.HTTPEndpoint
         endpoint = getattr(endpoint, method.lower())
-    dependencies = [*solved(getattr(route, "dependant", None), set())]
-    passes = [0.0 for awaited, _ in dependencies if not awaited] + [1.0]
-    passes += [0.0] * bool(getattr(route, "response_field", None))
-    holds = len(passes) > 1 and any(has_yield for _, has_yield in dependencies)
-    return handled(endpoint, passes=passes, holds_while_queueing=holds)
+    dependencies = solved(getattr(route, "dependant", None), set())
+    passes = [0.0 for awaited in dependencies if not awaited] + [1.0]
+    return handled(endpoint, passes=passes + [0.0] * bool(getattr(route, "response_field", None)))
 
 
 def solved(dependant, known):
-    """(awaited, with yield) of each dependency, in the order in which FastAPI solves them, each once for a request.
+    """Whether each dependency is awaited, in the order in which FastAPI solves them, each once for a request.
 
-    Source: fastapi/dependencies/utils.py solve_dependencies(); what holds a yield is left in a thread that is not of
-    the 40 (fastapi/concurrency.py contextmanager_in_threadpool()).
+    Source: fastapi/dependencies/utils.py solve_dependencies().
     """
     for part in getattr(dependant, "dependencies", ()):
         yield from solved(part, known)
         key = getattr(part, "cache_key", None) or part.call  # until FastAPI made a function of it
         if not (part.use_cache and key in known):
-            yield runs(part.call)
+            yield is_awaited(part.call)
         known.add(key)
 
 
-def runs(call):
-    """How FastAPI and Starlette run a callable: (awaited, not in a thread; with yield).
+def is_awaited(call):
+    """Whether FastAPI and Starlette await a callable; else it runs in a thread.
 
     As fastapi/dependencies/models.py asks it: through functools.partial and functools.wraps, and of an object its
     __call__. A class is called in a thread.
@@ -142,9 +138,7 @@ def runs(call):
     faces = [call, inspect.unwrap(call)]
     if not inspect.isclass(faces[1]):
         faces += [inspect.unwrap(face.__call__) for face in faces]
-    kinds = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
-    awaits, yields, does_both = (any(map(kind, faces)) for kind in kinds)
-    return awaits or does_both, yields or does_both
+    return any(inspect.iscoroutinefunction(face) or inspect.isasyncgenfunction(face) for face in faces)
 
 
 def about_flask(app, method, path):

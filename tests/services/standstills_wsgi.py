@@ -1,5 +1,6 @@
 """The same for a WSGI app, on threads of gunicorn. See standstills.py."""
 
+import itertools
 import time
 import urllib.request
 
@@ -13,6 +14,9 @@ ARGUMENTS = {
     "connect_args": {"check_same_thread": False},
 }
 engine, larger = (create_engine("sqlite://", pool_size=size, **ARGUMENTS) for size in (5, 17))
+orders = create_engine("sqlite://", pool_size=3, **ARGUMENTS)
+stocks = create_engine("sqlite://", pool_size=4, **ARGUMENTS)
+turns = itertools.cycle([(orders, stocks), (stocks, orders)])
 
 
 @event.listens_for(QueuePool, "connect")
@@ -24,6 +28,14 @@ def two_connections(pool):
     with pool.connect() as db:  # connections
         db.execute(text("select slow(0.1)"))
         with pool.connect() as other:  # connections
+            other.execute(text("select slow(0.05)"))
+
+
+def in_either_order():
+    first, second = next(turns)
+    with first.connect() as db:  # either-order
+        db.execute(text("select slow(0.1)"))
+        with second.connect() as other:  # either-order
             other.execute(text("select slow(0.05)"))
 
 
@@ -45,6 +57,8 @@ def app(environ, start_response):
         one_connection(engine)
     elif path == "/connections/larger":
         two_connections(larger)
+    elif path == "/either-order":
+        in_either_order()
     elif path == "/itself":
         time.sleep(0.1)  # until all slots are taken
         urllib.request.urlopen(f"http://{environ['HTTP_HOST']}/price", timeout=1.2).read()  # itself

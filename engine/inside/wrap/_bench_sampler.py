@@ -191,6 +191,13 @@ def places():
     return found
 
 
+def background_places(threads):
+    """Threads that the app has started for itself: they work for no request, but may take the CPU from them."""
+    known = {*serving, *loops.values()}
+    found = [Place(None, stack_of(frame), thread) for thread, frame in threads.items() if thread not in known]
+    return [place for place in found if place.app]
+
+
 def places_of_threads(threads):
     """By request, the threads that work for it."""
     found = defaultdict(list)
@@ -316,9 +323,10 @@ def sample():
         row["parts"] += 1
         if one.thread and not resource:
             computing.append((row, one.thread))
-    for row, thread in computing:  # last, as other threads go on while a file is read
+    background = [(row_at(one, None), one.thread) for one in background_places(sys._current_frames())]
+    for row, thread in [*computing, *background]:  # last, as other threads go on while a file is read
         row["cpu_s"] += cpu_of(thread)
-    return list(rows.values())
+    return [*rows.values(), *(row for row, _ in background if row["cpu_s"])]
 
 
 def waited_for(found):
