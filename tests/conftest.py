@@ -7,16 +7,21 @@ rates are not below 0, shares are not above 1.
 import math
 import os
 import re
+import sys
 
 from hypothesis import settings
 
 from engine.files import Document, Printer
 
+# Some hundred Pythons are started: each would compile all of it again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ["PYTHONFAULTHANDLER"] = "1"  # a server that crashes says where, in its log
 os.environ["BENCH_DEALS"] = ""  # nothing is measured besides what a test asks for; test_deals.py asks
 settings.register_profile("steady", derandomize="FUZZ_EXAMPLES" not in os.environ)
 settings.load_profile("steady")
 
+collect_ignore = ["services"]  # apps, which only their servers import
 SHARES = {"busy", "share", "cost"}
 RUN = re.compile(r"^(verdict|expected|where|limit) ", re.MULTILINE)  # a report of one
 IMPOSSIBLE = re.compile(r"\b(nan|inf|None)\b|[ (]-\d[\d.]* m?s\b|\b[1-9]\d{3,} % (?:of|busy)")

@@ -13,7 +13,7 @@ from engine.machine import Machine
 from engine.objectives import Found, Tried
 from engine.places import Limit, Resource, Spot, State
 from engine.run import Band, Database, Explanation, Prediction, Seen, Stall, Suspect, Verdict, Warned
-from engine.sizes import Asked, size
+from engine.sizes import AtSize, Size
 from tests.samples import LOADS, sample_estimate, sample_plan, sample_prediction, sample_run, sample_where
 from tests.test_tables import sample_log
 
@@ -34,7 +34,11 @@ LIMITS = [
     Limit(Resource.CLIENT, 1.0, held_s=0.001),
     Limit(Resource.BACKLOG, 1.0), Limit(Resource.ARRIVALS, 1.0), Limit(Resource.NONE, 0.0),
 ]  # fmt: skip
-SIZE = size(Asked(256, 0.05, 0.1))
+AT_15 = AtSize(15, 0.853, {50: 0.05, 95: 0.07, 99: 0.093}, True)
+SIZE = Size(
+    256, 0.05, 0.1, below=replace(AT_15, slots=14, holds=False), fits=AT_15, above=replace(AT_15, slots=16),
+    more_traffic=replace(AT_15, latency_s={}, holds=False), slots_for_more=18, longest_s=0.052,
+)  # fmt: skip
 SUSPECT = Suspect("SQLAlchemy's pool", "pool_size + max_overflow", "5 + 10", "pool/impl.py:75", 15, 2, 15, 30.0)
 
 
