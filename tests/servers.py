@@ -77,5 +77,5 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
     while time.monotonic() < deadline_s:
         if result := condition():
             return result
-        time.sleep(0.02)
+        time.sleep(0.05)
     raise AssertionError(f"not within {timeout_s} s")

@@ -17,7 +17,6 @@ from engine.launch import APPS, Launch
 from engine.model import DISTRIBUTIONS, drawn_wait_s
 from engine.targets import HANDLERS, SEEDED_BOOKS
 
-pytestmark = pytest.mark.xdist_group("apps")  # a server for many cases
 T = 0.3  # seconds that a request waits
 ASYNCIO_THREADS = int(HANDLERS["async in asyncio's threads"].inside)
 

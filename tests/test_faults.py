@@ -24,10 +24,7 @@ import pytest
 from servers import alive, wait_until
 
 ROOT = Path(__file__).parent.parent
-pytestmark = [
-    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="/proc is Linux's"),
-    pytest.mark.xdist_group("faults"),  # one fixture runs all
-]
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="/proc is Linux's")
 
 WAIT = """
 import os, sys, time

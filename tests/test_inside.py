@@ -98,7 +98,7 @@ PYTHON = f"{shlex.quote(sys.executable)} -m "
 
 def run(folder, *arguments):
     write_files(folder, FILES)
-    command = [*BENCH, "-n", "18", "--logs", "logs", "--json", "run.json", *arguments]
+    command = [*BENCH, "-n", "36", "--logs", "logs", "--json", "run.json", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "run.json").read_text())["runs"][0]

@@ -32,7 +32,6 @@ HEAD = {
 }
 EVIL = "</pre></title><script>alert(1)</script>&amp;\"'"
 VOID = {"meta", "path", "br"}
-pytestmark = pytest.mark.xdist_group("page")  # a browser's profile for all
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -21,7 +21,6 @@ from engine.client import Client
 from engine.loads import Burst, Closed, Part
 from engine.tls import Tls
 
-pytestmark = pytest.mark.xdist_group("tls")  # certificates for all
 NAMES = {"good": "DNS:localhost,IP:127.0.0.1", "other": "DNS:example.test", "expired": "DNS:localhost,IP:127.0.0.1"}
 LARGE = 3_000_000
 

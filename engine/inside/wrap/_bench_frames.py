@@ -9,6 +9,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 HERE = os.path.dirname(__file__)
 OURS = {os.path.join(HERE, f"_bench_{name}.py") for name in ("wrapper", "calls", "hooks")}
 PATHS = sysconfig.get_paths()
+MOST_REMEMBERED = 5000
 NOT_APP = tuple(
     os.path.join(os.path.realpath(path), "")
     for path in (HERE, *(PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")))
@@ -74,7 +75,24 @@ def is_app(code):
     return is_app_file[file]
 
 
-@functools.lru_cache(5000)
+def remembered(function):
+    """A function of codes that keeps its results by their ids: Python hashes all that is in a code, each time, which
+    took longer than the rest of a sample."""
+    results = {}
+
+    @functools.wraps(function)
+    def of_codes(codes):
+        key = tuple(map(id, codes))
+        if key not in results:
+            if len(results) >= MOST_REMEMBERED:
+                results.clear()
+            results[key] = function(codes), codes  # which stay, so that no others get their ids
+        return results[key][0]
+
+    return of_codes
+
+
+@remembered
 def innermost_of_app(codes):
     """The place of the innermost frame of the app's code, of frames by their code; None: there is none."""
     return next((i for i in reversed(range(len(codes))) if is_app(codes[i])), None)
@@ -91,7 +109,7 @@ PHASES = (  # file and function of FastAPI or Starlette -> where a request stand
 )
 
 
-@functools.lru_cache(5000)
+@remembered
 def phase_of(codes):
     """Where a request stands by its frames, without code of the app among them; None: not known."""
     at = [(code.co_filename, code.co_name) for code in codes]

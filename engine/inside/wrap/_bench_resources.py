@@ -14,6 +14,8 @@ import re
 import sys
 from collections import namedtuple
 
+from _bench_frames import remembered
+
 # owner: the live object; size, used: of it, now; None: not known. setting: what sets the size. is_shared: it is a wait
 # for other requests only if several wait for the same object.
 Resource = namedtuple("Resource", "name owner size used setting is_shared", defaults=(None, None, "", False))
@@ -127,7 +129,7 @@ def opened_beyond(frames):
     return ["SQLAlchemy's pool", kept, None if beyond < 0 else kept + beyond]
 
 
-@functools.lru_cache(5000)
+@remembered
 def where_opened(codes):
     """Which of these frames, by their code, opens a connection for a pool; None: there is none."""
     file, function = OPENS
@@ -231,7 +233,7 @@ def row_of(code, table):
     return None
 
 
-@functools.lru_cache(5000)
+@remembered
 def rows_of(codes):
     """Of frames by their code, innermost first: (what tells of a primitive, in which frame, how many frames are in
     primitives), and (what tells of a known place, in which frame)."""

@@ -303,8 +303,11 @@ def cpu_of(thread):
     """CPU seconds of a thread since the last sample; 0 where the system does not tell."""
     native = getattr(threading._active.get(thread), "native_id", None)
     try:
-        with open(f"/proc/self/task/{native}/schedstat") as file:
-            now_s = int(file.read().split()[0]) / 1e9
+        file = os.open(f"/proc/self/task/{native}/schedstat", os.O_RDONLY)  # open() takes five times as long
+        try:
+            now_s = int(os.read(file, 100).split()[0]) / 1e9
+        finally:
+            os.close(file)
     except (OSError, ValueError, IndexError):
         return 0.0
     before_s, computed_s[thread] = computed_s.get(thread, now_s), now_s
@@ -362,9 +365,9 @@ def without_own(pairs):
 
 def key_of(place, resource):
     """What places have in common that make one row."""
-    at = [(frame.f_code, frame.f_lasti) for frame in place.below[-SHOWN:]]
-    app = place.app and (place.app.f_code, place.app.f_lasti)
-    of_call = place.call and (place.call.is_answered, handler_of(place.call))
+    at = [(id(frame.f_code), frame.f_lasti) for frame in place.below[-SHOWN:]]
+    app = place.app and (id(place.app.f_code), place.app.f_lasti)
+    of_call = place.call and (place.call.is_answered, id(handler_of(place.call)))
     return (*at, app, place.on_loop, of_call, resource and (resource.name, id(resource.owner)))
 
 
