@@ -74,7 +74,7 @@ def test_a_request_may_take_twice_as_long_as_one_worker_alone_would(line, timeou
 def test_what_a_request_waits_on_each_route(route, wait_s):
     plan = plan_of(f"--target {route} --task-time 0.6 --subtasks 3")
     assert plan.wait_s == (None if wait_s is None else pytest.approx(wait_s))
-    assert plan.lone_requests == (0 if not wait_s else 1 if wait_s > 0.3 else 3)
+    assert plan.lone_requests == (0 if not wait_s else 1 if wait_s > 0.3 else plans.LONE_REQUESTS)
 
 
 def test_a_workload_is_its_kinds_on_its_ramp():
@@ -148,7 +148,7 @@ def test_where_the_handler_is_not_known_each_kind_has_its_own_last_answer():
 @pytest.mark.parametrize(
     ("lone_s", "held_s"),
     [
-        ([0.0516, 0.052], 0.0513),  # the middle of 51 ms, wait and CPU time, and of the shortest
+        ([0.0516, 0.052], 0.05145),  # of what the shortest takes beyond 51 ms, wait and CPU time, most
         ([0.05], None),  # less than it computes and waits: nothing is learnt
         ([0.067], None),  # another wait
     ],
