@@ -98,11 +98,12 @@ def question_of(plan: Plan) -> Question:
     )  # fmt: skip
 
 
-def short_load(plan: Plan) -> Load | None:
-    """A load of the same kind that takes some seconds; None: of a kind whose deal changes while it goes on."""
+def short_load(plan: Plan, start: int = 0) -> Load | None:
+    """A load of the same kind that takes some seconds, another one for each start of the server; None: of a kind whose
+    deal changes while it goes on."""
     load = plan.load
     if isinstance(load, Open):
-        return Open.poisson(load.rate_rps, MOST_REQUESTS, MEASURED_S, SEED)
+        return Open.poisson(load.rate_rps, MOST_REQUESTS, MEASURED_S, SEED + start)
     if isinstance(load, Closed):
         return Closed(MOST_REQUESTS, MEASURED_S, load.think_s, load.concurrency)
     return Burst(min(load.requests, MOST_REQUESTS)) if isinstance(load, Burst) else None
@@ -159,7 +160,8 @@ def measured_deal(plan: Plan, load: Load, logs: Path) -> Deal:
     assert launch
     starts = starts_for(launch.workers)
     loads = BURSTS // starts if is_burst else 1
-    orders = [order for _ in range(starts) for order in orders_of_start(short, loads, logs)]
+    plans = [dataclasses.replace(short, load=short_load(plan, start) or load) for start in range(starts)]
+    orders = [order for one in plans for order in orders_of_start(one, loads, logs)]
     slots = plan.slots or math.inf
     busy = load.offered_load(slots, plan.wait_s)
     shares = [as_shares([order.count(process) for process in range(launch.workers)]) for order in orders]
