@@ -18,6 +18,7 @@ from typing import Any
 
 from engine import send
 from engine.access_log import text_of, wait_for_log
+from engine.before import lone_plan
 from engine.deals import Question, as_order, as_shares, is_dealt
 from engine.files import LOGS, run_folder, write_json
 from engine.launch import Launch, installed_versions
@@ -145,7 +146,7 @@ def orders_of_start(plan: Plan, loads: int, logs: Path) -> list[tuple[int, ...]]
         # As before a run. After a warm-up by many at once the favourites of gunicorn's threads are others: of 4 x 4 the
         # last got 19 % of the connections, not 15 %. After two idle seconds they are others, too.
         for _ in range(LONE_REQUESTS):
-            send.measure(dataclasses.replace(plan, load=Burst(1)), ("127.0.0.1", server.port))
+            send.measure(lone_plan(plan), ("127.0.0.1", server.port))
         return [order_in(server, plan) for _ in range(loads)]
     finally:
         stop_server(server)
@@ -160,8 +161,8 @@ def measured_deal(plan: Plan, load: Load, logs: Path) -> Deal:
     assert launch
     starts = starts_for(launch.workers)
     loads = BURSTS // starts if is_burst else 1
-    plans = [dataclasses.replace(short, load=short_load(plan, start) or load) for start in range(starts)]
-    orders = [order for one in plans for order in orders_of_start(one, loads, logs)]
+    of_starts = [dataclasses.replace(short, load=short_load(plan, start) or load) for start in range(starts)]
+    orders = [order for one in of_starts for order in orders_of_start(one, loads, logs)]
     slots = plan.slots or math.inf
     busy = load.offered_load(slots, plan.wait_s)
     shares = [as_shares([order.count(process) for process in range(launch.workers)]) for order in orders]

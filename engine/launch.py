@@ -102,10 +102,11 @@ class Launch:
 
     def takes_more(self, requests: float) -> bool:
         """Whether it works on more than so many requests at once, as far as that is known."""
+        if self.kind is COMMAND:
+            return False
         if self.kind.slots == "handler":  # what waits for a thread there has been taken already
-            return True
-        slots = self.server_slots or 0
-        return self.workers == 1 and requests < slots - 0.5
+            return "--limit-concurrency" not in " ".join(self.server_args)
+        return self.workers == 1 and requests <= (self.server_slots or 0) - 1
 
     @property
     def shared_queue(self) -> bool:

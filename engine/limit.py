@@ -147,7 +147,7 @@ def is_taken_again(spots: Sequence[Spot], waiting: Spot) -> bool:
 
 
 def is_unclear(where: Where, waiting: Spot, answers: Answers) -> bool:
-    """Whether it is not seen who has a resource, or the answers do not say when it is given back."""
+    """Whether it is not seen which requests have a resource, or the answers do not say when it is given back."""
     is_uncounted = waiting.size is None and goes_on_at_lines(where.places, waiting) > 1
     return is_uncounted or (answers.of_burst and is_held_otherwise(where, waiting))
 

@@ -66,6 +66,7 @@ class State(str, Enum):
     BLOCKING = "blocking"  # they run on the event loop's thread, and no other request can
     ANSWERED = "answered"  # the client has its answer, and they still hold what they have
     QUEUED = "queued"  # no process has seen them yet
+    BESIDE = "beside"  # no requests: a thread or task of its own, which takes CPU time
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from engine.alone import MOST
 from engine.deals import mean_shares
 from engine.estimate import first_true
 from engine.machine import Machine
-from engine.plans import held_for
+from engine.plans import held_for, held_share
 from engine.report_words import FAILURES, HANDLER_WORDS, LETTERS, LOADS, requests_s, said, stacked, told
 from engine.run import Plan, Prediction
 from engine.tls import Tls
@@ -156,8 +156,8 @@ def what_is_expected(plan: Plan, prediction: Prediction) -> str:
     """The figures, and the time that a slot is held where lone requests have shown it; ends with an empty line."""
     of, busy_s, held_s = prediction, plan.busy_s, plan.held_s or 0.0
     alone = (
-        f"A request by itself takes {duration(2 * held_s - busy_s)}; {duration(busy_s)} of this in its handler."
-        f" The prediction assumes that it holds its slot for {duration(held_s)}, the mean of the two."
+        f"A request by itself takes {duration(busy_s + (held_s - busy_s) / held_share(plan))}; {duration(busy_s)} of"
+        f" this in its handler. The prediction assumes that it holds its slot for {duration(held_s)}."
     )
     latency = (
         f"{requests_s(of.throughput_rps)}; latency mean {duration(of.mean_s)}, median {duration(of.median_s)}"

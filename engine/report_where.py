@@ -25,6 +25,7 @@ STATES = {
     State.BLOCKING: "blocks the event loop",
     State.ANSWERED: "are answered already",
     State.QUEUED: "are not accepted yet",
+    State.BESIDE: "are of no request",
 }
 THINGS = {  # a word in the name of a resource -> what a request waits for; the first that fits
     "lock": "a lock",
@@ -62,13 +63,13 @@ def where_table(found: Where, is_steady: bool = False) -> str:
 def table_now(found: Where, takes_more: bool) -> str:
     """The same while another program sends. takes_more: the server would work on more requests at once."""
     table = where_table(found)
-    nothing_waits = all(spot.state is State.WORKING for spot in found.places)
+    nothing_waits = all(spot.state in (State.WORKING, State.BESIDE) for spot in found.places)
     return stacked(table, ALL_ARE_WORKED_ON if table and nothing_waits and takes_more else "")
 
 
 ALL_ARE_WORKED_ON = (
-    "None of these waits for another one, and the server would take more. If more should\n"
-    "be under way, look at what sends them: a browser opens 6 connections to an address."
+    "None of these was seen to wait for another one, and the server would take more. If more\n"
+    "should be under way, look at what sends them: a browser opens 6 connections to an address."
 )
 
 
@@ -187,8 +188,8 @@ def computing(run: Run, found: Where) -> str:
 
 def computing_in(spot: Spot) -> str:
     """The function of a library that the line is in; or that it is of no request."""
-    if not spot.requests and spot.state is State.WORKING:
-        return " (in a thread of the app that serves no request)"
+    if spot.state is State.BESIDE:
+        return " (in a thread or task of its own)"
     return f" (in {spot.below[-1]})" if spot.line and spot.below else ""
 
 

@@ -277,8 +277,7 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         " crash). The server's log says which.",
     "opened-anew": lambda of:
         f"{plural(round(of.requests, 1), 'request')} at a time opened a connection{f' at {of.line}' * bool(of.line)}."
-        f" {of.pool} keeps {of.kept or 'none'}, and closes the others when they are given back while no request waits."
-        f" {kept_text(of)}",
+        f" {of.pool} {kept_text(of)}",
     "sooner": lambda of:
         f"Even {duration(of.shortest_s)} was enough for an answer, but the handler waits {duration(of.wait_s)}. It did"
         " not run to its end, or it waits for less under this load."
@@ -338,10 +337,11 @@ def until_text(found: Until) -> str:
 
 
 def kept_text(of: Any) -> str:
-    """How a pool keeps its connections."""
+    """How many connections a pool keeps, and how it keeps more."""
     if not of.kept:
-        return "Use SQLAlchemy's default pool."
-    return f"To keep all {of.most}: pool_size={of.most}, max_overflow=0." if of.most else "To keep more: pool_size."
+        return "keeps none. SQLAlchemy's default pool does."
+    more = f"To keep all {of.most}: pool_size={of.most}, max_overflow=0." if of.most else "To keep more: pool_size."
+    return f"keeps {of.kept}, and closes the others when they are given back while no request waits. {more}"
 
 
 def named_text(named: Sequence[tuple[str, float, bool]]) -> str:

@@ -154,10 +154,15 @@ def in_silence(samples: Sequence[Line], began_s: Sequence[float], ended_s: Seque
 def fullest(samples: Sequence[Line], under_way: UnderWay) -> list[Line]:
     """The samples with nearly the most requests, of the client and in their process."""
     found = with_most(samples, under_way)
-    inside = {pid: max(map(in_sample, own)) for pid, own in by_process(found).items()}
-    full = [one for one in found if in_sample(one) >= FULL * min(inside[one["pid"]], under_way(one["at"]))]
+    full = well_filled(found, FULL, under_way)
     # Some processes may have been full while others were not.
     return found if seen_of(full) > MORE * max((under_way(one["at"]) for one in full), default=0) else full
+
+
+def well_filled(samples: Sequence[Line], share: float, under_way: UnderWay) -> list[Line]:
+    """The samples that have at least this share of the most requests that their process has in one, or of all."""
+    most = {pid: max(map(in_sample, own)) for pid, own in by_process(samples).items()}
+    return [one for one in samples if in_sample(one) >= share * min(most[one["pid"]], under_way(one["at"]))]
 
 
 def with_most(samples: Sequence[Line], under_way: UnderWay) -> list[Line]:
@@ -182,7 +187,9 @@ def seen_of(samples: Sequence[Line]) -> float:
 def half_full(samples: Sequence[Line], under_way: UnderWay, first_s: float) -> list[Line]:
     """The samples of a load that is at least half full, from the first answer on where there are some."""
     most = max(under_way(one["at"]) for one in samples)
-    found = [one for one in samples if under_way(one["at"]) > most / 2 and in_sample(one)] or list(samples)
+    # Where a burst has not arrived yet, it is not full in its processes.
+    arrived = [one for one in well_filled(samples, HALF, under_way) if in_sample(one)]
+    found = [one for one in arrived if under_way(one["at"]) > most / 2] or list(samples)
     later = [one for one in found if one["at"] >= first_s]
     return later if len(later) >= LEAST * len(by_process(later)) > 0 else found
 
@@ -367,9 +374,8 @@ def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> l
         requests, share = sum(row["n"] for row in same) / len(samples), len(seen_in[key]) / len(samples)
         if at := made.get(str(resource_of(same[0])[1])):
             spot = replace(spot, size_line=line_of(at, folder))
-        cpu_s = sum(row["cpu_s"] for row in same)
-        if requests >= FEW or spot.state is State.BLOCKING or (cpu_s and not requests):
-            found.append(replace(spot, requests=requests, share=share, cpu_s=cpu_s))
+        if requests >= FEW or spot.state in (State.BLOCKING, State.BESIDE):
+            found.append(replace(spot, requests=requests, share=share, cpu_s=sum(row["cpu_s"] for row in same)))
     return found
 
 
@@ -386,6 +392,8 @@ def resource_of(row: Row) -> Sequence[Any]:
 def state_of(row: Row, is_blocked: bool) -> State:
     if row["on_loop"] and is_blocked:
         return State.BLOCKING
+    if not row["n"]:
+        return State.BESIDE
     if row["answered"]:
         return State.ANSWERED
     return State.WAITING if row["resource"] else State.WORKING

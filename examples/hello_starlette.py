@@ -1,4 +1,4 @@
-"""Something of one's own: Starlette, and a wait of 0.2 s that blocks nobody. Nothing in it knows of bench.py."""
+"""An app of your own: Starlette, and a wait of 0.2 s that blocks no other request. Nothing in it knows of bench.py."""
 
 import asyncio
 

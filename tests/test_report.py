@@ -173,7 +173,7 @@ TEXTS = {
     "4 workers x 1 = 4|ceil(16 / 4)|floor(k / 4)|2.5 s": predicted({}),
     "request by itself": predicted({"wait_is_measured": True}),
     "no limit": predicted({"slots": math.inf, "slots_per_worker": math.inf}),
-    "1.1 s|1.05 s": predicted({"held_s": 1.05}),
+    "1.1 s|1.07 s": predicted({"held_s": 1.075}),
     "grows|7 s": predicted({"load": Open(rate_rps=9.0)}, p99_if_longer_s=7.0),
     "not slots": predicted({"wait_s": 0.0}),
     "10 kept connections": predicted({"keep_alive": True, "most_connections": 10}),

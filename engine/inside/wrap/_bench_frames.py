@@ -76,8 +76,8 @@ def is_app(code):
 
 
 def remembered(function):
-    """A function of codes that keeps its results by their ids: Python hashes all that is in a code, each time, which
-    took longer than the rest of a sample."""
+    """A function of codes that keeps its results by their ids: to hash a code, Python hashes all that is in it, each
+    time."""
     results = {}
 
     @functools.wraps(function)
