@@ -82,6 +82,12 @@ def burns():
 if "BUSY" in os.environ:
     threading.Thread(target=burns, daemon=True).start()
 
+@app.get("/joins")
+def has_a_thread_of_its_own():
+    thread = threading.Thread(target=time.sleep, args=(0.3,))
+    thread.start()
+    thread.join()
+
 @app.get("/beside")
 async def beside():
     await asyncio.sleep(0.02)
@@ -287,6 +293,11 @@ def test_cpu_time_of_a_thread_that_serves_no_request_is_not_that_of_requests(fol
     spent = {place["line"]: place["cpu_s"] for place in run["inside"]["where"]["places"] if not place["requests"]}
     (line,) = (number for number, text in enumerate(ODD.splitlines(), 1) if text.endswith("# computes"))
     assert spent.get(f"odd.py:{line}", 0) > 0.2 or sys.platform != "linux"
+
+
+def test_the_end_of_its_own_thread_is_nothing_that_others_hold(folder):
+    run = only_run(folder, "--app", "odd:app", "--path", "/joins", "-n", "10")
+    assert {(place["state"], place["resource"]) for place in run["inside"]["where"]["places"]} == {("working", None)}
 
 
 def test_semaphores_of_one_line_are_several(folder):

@@ -256,7 +256,7 @@ def resource_of(frames, is_thread):
     lock, has no frame of its own there.
     """
     tells, at, known, known_at, owner_at = rows_of(tuple([frame.f_code for frame in frames]))
-    found = wait_in_c(frames[0]) if is_thread and not tells else None
+    found = wait_in_c(frames[0]) if is_thread and not tells and not joins(frames[0].f_code) else None
     if known and (tells or found or (known_at == 0 and not is_thread)):
         return told_once(known, frames[owner_at].f_locals.get("self"))
     if not tells:
@@ -265,6 +265,11 @@ def resource_of(frames, is_thread):
     # An Event that is waited for no longer than some time is often a way to sleep.
     is_pause = type(here.get("self")).__name__ == "Event" and here.get("timeout") is not None
     return None if is_pause else told_once(tells, here.get("self"))
+
+
+def joins(code):
+    """Whether it waits for the end of a thread, for which Python has a lock: no other request holds that."""
+    return code.co_name in ("_wait_for_tstate_lock", "join") and code.co_filename.endswith("/threading.py")
 
 
 seen = {}  # what was read of an object in this sample
