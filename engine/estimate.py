@@ -24,6 +24,7 @@ from engine.run import Columns, Estimate, Facts, Seen, Stall
 
 MOST_ESTIMATED = 20_000  # answers that are looked at: some seconds
 SHOWN_ROUNDS = 6
+TAKEN = 0.3  # of all CPUs: so much by other programs, and it is these that make a run slow
 Times = Sequence[float]  # seconds
 Exchange = tuple[float, float]  # when a request began, and when it ended: seconds since the run began
 
@@ -191,7 +192,7 @@ def estimate_of(
     measured, launch, count = facts.measured, facts.plan.launch, facts.plan.load.steady_count
     if not count or measured.stopped or not 0 < measured.sent <= MOST_ESTIMATED:
         return None
-    if taken_by_others(facts) > 0.3:
+    if taken_by_others(facts) > TAKEN:
         return Estimate(Seen.UNKNOWN, None, 1, None, doubt="busy-machine")
     good, failed = exchanges_of(columns)
     failed_after_s = sorted(end_s - begin_s for begin_s, end_s in failed)

@@ -20,7 +20,7 @@ from engine.audit import (
     warnings_of_machine,
 )
 from engine.band import TOLERANCE, at_once, band_of, compared, most_of_one, shares_of
-from engine.estimate import doubted, first_true, taken_by_others
+from engine.estimate import TAKEN, doubted, first_true, taken_by_others
 from engine.limit import LOOP
 from engine.places import Limit, Resource, State
 from engine.run import Band, Estimate, Explanation, Facts, Plan, Run, Verdict, Warned
@@ -111,7 +111,7 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
         "restarts": facts.inside and facts.inside.restarts,
         "connected": connected_cpus(facts) >= BUSY,
         "longer-handlers": takes_longer(facts),
-        "busy-machine": taken_by_others(facts) > 0.3,
+        "busy-machine": taken_by_others(facts) > TAKEN,
         "other-slots": slots_of_answers(facts, estimate),
         **{
             one: one in client
@@ -164,7 +164,8 @@ def is_faster(facts: Facts) -> bool:
 
 def cpu_busy(facts: Facts) -> float:
     """The share of the CPU time that the server's processes could have, less what other programs took, and used."""
-    cpus = processors(facts) * (1 - min(0.8, taken_by_others(facts)))
+    others = taken_by_others(facts)
+    cpus = processors(facts) * (1.0 if others > TAKEN else 1 - others)  # of much it is the others that limit
     return (facts.measured.server_cpu_s or 0.0) / (cpus * facts.measured.measured_s or math.inf)
 
 
@@ -320,7 +321,7 @@ def limit_of_machine(facts: Facts) -> list[Placed]:
     """The CPUs that client and server share, where neither of them is busy by itself."""
     cpus, measured = facts.plan.shared_cpus, facts.measured
     share = (measured.client_cpu_s + (measured.server_cpu_s or 0.0)) / (cpus * measured.measured_s or math.inf)
-    if share <= 0.85 * (1 - taken_by_others(facts)) or taken_by_others(facts) > 0.3:  # then it is the others
+    if share <= 0.85 * (1 - taken_by_others(facts)) or taken_by_others(facts) > TAKEN:  # then it is the others
         return []
     return [(2, Limit(Resource.MACHINE, min(1.0, share), cpus=cpus))]
 

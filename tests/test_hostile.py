@@ -290,9 +290,11 @@ def test_what_blocks_the_loop_after_the_answer_is_the_limit(folder):
 
 def test_cpu_time_of_a_thread_that_serves_no_request_is_not_that_of_requests(folder):
     run = only_run(folder, "--app", "odd:app", "--path", "/beside", "-c", "8", "-t", "2", "--env", "BUSY=1")
-    spent = {place["line"]: place["cpu_s"] for place in run["inside"]["where"]["places"] if not place["requests"]}
+    places = run["inside"]["where"]["places"]
+    all_s, beside = sum(place["cpu_s"] for place in places), [one for one in places if one["state"] == "beside"]
     (line,) = (number for number, text in enumerate(ODD.splitlines(), 1) if text.endswith("# computes"))
-    assert spent.get(f"odd.py:{line}", 0) > 0.2 or sys.platform != "linux"
+    if sys.platform == "linux":
+        assert sum(one["cpu_s"] for one in beside if one["line"] == f"odd.py:{line}") > 0.5 * all_s > 0
 
 
 def test_the_end_of_its_own_thread_is_nothing_that_others_hold(folder):

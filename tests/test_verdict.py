@@ -240,3 +240,11 @@ def test_the_database_is_counted_against_the_requests(identifier, database):
     found = warnings_of_database(sample_facts(database=database))
     assert [one.id for one in found] == [identifier] * bool(identifier)
     assert not list(warnings_of_database(sample_facts(database=dataclasses.replace(database, rows=1), failed=1)))
+
+
+@pytest.mark.parametrize("server_cpu_s, is_cpu", [(0.64, False), (3.6, True)])
+def test_where_others_take_the_cpus_the_server_is_out_of_cpu_time_only_by_its_own(server_cpu_s, is_cpu):
+    """Others take 80 % of two CPUs for four seconds, and the requests wait for a lock."""
+    seen = sample_where(limit=Limit("a lock", 1.0, slots=1.0, line="app.py:3"))
+    one = {"workers": 1, "other_cpu_s": 6.4, "server_cpu_s": server_cpu_s, "where": seen}
+    assert (judge(sample_facts(**one), None, 0.002).limits[0].resource == Resource.CPU) == is_cpu
