@@ -22,6 +22,14 @@ settings.register_profile("steady", derandomize="FUZZ_EXAMPLES" not in os.enviro
 settings.load_profile("steady")
 
 collect_ignore = ["services"]  # apps, which only their servers import
+LONGEST = ["test_services.py", "test_cases.py", "test_faults.py", "test_bench.py", "test_hostile.py"]
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest first, so that no process is left with one of them at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 SHARES = {"busy", "share", "cost"}
 RUN = re.compile(r"^(verdict|expected|where|limit) ", re.MULTILINE)  # a report of one
 IMPOSSIBLE = re.compile(r"\b(nan|inf|None)\b|[ (]-\d[\d.]* m?s\b|\b[1-9]\d{3,} % (?:of|busy)")
