@@ -21,6 +21,7 @@ LEAST_FULL = 3  # samples that have to show all slots taken
 ALWAYS = 0.9  # of the samples: so often in use that the rate of answers tells how long it is held
 IN_USE = 0.6  # of a resource, at least, by the requests that can have it; else something else has the rest
 ALSO_BLOCKS = 0.15  # of the samples
+LEAST_MORE, MORE = 2, 1.25  # samples, and times its size, that show that more have a semaphore than it was made for
 UNSEEN = 0.25  # of a request: a mean misses some that are just on their way
 
 
@@ -118,6 +119,29 @@ def holders(spots: Sequence[Spot], waiting: Spot) -> float:
     inside = inside_with([one for one in go_on if not is_before(one, waiting)], waiting)
     most = max((one.most for one in inside), default=0.0)
     return max(1.0, round(most), math.ceil(requests_in(inside, *State) - UNSEEN))
+
+
+def with_true_sizes(spots: Sequence[Spot], samples: int) -> list[Spot]:
+    """Semaphores without a size where, by the source of the app, clearly more requests have them at a time."""
+    return [
+        replace(one, size=None, used=None, made_size=one.size) if have_more(spots, one, samples) else one
+        for one in spots
+    ]
+
+
+def have_more(spots: Sequence[Spot], waiting: Spot, samples: int) -> bool:
+    if waiting.size is None or not waiting.held_to or samples < LEAST_MORE:
+        return False
+    inside = sum(one.requests for one in spots if is_between(waiting, one, waiting.held_to))
+    return inside > max(waiting.size + 1, MORE * waiting.size) - UNSEEN
+
+
+def is_between(waiting: Spot, spot: Spot, last: int) -> bool:
+    """Whether a place is below the line at which others wait, in the same function, up to a last line."""
+    own, _, number = (spot.line or "").rpartition(":")
+    file, _, taken = (waiting.line or "").rpartition(":")
+    same = (own, spot.through[-1:]) == (file, waiting.through[-1:])
+    return same and int(taken) < int(number) <= last
 
 
 def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:

@@ -93,6 +93,8 @@ class Spot:
     most: float = 0.0  # requests at a time
     parts: float = 1.0  # tasks or threads of a request, the mean
     is_after: bool = False  # its requests are answered already
+    made_size: float | None = None  # of a semaphore that has been released more often than taken, so that more have it
+    held_to: int | None = field(default=None, metadata={"json": False})  # last line of the function that has it
 
 
 @dataclass(frozen=True)
@@ -108,4 +110,5 @@ class Where:
     circle: tuple[str, ...] = ()  # resources whose holders wait for each other, so that nothing goes on
     circle_at: float | None = None  # as many requests make such a standstill
     opening: Opening | None = None
+    cpu_s: float = field(default=0.0, metadata={"json": False})  # that the processes computed meanwhile
     limit: Limit | None = field(default=None, metadata={"json": False})  # stands in the verdict

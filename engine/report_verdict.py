@@ -23,7 +23,7 @@ from engine.report_words import (
     told,
 )
 from engine.run import Estimate, Explanation, Run, Stall, Suspect, Warned
-from engine.verdict import seen_limit
+from engine.verdict import is_not_known, seen_limit
 from engine.words import duration, per_cent, plural, rate
 
 # ---------------------------------------------------------------- the verdict
@@ -101,7 +101,7 @@ def bottleneck(run: Run) -> str:
     """What ran out first, and what would be next, as a paragraph; empty if that cannot be said, or stands elsewhere: as
     what the requests were seen to wait for."""
     limits = run.verdict.limits
-    if not limits or limits[0] == seen_limit(run):
+    if not limits or limits[0] == seen_limit(run) or is_not_known(run):
         return ""
     return told("limit", limit_text(limits[0]), next_limit(run))
 

@@ -12,11 +12,12 @@ from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_verdict import next_limit
 from engine.report_words import requests_s, said, stacked, told
 from engine.run import Run
-from engine.verdict import slower_than_alone_s
+from engine.verdict import is_not_known, slower_than_alone_s
 from engine.words import duration, per_cent, plural
 
 MOST_ROWS = 8
 MOST_COMPUTING, LEAST_COMPUTING = 3, 0.1
+LEAST_SEEN = 0.7  # of the CPU time used: less, and what is missing is said
 WIDTH, COLUMN = 79, 34
 
 STATES = {
@@ -96,7 +97,7 @@ def doing(spot: Spot) -> str:
         return "blocks the event loop"
     if spot.state is State.WAITING or spot.resource:
         return f"wait for {thing or 'something'}" if spot.state is State.WAITING else "answered, but wait"
-    return STATES[spot.state]
+    return "wait" if working_text(spot) == FOR_EVENT else STATES[spot.state]
 
 
 def stands(spot: Spot) -> str:
@@ -112,6 +113,8 @@ def stands(spot: Spot) -> str:
 
 def resource_text(spot: Spot) -> str:
     """The resource with its use."""
+    if spot.made_size is not None:
+        return f"{spot.resource}, made with {spot.made_size:g}, but more have it: it is released more often than taken"
     if spot.size is None or spot.resource == LOOP:
         return spot.resource or ""
     used = "" if spot.used is None else f", {min(spot.used, spot.size):g} of {spot.size:g} in use"
@@ -126,6 +129,7 @@ CLIENTS = {  # packages in the frames below the app's line -> what they wait for
     "aiohttp": "aiohttp waits for an answer",
     "redis": "redis waits for an answer",
 }
+FOR_EVENT = "for an Event or a Condition"
 WAITS = re.compile(r"wait|read|recv|select|poll|get_frame|start_tls|connect")
 
 
@@ -136,7 +140,7 @@ def working_text(spot: Spot) -> str:
     if spot.state is State.BLOCKING:
         return f"in {spot.below[-1].rpartition(' ')[0]}"
     if re.search(r"threading.py:\d+ (Event|Condition).wait$", spot.below[-1]):
-        return "for an Event or a Condition"
+        return FOR_EVENT
     waits = WAITS.search(spot.below[-1].rpartition(".")[2])
     packages = [re.split(r"[/:]", frame)[0] for frame in reversed(spot.below)] if waits else []
     return next((CLIENTS[one] for one in packages if one in CLIENTS), "")
@@ -149,9 +153,13 @@ def limit(run: Run, found: Where) -> str:
     of = found.limit
     if not of:
         return ""
-    is_first = run.verdict.limits and run.verdict.limits[0] == of
-    is_last = is_first and not others_wait(found, of)  # else what they wait for may well come next
-    return told("limit", seen_limit_text(of), slower_text(run), more(run, of), is_last and next_limit(run))
+    alone_s, limits = slower_than_alone_s(run), run.verdict.limits
+    if alone_s and is_not_known(run):
+        return told("limit", unknown_limit(of, alone_s))
+    if limits and limits[0] != of:  # one is the limit, and stands with the verdict
+        return told("besides", seen_limit_text(of))
+    is_last = limits and not others_wait(found, of)  # else what they wait for may well come next
+    return told("limit", seen_limit_text(of), slower_text(alone_s), more(run, of), is_last and next_limit(run))
 
 
 def others_wait(found: Where, of: Limit) -> bool:
@@ -160,9 +168,17 @@ def others_wait(found: Where, of: Limit) -> bool:
     return any(spot.resource != of.resource for spot in waiting)
 
 
-def slower_text(run: Run) -> str:
+def unknown_limit(of: Limit, alone_s: float) -> str:
+    """Slots that are taken only because something else keeps the requests."""
+    return (
+        f"Not known. All of the server's slots ({of.slots:g}) are taken, but by requests that take {duration(alone_s)}"
+        " each by themselves, and longer under this load. What they wait for meanwhile was not seen: more slots may"
+        " only let more of them wait for it."
+    )
+
+
+def slower_text(alone_s: float | None) -> str:
     """That a request keeps what limits longer than it takes by itself."""
-    alone_s = slower_than_alone_s(run)
     if not alone_s:
         return ""
     return (
@@ -173,17 +189,24 @@ def slower_text(run: Run) -> str:
 
 def computing(run: Run, found: Where) -> str:
     """Where CPU time is the limit: the lines that compute."""
-    all_s = sum(spot.cpu_s for spot in found.places)
-    if not run.verdict.limits or run.verdict.limits[0].resource != Resource.CPU or not all_s:
+    seen_s = sum(spot.cpu_s for spot in found.places)
+    if not run.verdict.limits or run.verdict.limits[0].resource != Resource.CPU or not seen_s:
         return ""
+    all_s = max(found.cpu_s, seen_s)
     most = sorted(found.places, key=lambda spot: -spot.cpu_s)[:MOST_COMPUTING]
     lines = [
         f"{per_cent(spot.cpu_s / all_s)} at {spot.line or stands(spot)}{computing_in(spot)}"
         for spot in most
         if spot.cpu_s >= LEAST_COMPUTING * all_s
     ]
+    unseen = (
+        f" The other {per_cent(1 - seen_s / all_s)} was used elsewhere, at lines not known: a thread that ends before"
+        " the next sample, or is not Python's, is not seen."
+    ) * (seen_s < LEAST_SEEN * all_s)
+    if not lines:
+        return told("computes", f"At no line that was seen.{unseen}")
     # Python lets another thread look only where one gives way: at the end of a long call, or just behind it.
-    return told("computes", f"CPU time was used here, or just before: {'; '.join(lines)}.")
+    return told("computes", f"CPU time was used here, or just before: {'; '.join(lines)}.{unseen}")
 
 
 def computing_in(spot: Spot) -> str:
@@ -240,7 +263,7 @@ def holding_text(of: Limit) -> str:
 def seen_in_short(run: Run) -> str:
     """The limit in a line; empty where none was seen."""
     of = run.inside and run.inside.where and run.inside.where.limit
-    if not of:
+    if not of or is_not_known(run):
         return ""
     at = f" at {of.line}" * bool(of.line)
     if of.resource == LOOP:

@@ -86,11 +86,18 @@ def slower_than_alone_s(run: Run) -> float | None:
     for meanwhile was not seen. None: not so, or not known."""
     limit, plan, estimate = seen_limit(run), run.plan, run.verdict.estimate
     varies = plan.distribution != "constant" or (estimate and estimate.doubt == "unlike-lone-requests")
-    if not (limit and limit.held_s and plan.wait_s) or limit.resource == LOOP or varies or is_held_after(run):
+    if not (limit and plan.wait_s) or limit.resource == LOOP or varies or is_held_after(run):
         return None
     if limit.parts > 1:  # by itself a request has all of its parts at once, and here one after the other
         return None
-    return plan.wait_s if limit.held_s > 1.5 * plan.busy_s + 0.02 else None
+    in_log_s = longer_handlers(run)["handled_s"] if limit.resource == Resource.SLOTS and takes_longer(run) else 0.0
+    return plan.wait_s if (limit.held_s or in_log_s) > 1.5 * plan.busy_s + 0.02 else None
+
+
+def is_not_known(run: Run) -> bool:
+    """Whether the server's slots are taken only because something that was not seen keeps the requests."""
+    limit = seen_limit(run)
+    return bool(limit and limit.resource == Resource.SLOTS and slower_than_alone_s(run))
 
 
 def is_servers(limit: Limit) -> bool:
@@ -255,6 +262,8 @@ def limits_of(facts: Facts, estimate: Estimate | None, other: OtherSlots | None)
     by_answers = not facts.plan.slots_known or (other and other.kind in ("answers", "inside"))
     slots = limit_of_answers(facts, estimate) if estimate and by_answers else limit_of_slots(facts)
     slots = [(FULL, seen)] if seen else slots
+    if takes_longer(facts) and not is_held_after(facts):  # what keeps the handlers is the limit, and was not seen
+        slots = [(place, one) for place, one in slots if one.resource != Resource.SLOTS]
     found = [limit_of_client(facts), *slots, *limit_of_cpu(facts), *limit_of_machine(facts)]
     if connects_again(facts):
         found.append((0, Limit(Resource.BACKLOG, 1.0)))

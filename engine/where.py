@@ -19,7 +19,7 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
-from engine.limit import HALF, LOOP, MOSTLY, Answers, circle_of, limit_of, requests_in, total
+from engine.limit import HALF, LOOP, MOSTLY, Answers, circle_of, limit_of, requests_in, total, with_true_sizes
 from engine.places import Limit, Opening, Resource, Spot, State, Where
 
 Line = Mapping[str, Any]  # as a sampler wrote it: a sample, or a last word
@@ -65,11 +65,14 @@ def where_of(
         return None
     requests, half = fmean(under_way(one["at"]) for one in full), half_full(samples, under_way, min(ended_s))
     blocking = blocking_places(half, lines, folder)
-    spots = all_places(requests, places_of(full, lines, folder), blocking)
+    spots = all_places(requests, with_true_sizes(places_of(full, lines, folder), len(full)), blocking)
     blocked = max(map(blocked_share, by_process(half).values()))
     later = after_third(samples, began_s, ended_s)
     opening = opened_anew(later, folder)
-    found = Where(len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked, opening=opening)
+    found = Where(
+        len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked, opening=opening,
+        cpu_s=sum(one["cpu"] for one in full),
+    )  # fmt: skip
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=enough_for(circle, requests))
     slots = None if refuses else slots or constant_inside(full)
@@ -407,6 +410,7 @@ def spot_of(rows: Sequence[Row], state: State, folder: str) -> Spot:
         0.0, state, line_of(first["app"], folder), first["app"] and first["app"][2],
         tuple(f"{line_of(frame, folder)} {frame[2]}" for frame in usual_frames(rows)[-BELOW:]),
         first["phase"], line_of(first["handler"], folder), name, setting or None, size, use_of(rows),
+        held_to=first["held_to"],
         through=tuple(f"{named(file, folder)} {function}" for file, _, function in first["through"]),
         most=max(row["n"] for row in rows),
         is_after=all(row["answered"] for row in rows),

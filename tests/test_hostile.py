@@ -68,6 +68,23 @@ async def loses_some():
     for _ in range(7):
         await half_lost.acquire()
 
+leaking = asyncio.Semaphore(3)
+
+@app.get("/leaks")
+async def gives_back_too_often():
+    async with leaking:
+        await asyncio.sleep(0.2)
+    if not leaking.locked() and leaking._value < 8:
+        leaking.release()
+
+@app.get("/early")
+async def gives_back_before_it_waits():
+    await leaking.acquire()
+    leaking.release()
+    await asyncio.sleep(0.1)
+    async with leaking:
+        await asyncio.sleep(0.02)
+
 lanes = itertools.cycle([asyncio.Semaphore(2), asyncio.Semaphore(8)])
 
 @app.get("/lanes")

@@ -23,12 +23,13 @@ from engine import report_changes, report_where, report_words
 from engine.advice import advice_for
 from engine.alone import alone_of
 from engine.changes import expected_s
+from engine.limit import with_true_sizes
 from engine.loads import Closed, Open
 from engine.neighbours import Neighbour
 from engine.places import Limit, Opening, Resource, Spot, State
 from engine.run import Database, Explanation, Prediction, Run, Verdict, Victim, VictimPrediction
 from engine.until import Drift
-from engine.verdict import judge
+from engine.verdict import judge, slower_than_alone_s
 
 LATE, SOON = {"measured_s": 6.0}, {"measured_s": 3.0}
 USERS = {"load": Closed(1000, concurrency=10), "sent": 1000, "answered": 1000, "measured_s": 10.0, "log_lines": 1000}
@@ -176,17 +177,32 @@ def victim_of(median_s: float) -> Victim:
     return Victim("/health", 16, 0, latency_s, 0.002, due)
 
 
+def at_line(line: int, requests: float) -> Spot:
+    return Spot(requests, State.WORKING, f"app.py:{line}")
+
+
 POOL = Limit("SQLAlchemy's pool", 1.0, 15.0, 15, 1.0, line="app.py:3")
 IN_POOL = Spot(20.0, State.WAITING, "app.py:3", resource="SQLAlchemy's pool", size=15)
+SLOTS_OF_4 = Limit(Resource.SLOTS, 1.0, slots=4)
+IN_SEMAPHORE = Spot(20.0, State.WAITING, "app.py:3", resource="a semaphore (asyncio.Semaphore)", size=3, held_to=5)
 AT_WORK = Spot(15.0, State.WORKING, "app.py:4", cpu_s=0.3)
 CPU_FULL = Limit(Resource.CPU, 1.0, 40.0, held_s=0.025, cpus=1)
 TWO_LOCKS = (IN_POOL, Spot(2.0, State.WAITING, "app.py:9", resource="a lock (b)"), AT_WORK)
 SEEN: dict[str, tuple[Callable[[Run], Any], Run, Run]] = {  # is it said?, a run of which it is true, and almost
-    "slower than by itself": (report_where.slower_text, seen_run(replace(POOL, held_s=1.6), seen={"places": ()}),
+    "slower than by itself": (slower_than_alone_s, seen_run(replace(POOL, held_s=1.6), seen={"places": ()}),
                               seen_run(replace(POOL, held_s=1.4), seen={"places": ()})),
-    "slower, but not in fewer parts at a time": (report_where.slower_text,
+    "slower, but not in fewer parts at a time": (slower_than_alone_s,
         seen_run(replace(POOL, held_s=1.6), seen={"places": ()}),
         seen_run(replace(POOL, held_s=1.6, parts=2.0), seen={"places": ()})),
+    "what all slots wait for is not known": (lambda run: "Not known" in report_where.limit(run, run.inside.where),
+                                             seen_run(SLOTS_OF_4, slots=4, handler_s=16 * 3.0),
+                                             seen_run(SLOTS_OF_4, slots=4, handler_s=16 * 1.1)),
+    "what is no limit stands besides": (lambda run: report_where.limit(run, run.inside.where).startswith("besides"),
+                                        seen_run(POOL, CPU_FULL, seen={"places": ()}),
+                                        seen_run(POOL, seen={"places": ()})),
+    "more have a semaphore than it was made for": (lambda run: with_true_sizes(run.inside.where.places, 2)[0].made_size,
+                                                   seen_run(seen={"places": (IN_SEMAPHORE, at_line(5, 5.0))}),
+                                                   seen_run(seen={"places": (IN_SEMAPHORE, at_line(6, 5.0))})),
     "what the next limit would give": (lambda run: report_where.more(run, run.verdict.limits[0]),
                                        seen_run(replace(POOL, slots=4, next_slots=8)),
                                        seen_run(replace(POOL, slots=4, next_slots=8), load=LOADS["closed"])),

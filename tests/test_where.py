@@ -27,6 +27,7 @@ def row(n, app=APP, resource=None, **changes):
         "answered": False,
         "on_loop": False,
         "opens": None,
+        "held_to": None,
         "cpu_s": 0.0,
     }
     return {"n": n, "app": app, "resource": resource} | fields | changes
@@ -34,7 +35,7 @@ def row(n, app=APP, resource=None, **changes):
 
 def sample(at_s, *rows, pid=1):
     inside = sum(one["n"] for one in rows if not one["answered"])
-    return {"pid": pid, "at": at_s, "cost": 0.001, "inside": inside, "rows": list(rows)}
+    return {"pid": pid, "at": at_s, "cost": 0.001, "cpu": 0.0, "inside": inside, "rows": list(rows)}
 
 
 def seen(*lines, n=40, until_s=2.0):

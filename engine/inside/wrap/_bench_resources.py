@@ -6,10 +6,8 @@ had them in autumn 2026.
 """
 
 import _thread
-import ast
 import dis
 import functools
-import linecache
 import re
 import sys
 from collections import namedtuple
@@ -380,62 +378,3 @@ def values_of(instructions, frame):
             is_plain = isinstance(value, dict) and type(key) in (str, int)
             stack.append((dict.get(value, key) if is_plain else None, f"{text}[{key_text}]"))
     return stack
-
-
-# ---------------------------------------------------------------- where an object was made
-
-MOST_LOOKED_AT = 4000
-
-
-def held_by(owner, modules):
-    """[file, name] of a module and its global that is the object, or has it in reach; None: not found.
-
-    The module that defines it, not one that imports it: the file must assign a call to that name.
-    """
-    if made := getattr(owner, "_bench_made", None):
-        return made
-    for module in modules:
-        for name, value in list(vars(module).items()):
-            if holds(value, owner) and (line := assigned_at(module.__file__, name)):
-                return [module.__file__, line]
-    return None
-
-
-def holds(value, owner):
-    """Whether an object is the owner, or has it within three attributes."""
-    level, seen = [value], 0
-    for _ in range(4):
-        if any(one is owner for one in level):
-            return True
-        seen += len(level)
-        if seen > MOST_LOOKED_AT:
-            return False
-        level = [inner for one in level for inner in inner_of(one)]
-    return False
-
-
-def inner_of(value):
-    if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, (type, type(sys), str, int, float, bytes)):
-        return []
-    slots = [name for kind in type(value).__mro__ for name in vars(kind).get("__slots__", ()) if type(name) is str]
-    return [*fields_of(value).values(), *(slot_of(value, name) for name in slots)]
-
-
-def assigned_at(file, name):
-    """The line of the module's last assignment of a call to a global of this name; None: no such line."""
-    line = None
-    for node in ast.walk(parsed(file)):
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if isinstance(getattr(node, "value", None), ast.Call) and name in [getattr(one, "id", "") for one in targets]:
-            line = node.lineno
-    return line
-
-
-@functools.lru_cache(50)
-def parsed(file):
-    try:
-        return ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):
-        return ast.parse("")

@@ -3,9 +3,10 @@
 Standard library only. The benchmark opens the pipe BENCH_SAMPLES.pipe for as long as it wants samples; each is a line
 of JSON in the file BENCH_SAMPLES, as engine/where.py reads it:
 
-    {"pid": 4711, "at": 5123.45, "cost": 0.0012, "inside": 40.0, "rows": [...]}
+    {"pid": 4711, "at": 5123.45, "cost": 0.0012, "cpu": 0.02, "inside": 40.0, "rows": [...]}
 
-`at` is on the monotonic clock, `cost` in CPU seconds, `inside` the requests that the app has and has not answered. A
+`at` is on the monotonic clock, `cost` in CPU seconds, `cpu` what the process but for the sampler has computed since the
+sample before, in CPU seconds, `inside` the requests that the app has and has not answered. A
 row is a place, with all that stand there:
 
     n          how many requests; one that works in several tasks or threads counts in parts. 0: of no request
@@ -16,6 +17,7 @@ row is a place, with all that stand there:
     handler    file, line and name of the function that handles the request, where the app's framework tells it (ASGI)
     phase      "before the handler" or "after the handler", where there is no code of the app, and that is known
     resource   what they wait for, as [name, id of the object, size, used, setting, where it was made]; null: nothing
+    held_to    of a semaphore, the last line of the app's function that has it, as its source shows; or null
     opens      a connection that its pool will not keep, as [the pool's name, how many it keeps, and may have]; or null
     answered   the client has its answer already
     on_loop    it runs on the thread of the event loop, so that no other request can
@@ -40,6 +42,7 @@ import time
 from collections import Counter, defaultdict
 
 import _bench_resources as resources
+import _bench_source as source
 from _bench_calls import greenlets, loops, original, request_call, serving, under_way
 from _bench_frames import above_loop, chain_of, innermost_of_app, is_app, is_app_file, phase_of, stack_of
 
@@ -292,7 +295,7 @@ def resource_as_list(found):
 def made():
     """Where the objects were made that requests have waited for: [file, line] by id."""
     modules = [one for one in list(sys.modules.values()) if is_app_file.get(getattr(one, "__file__", None))]
-    found = {key: resources.held_by(owner, modules) for key, owner in owners.items() if owner is not None}
+    found = {key: source.held_by(owner, modules) for key, owner in owners.items() if owner is not None}
     return {key: at for key, at in found.items() if at}
 
 
@@ -381,6 +384,7 @@ def row_at(place, resource):
         "handler": handler and [handler.co_filename, handler.co_firstlineno, handler.co_name],
         "resource": resource and resource_as_list(resource), "answered": bool(call and call.is_answered),
         "on_loop": place.on_loop, "cpu_s": 0.0, "opens": resources.opened_beyond(place.frames),
+        "held_to": app and resource and source.held_to(resource, app.f_code.co_filename, app.f_lineno),
     }  # fmt: skip
 
 
@@ -421,7 +425,8 @@ def sample_while_open(pipe, file):
         cost_s, taken = time.thread_time() - cpu_s, taken + 1  # with what it took to write the one before
         cpu_s += cost_s
         if rows is not None:
-            write(file, at=at_s, cost=cost_s, inside=inside, rows=rows)
+            app_cpu_s = all_cpu_s - then_cpu_s - (before_s if taken > 1 else 0)
+            write(file, at=at_s, cost=cost_s, cpu=app_cpu_s, inside=inside, rows=rows)
         share = BUSY if all_cpu_s - then_cpu_s > (at_s - then_s) / 2 else IDLE
         budget_s += share * (at_s - then_s) - min(cost_s, 3 * before_s)  # now and then Python collects its garbage here
         before_s, then_s, then_cpu_s = cost_s, at_s, all_cpu_s
