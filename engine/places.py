@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any, NamedTuple
 
 # ---------------------------------------------------------------- what limits
 
@@ -97,6 +101,14 @@ class Spot:
     held_to: int | None = field(default=None, metadata={"json": False})  # last line of the function that has it
 
 
+class Computing(NamedTuple):
+    """What used the CPU, over the whole run."""
+
+    samples: int
+    cpu_s: float  # of the processes
+    places: tuple[Spot, ...]  # where that was seen; most first
+
+
 @dataclass(frozen=True)
 class Where:
     """Where the requests stood while the load was fullest."""
@@ -110,5 +122,17 @@ class Where:
     circle: tuple[str, ...] = ()  # resources whose holders wait for each other, so that nothing goes on
     circle_at: float | None = None  # as many requests make such a standstill
     opening: Opening | None = None
-    cpu_s: float = field(default=0.0, metadata={"json": False})  # that the processes computed meanwhile
+    computing: Computing | None = field(default=None, metadata={"json": False})
     limit: Limit | None = field(default=None, metadata={"json": False})  # stands in the verdict
+
+
+def line_of(frame: Sequence[Any] | None, folder: str) -> str | None:
+    """File, line and function as "app/db.py:12"."""
+    return f"{named(frame[0], folder)}:{frame[1]}" if frame else None
+
+
+def named(file: str, folder: str) -> str:
+    """A file as a reader knows it: from the app's folder, or from where packages are."""
+    if file.startswith(os.path.join(folder, "")) and "-packages/" not in file:
+        return os.path.relpath(file, folder)
+    return re.sub(r".*(?:-packages|/python3\.\d+)/", "", file)

@@ -17,7 +17,8 @@ from engine.words import duration, per_cent, plural
 
 MOST_ROWS = 8
 MOST_COMPUTING, LEAST_COMPUTING = 3, 0.1
-LEAST_SEEN = 0.7  # of the CPU time used: less, and what is missing is said
+LEAST_SEEN = 0.5  # of the CPU time used: less, and its lines are not known
+LEAST_SAMPLES = 5  # that tell which lines compute
 WIDTH, COLUMN = 79, 34
 
 STATES = {
@@ -189,31 +190,32 @@ def slower_text(alone_s: float | None) -> str:
 
 def computing(run: Run, found: Where) -> str:
     """Where CPU time is the limit: the lines that compute."""
-    seen_s = sum(spot.cpu_s for spot in found.places)
-    if not run.verdict.limits or run.verdict.limits[0].resource != Resource.CPU or not seen_s:
+    limits, of = run.verdict.limits, found.computing
+    if not limits or limits[0].resource != Resource.CPU or not of or of.samples < LEAST_SAMPLES:
         return ""
-    all_s = max(found.cpu_s, seen_s)
-    most = sorted(found.places, key=lambda spot: -spot.cpu_s)[:MOST_COMPUTING]
+    seen_s = sum(spot.cpu_s for spot in of.places)
+    if seen_s < LEAST_SEEN * of.cpu_s:
+        return told(
+            "computes",
+            f"Mostly at lines not known: {per_cent(1 - seen_s / of.cpu_s)} of the CPU time was used by threads that had"
+            " ended or gone on when a sample was taken, or that are not Python's.",
+        )
     lines = [
-        f"{per_cent(spot.cpu_s / all_s)} at {spot.line or stands(spot)}{computing_in(spot)}"
-        for spot in most
-        if spot.cpu_s >= LEAST_COMPUTING * all_s
+        f"{per_cent(spot.cpu_s / seen_s)} {computing_at(spot)}"
+        for spot in of.places[:MOST_COMPUTING]
+        if spot.cpu_s >= LEAST_COMPUTING * seen_s
     ]
-    unseen = (
-        f" The other {per_cent(1 - seen_s / all_s)} was used elsewhere, at lines not known: a thread that ends before"
-        " the next sample, or is not Python's, is not seen."
-    ) * (seen_s < LEAST_SEEN * all_s)
-    if not lines:
-        return told("computes", f"At no line that was seen.{unseen}")
     # Python lets another thread look only where one gives way: at the end of a long call, or just behind it.
-    return told("computes", f"CPU time was used here, or just before: {'; '.join(lines)}.{unseen}")
+    told_by = f"as {of.samples} samples tell"
+    return told("computes", f"CPU time was used here, or just before, {told_by}: {'; '.join(lines)}.")
 
 
-def computing_in(spot: Spot) -> str:
-    """The function of a library that the line is in; or that it is of no request."""
+def computing_at(spot: Spot) -> str:
+    """The line, with the function of a library that it is in; or that it is of no request."""
+    at = f"{'' if spot.phase and not spot.line else 'at '}{spot.line or stands(spot)}"
     if spot.state is State.BESIDE:
-        return " (in a thread or task of its own)"
-    return f" (in {spot.below[-1]})" if spot.line and spot.below else ""
+        return f"{at} (in a thread or task of its own)"
+    return f"{at} (in {spot.below[-1]})" if spot.line and spot.below else at
 
 
 def seen_limit_text(of: Limit) -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +18,7 @@ from statistics import fmean, median
 from typing import Any
 
 from engine.limit import HALF, LOOP, MOSTLY, Answers, circle_of, limit_of, requests_in, total, with_true_sizes
-from engine.places import Limit, Opening, Resource, Spot, State, Where
+from engine.places import Computing, Limit, Opening, Resource, Spot, State, Where, line_of, named
 
 Line = Mapping[str, Any]  # as a sampler wrote it: a sample, or a last word
 Row = Mapping[str, Any]
@@ -71,7 +69,7 @@ def where_of(
     opening = opened_anew(later, folder)
     found = Where(
         len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked, opening=opening,
-        cpu_s=sum(one["cpu"] for one in full),
+        computing=computing_in(samples, lines, folder),
     )  # fmt: skip
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=enough_for(circle, requests))
@@ -306,6 +304,13 @@ def with_rows(lines: Sequence[Line]) -> list[Line]:
     return [one for one in lines if "rows" in one]
 
 
+def computing_in(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> Computing:
+    """What used the CPU in the samples that know it."""
+    busy = [one for one in samples if one["cpu"]]
+    places = sorted(places_of(busy, lines, folder), key=lambda spot: -spot.cpu_s)
+    return Computing(len(busy), sum(one["cpu"] for one in busy), tuple(spot for spot in places if spot.cpu_s))
+
+
 def blocking_places(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> list[Spot]:
     return [one for one in places_of(samples, lines, folder) if one.state is State.BLOCKING]
 
@@ -426,19 +431,7 @@ def usual_frames(rows: Sequence[Row]) -> list[Any]:
     return list(json.loads(weights.most_common(1)[0][0]))
 
 
-def line_of(frame: Sequence[Any] | None, folder: str) -> str | None:
-    """File, line and function as "app/db.py:12"."""
-    return f"{named(frame[0], folder)}:{frame[1]}" if frame else None
-
-
 def use_of(rows: Sequence[Row]) -> float | None:
     """How much of a resource was in use in the middle; None: not known."""
     used = [use for row in rows if (use := resource_of(row)[3]) is not None]
     return median(used) if used else None
-
-
-def named(file: str, folder: str) -> str:
-    """A file as a reader knows it: from the app's folder, or from where packages are."""
-    if file.startswith(os.path.join(folder, "")) and "-packages/" not in file:
-        return os.path.relpath(file, folder)
-    return re.sub(r".*(?:-packages|/python3\.\d+)/", "", file)

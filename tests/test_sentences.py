@@ -26,7 +26,7 @@ from engine.changes import expected_s
 from engine.limit import with_true_sizes
 from engine.loads import Closed, Open
 from engine.neighbours import Neighbour
-from engine.places import Limit, Opening, Resource, Spot, State
+from engine.places import Computing, Limit, Opening, Resource, Spot, State
 from engine.run import Database, Explanation, Prediction, Run, Verdict, Victim, VictimPrediction
 from engine.until import Drift
 from engine.verdict import judge, slower_than_alone_s
@@ -212,8 +212,11 @@ SEEN: dict[str, tuple[Callable[[Run], Any], Run, Run]] = {  # is it said?, a run
     "how long it is held": (lambda run: report_where.holding_text(run.verdict.limits[0]),
                             seen_run(POOL), seen_run(replace(POOL, held_s=None, ceiling_rps=None))),
     "which lines compute": (lambda run: report_where.computing(run, run.inside.where),
-                            seen_run(POOL, CPU_FULL, seen={"places": (AT_WORK,)}),
-                            seen_run(POOL, seen={"places": (AT_WORK,)})),
+                            seen_run(POOL, CPU_FULL, seen={"computing": Computing(9, 0.4, (AT_WORK,))}),
+                            seen_run(POOL, CPU_FULL, seen={"computing": Computing(4, 0.4, (AT_WORK,))})),
+    "most lines that compute are not known": (lambda run: "not known" in report_where.computing(run, run.inside.where),
+                            seen_run(POOL, CPU_FULL, seen={"computing": Computing(9, 0.7, (AT_WORK,))}),
+                            seen_run(POOL, CPU_FULL, seen={"computing": Computing(9, 0.5, (AT_WORK,))})),
     "the server would take more": (lambda run: report_where.ALL_ARE_WORKED_ON in report_where.table_now(
                                        run.inside.where, True),
                                    seen_run(seen={"places": (AT_WORK,)}),

@@ -6,7 +6,7 @@ of JSON in the file BENCH_SAMPLES, as engine/where.py reads it:
     {"pid": 4711, "at": 5123.45, "cost": 0.0012, "cpu": 0.02, "inside": 40.0, "rows": [...]}
 
 `at` is on the monotonic clock, `cost` in CPU seconds, `cpu` what the process but for the sampler has computed since the
-sample before, in CPU seconds, `inside` the requests that the app has and has not answered. A
+sample before, in CPU seconds, or 0 where that is little, `inside` the requests that the app has and has not answered. A
 row is a place, with all that stand there:
 
     n          how many requests; one that works in several tasks or threads counts in parts. 0: of no request
@@ -21,7 +21,7 @@ row is a place, with all that stand there:
     opens      a connection that its pool will not keep, as [the pool's name, how many it keeps, and may have]; or null
     answered   the client has its answer already
     on_loop    it runs on the thread of the event loop, so that no other request can
-    cpu_s      what the thread has computed since the sample before, where the system tells it (Linux)
+    cpu_s      its part of `cpu`, as what it computed just before the sample is of what all did (Linux)
 
 A request is followed to its deepest place: the thread that works for it, else those of its tasks that do not wait for
 another one of its own.
@@ -37,10 +37,10 @@ import os
 import random
 import select  # noqa: F401
 import sys
-import threading
 import time
 from collections import Counter, defaultdict
 
+import _bench_cpu as cpu
 import _bench_resources as resources
 import _bench_source as source
 from _bench_calls import greenlets, loops, original, request_call, serving, under_way
@@ -54,6 +54,7 @@ FIRST = 20
 IDLE, BUSY = 0.02, 0.006  # of a CPU, that samples may cost where the process has CPU time left, and where it has not:
 # there each costs a switch of threads, too, and together less than 2 % of the throughput
 CREDIT_S = 0.008  # CPU seconds that they may cost beyond that, so that short runs are seen, too
+LEAST_BUSY = 0.2  # of a CPU: less, and it is not asked where that was used
 MOST = 120  # requests of an event loop that are followed in a sample, drawn at random; they stand for all
 SHOWN = 8  # frames of a place
 
@@ -299,24 +300,6 @@ def made():
     return {key: at for key, at in found.items() if at}
 
 
-computed_s = {}  # thread -> CPU seconds until the last sample
-
-
-def cpu_of(thread):
-    """CPU seconds of a thread since the last sample; 0 where the system does not tell."""
-    native = getattr(threading._active.get(thread), "native_id", None)
-    try:
-        file = os.open(f"/proc/self/task/{native}/schedstat", os.O_RDONLY)  # open() takes twice as long
-        try:
-            now_s = int(os.read(file, 100).split()[0]) / 1e9
-        finally:
-            os.close(file)
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    before_s, computed_s[thread] = computed_s.get(thread, now_s), now_s
-    return max(0.0, now_s - before_s)  # less: the thread is another one of that number
-
-
 def sample():
     """The rows of a sample."""
     resources.seen.clear()
@@ -331,7 +314,7 @@ def sample():
             computing.append((row, one.thread))
     background = [(row_at(one, None), one.thread) for one in background_places(sys._current_frames())]
     for row, thread in [*computing, *background]:  # last, as other threads go on while a file is read
-        row["cpu_s"] += cpu_of(thread)
+        row["cpu_s"] += cpu.since_then(thread)
     return [*rows.values(), *(row for row, _ in background if row["cpu_s"])]
 
 
@@ -413,10 +396,15 @@ def run():
 def sample_while_open(pipe, file):
     """Sample, and say last where things were made. Whatever goes wrong here must not harm the server."""
     ended, error, before_s, taken, pause_s = poll(), "", math.inf, 0, 0.0
-    budget_s, then_s, then_cpu_s, cpu_s = CREDIT_S, time.perf_counter(), time.process_time(), time.thread_time()
+    budget_s, then_s, then_cpu_s, cpu_s = CREDIT_S, time.perf_counter(), cpu.other_cpu_s(), time.thread_time()
     ended.register(pipe)
     while not ended.poll(1000 * pause_s):
-        at_s, all_cpu_s = time.perf_counter(), time.process_time()
+        cpu.computed_s.clear()
+        before_cpu_s, at_s = cpu.other_cpu_s(), time.perf_counter()
+        used_s, passed_s = before_cpu_s - then_cpu_s, at_s - then_s
+        if used_s > LEAST_BUSY * passed_s:
+            cpu.let_compute(sleep)
+        at_s = time.perf_counter()
         inside = sum(not call.is_answered for call in list(under_way.values()))
         try:
             rows = sample()
@@ -425,11 +413,14 @@ def sample_while_open(pipe, file):
         cost_s, taken = time.thread_time() - cpu_s, taken + 1  # with what it took to write the one before
         cpu_s += cost_s
         if rows is not None:
-            app_cpu_s = all_cpu_s - then_cpu_s - (before_s if taken > 1 else 0)
-            write(file, at=at_s, cost=cost_s, cpu=app_cpu_s, inside=inside, rows=rows)
-        share = BUSY if all_cpu_s - then_cpu_s > (at_s - then_s) / 2 else IDLE
-        budget_s += share * (at_s - then_s) - min(cost_s, 3 * before_s)  # now and then Python collects its garbage here
-        before_s, then_s, then_cpu_s = cost_s, at_s, all_cpu_s
+            scale = used_s / max(cpu.other_cpu_s() - before_cpu_s, 1e-9)
+            for row in rows:
+                row["cpu_s"] *= scale
+            known_s = used_s if cpu.computed_s else 0.0
+            write(file, at=at_s, cost=cost_s, cpu=known_s, inside=inside, rows=rows)
+        share = BUSY if used_s > passed_s / 2 else IDLE
+        budget_s += share * passed_s - min(cost_s, 3 * before_s)  # now and then Python collects its garbage here
+        before_s, then_s, then_cpu_s = cost_s, at_s, cpu.other_cpu_s()
         pause_s = max(PAUSE_S if taken < FIRST else LATER_S, 10 * cost_s, -budget_s / share)
     try:
         write(file, made=made(), error=error)
