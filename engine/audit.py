@@ -118,7 +118,7 @@ def connects_again(facts: Facts) -> int:
 def warnings_of_alone(facts: Facts) -> Iterator[Warned]:
     """What the requests by themselves showed: a first one that was cold; or that no two took the same time."""
     plan, of_kinds = facts.plan, facts.measured.alone
-    if cold := [one for one in of_kinds if one.cold]:
+    if cold := [one for one in of_kinds if one.cold and not are_unlike(one)]:
         most = max(cold, key=lambda one: one.first_s)
         at_once = min(plan.load.most_under_way, facts.measured.sent, MOST_WARM_UP)
         more = {"cold": most.cold, "first_s": most.first_s, "usual_s": most.usual_s, "line": most.first_line}
@@ -129,7 +129,9 @@ def warnings_of_alone(facts: Facts) -> Iterator[Warned]:
     if plan.wait_is_measured and (unlike := [one for one in of_kinds if are_unlike(one)]):
         most = max(unlike, key=lambda one: one.most_s)
         more = {"requests": most.requests - most.cold, "least_s": most.least_s, "most_s": most.most_s}
-        yield Warned("unlike-alone", more | {"asked": most.asked, "usual_s": most.usual_s})
+        yield Warned(
+            "unlike-alone", more | {"asked": most.asked, "wait_s": plan.wait_s if len(of_kinds) == 1 else None}
+        )
 
 
 def are_unlike(alone: Alone) -> bool:

@@ -13,13 +13,15 @@ from engine.places import Limit, Resource, Spot, State, Where
 
 LOOP = "the event loop"  # as the sampler calls what a task waits for that could run
 ITSELF = "an answer of this very server"
+FREES_ALL = re.compile("[Ff]uture|Event")  # that wait for it, at once
 MOSTLY, HALF = 0.8, 0.5  # of the samples
 FEW = 0.02  # of the requests
 GOES_ON = (State.WORKING, State.BLOCKING, State.ANSWERED)
 LATE_S = 0.05  # for a sample that came late
 LEAST_FULL = 3  # samples that have to show all slots taken
 ALWAYS = 0.9  # of the samples: so often in use that the rate of answers tells how long it is held
-IN_USE = 0.6  # of a resource, at least, by the requests that can have it; else something else has the rest
+LEAST_HAD, EVEN = 0.6, 0.8  # requests that go on; and of the most that go on, the mean
+IN_USE = 0.75  # of a resource, at least, by the requests that can have it; else something else has the rest
 ALSO_BLOCKS = 0.15  # of the samples
 LEAST_MORE, MORE = 2, 1.25  # samples, and times its size, that show that more have a semaphore than it was made for
 UNSEEN = 0.25  # of a request: a mean misses some that are just on their way
@@ -78,15 +80,49 @@ def limit_of_blocking(most: Spot, blocks: Sequence[Spot], answers: Answers) -> L
 
 def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers) -> Limit:
     """What the fewest requests have, of all that requests wait for. past: how many have what each place waits for."""
+    past = without_shorter_queues(past)
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
+    if not is_had(where.places, spot):
+        return Limit(spot.resource or "", 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
     known = answers.none() if is_one_of_many(past, spot) or is_unclear(where, spot, answers) else answers
     found = limit_at(spot, max(1.0, round(2 * fewest) / 2), spot.resource or "", known)
     if has_other_holders(where.places, spot):
         found = replace(found, slots=float(round(can_have(where.places, spot))), is_sized=False, size=spot.size)
     elif spot.size is not None:
-        found = replace(found, parts=parts_of(where.places, spot))
+        found = replace(found, size_of_each=spot.size_of_each, parts=parts_of(where.places, spot))
     return replace(found, next_slots=next_above(fewest, past.values()), objects=objects_at(where.places, spot))
+
+
+def without_shorter_queues(past: Mapping[Spot, float]) -> dict[Spot, float]:
+    """Without places whose resource is, by the source of the app, had neither inside nor outside of that of another
+    place, where more requests wait: of two resources one after the other, the longer queue shows which limits."""
+    return {
+        one: slots
+        for one, slots in past.items()
+        if not any(are_in_turn(one, other) and other.requests > one.requests for other in past)
+    }
+
+
+def are_in_turn(one: Spot, other: Spot) -> bool:
+    """Whether a function has a resource, gives it back, and only then takes the other one, or the other way round."""
+    if not (one.held_to and other.held_to) or is_in(one, other, one.held_to) or is_in(other, one, other.held_to):
+        return False
+    return one.line != other.line and where_in_file(one) == where_in_file(other)
+
+
+def where_in_file(spot: Spot) -> tuple[str, tuple[str, ...]]:
+    """The file and the function of the app."""
+    return (spot.line or "").rpartition(":")[0], spot.through[-1:]
+
+
+def is_had(spots: Sequence[Spot], waiting: Spot) -> bool:
+    """Whether requests have what others wait for, and give it back. Else something that is no request gives it, as to a
+    queue of work or a bucket of tokens."""
+    if waiting.size is not None:
+        return waiting.size > 0
+    go_on = [one for one in spots if one.state in GOES_ON and not one.resource and not is_before(one, waiting)]
+    return requests_in(inside_with(go_on, waiting), *State) >= LEAST_HAD
 
 
 def next_above(fewest: float, all_slots: Iterable[float]) -> float | None:
@@ -132,16 +168,18 @@ def with_true_sizes(spots: Sequence[Spot], samples: int) -> list[Spot]:
 def have_more(spots: Sequence[Spot], waiting: Spot, samples: int) -> bool:
     if waiting.size is None or not waiting.held_to or samples < LEAST_MORE:
         return False
-    inside = sum(one.requests for one in spots if is_between(waiting, one, waiting.held_to))
+    inside = sum(one.requests for one in spots if is_in(waiting, one, waiting.held_to))
     return inside > max(waiting.size + 1, MORE * waiting.size) - UNSEEN
 
 
-def is_between(waiting: Spot, spot: Spot, last: int) -> bool:
+def is_in(waiting: Spot, spot: Spot, last: int) -> bool:
     """Whether a place is below the line at which others wait, in the same function, up to a last line."""
-    own, _, number = (spot.line or "").rpartition(":")
-    file, _, taken = (waiting.line or "").rpartition(":")
-    same = (own, spot.through[-1:]) == (file, waiting.through[-1:])
-    return same and int(taken) < int(number) <= last
+    is_same = bool(spot.line) and where_in_file(spot) == where_in_file(waiting)
+    return is_same and number_of(waiting) < number_of(spot) <= last
+
+
+def number_of(spot: Spot) -> int:
+    return int((spot.line or "0").rpartition(":")[2])
 
 
 def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
@@ -158,9 +196,8 @@ def inside_with(go_on: Sequence[Spot], waiting: Spot) -> Sequence[Spot]:
 
 def is_before(spot: Spot, waiting: Spot) -> bool:
     """Whether a request has not come to the line yet at which others wait: it is above, in the same function."""
-    file, _, number = (waiting.line or "").rpartition(":")
-    own, _, above = (spot.line or "").rpartition(":")
-    return bool(file) and (own, spot.through[-1:]) == (file, waiting.through[-1:]) and int(above) < int(number)
+    is_same = bool(waiting.line) and where_in_file(spot) == where_in_file(waiting)
+    return is_same and number_of(spot) < number_of(waiting)
 
 
 def is_taken_again(spots: Sequence[Spot], waiting: Spot) -> bool:
@@ -172,8 +209,16 @@ def is_taken_again(spots: Sequence[Spot], waiting: Spot) -> bool:
 
 def is_unclear(where: Where, waiting: Spot, answers: Answers) -> bool:
     """Whether it is not seen which requests have a resource, or the answers do not say when it is given back."""
-    is_uncounted = waiting.size is None and goes_on_at_lines(where.places, waiting) > 1
+    is_uncounted = waiting.size is None and (
+        goes_on_at_lines(where.places, waiting) > 1 or is_uneven(where.places, waiting)
+    )
     return is_uncounted or (answers.of_burst and is_held_otherwise(where, waiting))
+
+
+def is_uneven(spots: Sequence[Spot], waiting: Spot) -> bool:
+    """Whether at times clearly fewer go on than at other times: some need more than one of what they wait for."""
+    go_on = [one for one in spots if one.state in GOES_ON and not one.resource and not is_before(one, waiting)]
+    return requests_in(inside_with(go_on, waiting), *State) < EVEN * holders(spots, waiting)
 
 
 def goes_on_at_lines(spots: Sequence[Spot], waiting: Spot) -> int:
@@ -203,7 +248,8 @@ def has_other_holders(spots: Sequence[Spot], waiting: Spot) -> bool:
     """Whether a good part of a resource is held by something else than requests: lost, or kept by another thread."""
     size, have = waiting.size or 0.0, can_have(spots, waiting)
     is_waited_for_once = sum(one.resource == waiting.resource for one in spots) == 1
-    return is_waited_for_once and have < IN_USE * size and size - have >= 1
+    is_used = waiting.used is None or waiting.used > size - HALF
+    return is_waited_for_once and is_used and have < IN_USE * size and size - have >= 1
 
 
 def can_have(spots: Sequence[Spot], waiting: Spot) -> float:
@@ -222,7 +268,7 @@ def blocking_place(spots: Sequence[Spot]) -> Spot | None:
 
 
 def limit_at(spot: Spot, slots: float, resource: str, answers: Answers) -> Limit:
-    if re.search("[Ff]uture|Event", resource):  # it frees all that wait for it at once
+    if FREES_ALL.search(resource):
         return Limit(resource, 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
     is_full = answers.of_burst or answers.busy.get(resource, 1.0) >= ALWAYS
     held_s = holding_time_s(slots, answers, answers.since_s.get(resource)) if is_full else None

@@ -44,6 +44,7 @@ class Limit:
     size: float | None = None  # of the live object, where requests do not have all of it; None: they have, or not known
     parts: float = 1.0  # of the live object that each request has at a time
     objects: int = 1  # that requests wait for at this line, in one process: how they share the slots was not seen
+    size_of_each: float | None = None  # where each of several processes has one of its own
     more_lines: int = 0  # that block the event loop, besides the one that does so most
     next_slots: float | None = None  # what would be the limit with more of it: the next resource in use
 
@@ -97,6 +98,7 @@ class Spot:
     most: float = 0.0  # requests at a time
     parts: float = 1.0  # tasks or threads of a request, the mean
     is_after: bool = False  # its requests are answered already
+    size_of_each: float | None = None  # of one of several objects, one in each process, that are counted together here
     made_size: float | None = None  # of a semaphore that has been released more often than taken, so that more have it
     held_to: int | None = field(default=None, metadata={"json": False})  # last line of the function that has it
 

@@ -25,7 +25,7 @@ from engine.report_where import seen_in_short, where
 from engine.report_words import EXPLANATIONS, LOADS, PROBE_ENDS, requests_s, stacked, told, until_text
 from engine.run import Explanation, Plan, Prediction, Run
 from engine.targets import TARGETS
-from engine.verdict import seen_limit
+from engine.verdict import is_not_known, seen_limit
 from engine.words import duration, per_cent, plural, rate, slots_text
 
 # ---------------------------------------------------------------- after the run
@@ -255,7 +255,7 @@ def probe_so_far(runs: Sequence[Run]) -> str:
 def probed_slots(run: Run) -> float | None:
     """What was seen inside, else what the answers show without doubt; None: neither."""
     found, seen = run.verdict.estimate, seen_limit(run)
-    if seen:
+    if seen and not is_not_known(run):
         return seen.slots
     return found.slots if found and found.is_certain else None
 

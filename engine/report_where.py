@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable
 
-from engine.limit import ITSELF, LOOP, name_among
+from engine.limit import FREES_ALL, ITSELF, LOOP, name_among
 from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_verdict import next_limit
 from engine.report_words import requests_s, said, stacked, told
@@ -118,8 +118,14 @@ def resource_text(spot: Spot) -> str:
         return f"{spot.resource}, made with {spot.made_size:g}, but more have it: it is released more often than taken"
     if spot.size is None or spot.resource == LOOP:
         return spot.resource or ""
-    used = "" if spot.used is None else f", {min(spot.used, spot.size):g} of {spot.size:g} in use"
-    return f"{spot.resource}{used}" if spot.size > 1 else spot.resource or ""
+    is_whole = spot.size == round(spot.size)  # else of processes that were there for a part of the time
+    used = "" if spot.used is None or not is_whole else f", {min(spot.used, spot.size):.3g} of {spot.size:.3g} in use"
+    return f"{spot.resource}{used}{in_each(spot)}" if spot.size > 1 else spot.resource or ""
+
+
+def in_each(of: Spot | Limit) -> str:
+    """The size in one process, where several have one each."""
+    return f" ({of.size_of_each:g} in each process)" if of.size_of_each else ""
 
 
 CLIENTS = {  # packages in the frames below the app's line -> what they wait for
@@ -166,7 +172,7 @@ def limit(run: Run, found: Where) -> str:
 def others_wait(found: Where, of: Limit) -> bool:
     """Whether requests wait for something else than what limits."""
     waiting = [spot for spot in found.places if spot.state is State.WAITING and spot.requests >= 0.5]
-    return any(spot.resource != of.resource for spot in waiting)
+    return any((spot.resource, spot.line) != (of.resource, of.line) for spot in waiting)
 
 
 def unknown_limit(of: Limit, alone_s: float) -> str:
@@ -230,7 +236,8 @@ def seen_limit_text(of: Limit) -> str:
         )
     if of.slots is None:
         waiting = plural(round(of.waiting or 0), "request")
-        return f"{name}: {waiting} wait for it{at}, and all go on together."
+        how = "and all go on together" if FREES_ALL.search(of.resource) else "and no request was seen to have it"
+        return f"{name}: {waiting} wait for it{at}, {how}."
     if of.slots <= 1 and not of.size and of.objects == 1:
         return f"{name}{at}: one request at a time has it{f', for {held} on average' if of.held_s else ''}."
     return said(shared_text(of, f"{name}{f' ({of.setting})' * bool(of.setting)}", at), holding_text(of))
@@ -249,7 +256,7 @@ def shared_text(of: Limit, name: str, at: str) -> str:
         go_on = f"{plural(of.slots or 0, 'request')} {'goes' if of.slots == 1 else 'go'} on at a time"
         return f"{name}{at}: requests wait for {of.objects} such objects there, and {go_on}."
     made = f", made at {of.size_line}" * bool(of.size_line)
-    have = "have it" if of.is_sized else "are seen to go on"
+    have = f"have it{in_each(of)}" if of.is_sized else "are seen to go on" if of.held_s else "at most are seen to go on"
     if of.parts > 1:
         have = f"have it, each {of.parts:.2g} of its {(of.slots or 0) * of.parts:.3g}"
     return f"{name}{made}: {of.slots:g} requests at a time {have}, and others wait{at}."

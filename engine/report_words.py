@@ -150,7 +150,7 @@ DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     "uneven-processes": "The workers may have taken unequal numbers of requests, so there may be more slots.",
     "rounds-and-throughput-disagree": "The rounds and the throughput show different numbers.",
     "all-at-work": "But more requests than that were seen to be worked on at the same time. A rate limit does this,"
-    " or a lock that requests ask for again and again.",
+    " another program that they ask, or a lock that they ask for again and again.",
     "no-clear-rounds": "The answers did not come in rounds. The limit may be CPU time, a lock, or a pool that a request"
     " holds for a part of its time.",
 }
@@ -185,9 +185,9 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "HTTP 404": "The service says that there is no such thing. Look at --path or the URL.",
     "HTTP 405": "The path is there, but not for this method. Look at -m.",
     "HTTP 422": "The service does not accept the values. Look at the query, the body (--data) and its -T.",
-    "HTTP 429": "The service allows only so many requests in a time. It did not work on the others.",
+    "HTTP 429": "The service refused them: they were too many in a time, or too many at a time.",
     "HTTP 4": "The service does not accept the request. Look at one with curl -v.",
-    "HTTP 503": "The service said that it is too busy, or not ready. uvicorn says so beyond its --limit-concurrency.",
+    "HTTP 503": "The service said that it is too busy, or not ready. uvicorn does so beyond its --limit-concurrency.",
     "HTTP": "The service failed. Read the server's log.",
     "": "The answers are not complete HTTP/1.1. Look at one with curl -v.",
 }
@@ -290,7 +290,7 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f" cache or an import. The prediction is for the later ones.{warmed_text(of)}",
     "unlike-alone": lambda of:
         f"{of.requests} requests by themselves, {of.asked}, took from {duration(of.least_s)} to {duration(of.most_s)}."
-        f" The prediction is for {duration(of.usual_s)}, their median.",
+        f"{f' The prediction is for {duration(of.wait_s)}.' * bool(of.wait_s)}",
     "rows": lambda of:
         f"The database has {of.rows} rows after {of.created} answers with status 201. A POST was answered but not"
         " stored, or stored but not answered. Read the server's log.",

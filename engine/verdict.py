@@ -21,10 +21,11 @@ from engine.audit import (
 )
 from engine.band import TOLERANCE, at_once, band_of, compared, most_of_one, shares_of
 from engine.estimate import TAKEN, doubted, first_true, taken_by_others
-from engine.limit import LOOP
+from engine.limit import LOOP, requests_in
 from engine.places import Limit, Resource, State
-from engine.run import Band, Estimate, Explanation, Facts, Plan, Run, Verdict, Warned
+from engine.run import Band, Estimate, Explanation, Facts, Plan, Prediction, Run, Verdict, Warned
 
+MANY = 0.1  # of the requests
 BUSY = 0.8  # a resource that is in use for so large a share of the time is full
 
 
@@ -69,11 +70,30 @@ def agreement(facts: Facts, band: Band) -> Explanation | None:
     seen = seen_limit(facts)
     other_was_seen = seen and (seen.slots or 0) != facts.plan.slots
     for explanation, prediction, with_cpu in tries:
-        if with_cpu and other_was_seen:
+        if with_cpu and (other_was_seen or some_wait_inside(facts)):
             break
         if prediction and all(figure.fits for figure in compared(facts, prediction, band, with_cpu)):
-            return explanation
+            is_mostly_cpu = with_cpu and explains_little(facts, prediction)
+            return Explanation.CPU if is_mostly_cpu else explanation
     return None
+
+
+def explains_little(facts: Facts, prediction: Prediction) -> bool:
+    """Whether a prediction is nearer to the one that was made than to what was measured."""
+    figure = facts.plan.load.judged_by[0]
+    measured, made, this = facts.measured.of(figure), facts.prediction.of(figure), prediction.of(figure)
+    if not measured or not made or not this:
+        return False
+    return abs(this - made) < abs(measured - this)
+
+
+def some_wait_inside(facts: Facts) -> bool:
+    """Whether a good part of the requests was seen to wait for what others hold, be it the limit or not."""
+    where = facts.inside and facts.inside.where
+    if not where:
+        return False
+    waiting = [one for one in where.places if one.state is State.WAITING and one.resource != LOOP]
+    return requests_in(waiting, *State) > MANY * where.requests
 
 
 def seen_limit(facts: Facts) -> Limit | None:

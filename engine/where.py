@@ -324,7 +324,8 @@ def places_of(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> li
     present = present_shares(by_process(with_rows(lines)))
     for pid, own in by_process(samples).items():
         for spot in spots_of(own, folder, made[pid]):
-            size, spot = spot.size, at_times(spot, present[pid])
+            size = spot.size
+            spot = replace(at_times(spot, present[pid]), size_of_each=size)
             at = spot.line or stands_at(spot)
             groups[(spot.state, at, spot.resource, spot.size_line, size)][pid].append(spot)
     return [together([*same.values()]) for same in groups.values()]
@@ -362,7 +363,11 @@ def together(of_processes: Sequence[Sequence[Spot]]) -> Spot:
     )  # fmt: skip
     if found.resource in OF_ALL_PROCESSES:
         return found
-    return replace(found, size=total(one.size for one in same), used=total(one.used for one in same))
+    each = [max(own, key=lambda one: one.size_of_each or 0.0).size_of_each for own in of_processes]
+    return replace(
+        found, size=total(one.size for one in same), used=total(one.used for one in same),
+        size_of_each=each[0] if len(each) > 1 else None,
+    )  # fmt: skip
 
 
 def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> list[Spot]:

@@ -17,6 +17,7 @@ from _bench_frames import remembered
 # owner: the live object; size, used: of it, now; None: not known. setting: what sets the size. is_shared: it is a wait
 # for other requests only if several wait for the same object.
 Resource = namedtuple("Resource", "name owner size used setting is_shared", defaults=(None, None, "", False))
+LOCK = Resource("a lock", None)  # that is not known
 LOCKS = (_thread.LockType, _thread.RLock)
 
 
@@ -158,6 +159,10 @@ def lock_or_semaphore(found):
     return Resource(f"a semaphore ({name})", found, size, less(size, free))
 
 
+def lock_of_condition(found):
+    return Resource("the lock of a Condition", attribute(found, "_lock"), 1, 1)
+
+
 def lock_of_processes(found):
     """A lock or semaphore of multiprocessing. Only a bounded semaphore knows its size."""
     name = type(found).__name__
@@ -207,6 +212,7 @@ KNOWN = {  # (end of the file's path, function) -> what tells the resource of `s
 PRIMITIVES = {
     ("/threading.py", "wait"): shared,  # of an Event or a Condition
     ("/threading.py", "acquire"): lock_or_semaphore,
+    ("/threading.py", "__enter__"): lock_of_condition,
     ("gevent/thread.py", "acquire"): lock_or_semaphore,
     ("multiprocessing/synchronize.py", "__enter__"): lock_of_processes,
     ("/queue.py", "get"): shared,
@@ -311,7 +317,9 @@ def wait_in_c(frame):
     """
     *before, now = instructions_to(frame.f_code, frame.f_lasti) or [None]
     if now and now.opname in ("BEFORE_WITH", "SETUP_WITH"):
-        return lock_among(values_of(before, frame))
+        values = values_of(before, frame)
+        # What waits in C to enter something that cannot be told waits for a lock: of which, is not known.
+        return lock_among(values) or (None if values and values[-1][0] is not None else LOCK)
     if not now or "CALL" not in now.opname:
         return None
     called = {one.argval for one in before if one.opname in ("LOAD_ATTR", "LOAD_METHOD")}
@@ -325,7 +333,7 @@ def queue_among(values):
 
 
 CALLS = (  # names of methods -> what tells the resource, of the values on the stack
-    ({"acquire"}, lambda values: lock_among(values) or Resource("a lock")),
+    ({"acquire"}, lambda values: lock_among(values) or LOCK),
     ({"get"}, queue_among),
     ({"flock", "lockf"}, lambda _: Resource("a lock on a file", None, 1, 1)),
     ({"execute", "executemany"}, lambda values: sqlite_lock(values)),
@@ -358,6 +366,21 @@ def sqlite_lock(values):
 METHODS = ("acquire", "get", "execute", "executemany")
 
 
+def result_of(operator, left, right):
+    """Of two values on the stack; only the remainder of whole numbers is known."""
+    (value, text), (by, by_text) = left, right
+    is_known = operator == "%" and type(value) is type(by) is int and by
+    return value % by if is_known else None, f"{text} {operator} {by_text}"
+
+
+def item_of(value, key):
+    """value[key], of a plain dict, list or tuple; None: of something else, or not there."""
+    if isinstance(value, dict) and type(key) in (str, int):
+        return dict.get(value, key)  # which makes no default
+    is_there = type(value) in (list, tuple) and type(key) is int and -len(value) <= key < len(value)
+    return value[key] if is_there else None
+
+
 def values_of(instructions, frame):
     """What loads put on the stack, as (value, its text); nothing is called for it."""
     stack, here = [], frame.f_locals
@@ -375,6 +398,8 @@ def values_of(instructions, frame):
             stack.append((attribute(value, argument), f"{text}.{argument}"))
         elif name.startswith("BINARY_SUBSCR") and len(stack) > 1:
             (key, key_text), (value, text) = stack.pop(), stack.pop()
-            is_plain = isinstance(value, dict) and type(key) in (str, int)
-            stack.append((dict.get(value, key) if is_plain else None, f"{text}[{key_text}]"))
+            stack.append((item_of(value, key), f"{text}[{key_text}]"))
+        elif name == "BINARY_OP" and len(stack) > 1:
+            right, left = stack.pop(), stack.pop()
+            stack.append(result_of(one.argrepr, left, right))
     return stack

@@ -71,7 +71,7 @@ def last_held_line(file, line):
     for node in ast.walk(parsed(file)):  # outermost first
         if not getattr(node, "lineno", line + 1) <= line <= (getattr(node, "end_lineno", None) or line):
             continue
-        if isinstance(node, (ast.With, ast.AsyncWith)) and line < node.body[0].lineno:
+        if isinstance(node, (ast.With, ast.AsyncWith)) and line <= node.items[-1].context_expr.end_lineno:
             return node.end_lineno
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             function = node
