@@ -111,7 +111,8 @@ def by_rounds(found: Estimate, fit: Fit, sent: Times, answered: Times, through: 
     reasons = {
         "rounds-and-throughput-disagree": is_off,
         "fewer-than-three-rounds": n < 3 * slots,
-        "uneven-processes": slots % processes or is_uneven,
+        "uneven-processes": slots % processes or (is_uneven and found.processes != 1),
+        "uneven-rounds": is_uneven,
     }
     doubt = first_true(reasons)
     return replace(

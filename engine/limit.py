@@ -121,8 +121,7 @@ def is_had(spots: Sequence[Spot], waiting: Spot) -> bool:
     queue of work or a bucket of tokens."""
     if waiting.size is not None:
         return waiting.size > 0
-    go_on = [one for one in spots if one.state in GOES_ON and not one.resource and not is_before(one, waiting)]
-    return requests_in(inside_with(go_on, waiting), *State) >= LEAST_HAD
+    return requests_in(going_on(spots, waiting), *State) >= LEAST_HAD
 
 
 def next_above(fewest: float, all_slots: Iterable[float]) -> float | None:
@@ -139,9 +138,11 @@ def queue_for(where: Where, slots: float) -> Spot | None:
 
 def waiting_places(where: Where) -> list[Spot]:
     """Where more than a few requests wait for something that others hold."""
-    least = max(0.5, FEW * where.requests)
+    many = max(HALF, FEW * where.requests)
     waiting = [spot for spot in where.places if spot.state is State.WAITING and spot.resource in where.persistent]
-    return [spot for spot in waiting if spot.requests >= least and spot.resource != LOOP]
+    # Few can wait for what is taken where they have another resource, which the others wait for.
+    inner = {one for one in waiting for other in waiting if other.held_to and is_in(other, one, other.held_to)}
+    return [one for one in waiting if one.requests >= (HALF if one in inner else many) and one.resource != LOOP]
 
 
 def holders(spots: Sequence[Spot], waiting: Spot) -> float:
@@ -149,10 +150,9 @@ def holders(spots: Sequence[Spot], waiting: Spot) -> float:
     inside of the same function of the app as the waiting ones if there are such."""
     if has_other_holders(spots, waiting):
         return max(1.0, round(can_have(spots, waiting)))
-    go_on = [one for one in spots if one.state in GOES_ON and not one.resource]
     if waiting.size is not None and not is_one_of_many(spots, waiting):
         return waiting.size / parts_of(spots, waiting)
-    inside = inside_with([one for one in go_on if not is_before(one, waiting)], waiting)
+    inside = going_on(spots, waiting)
     most = max((one.most for one in inside), default=0.0)
     return max(1.0, round(most), math.ceil(requests_in(inside, *State) - UNSEEN))
 
@@ -188,8 +188,10 @@ def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
     return max([1.0, waiting.parts, *(one.parts for one in go_on if one.requests >= HALF)])
 
 
-def inside_with(go_on: Sequence[Spot], waiting: Spot) -> Sequence[Spot]:
-    """Of the places where something goes on, those in the innermost function of the app that has waiting ones, too."""
+def going_on(spots: Sequence[Spot], waiting: Spot) -> list[Spot]:
+    """Where requests go on that may have what others wait for: not before the line at which these wait; and of those,
+    in the innermost function of the app that has waiting ones, too, if there are such."""
+    go_on = [one for one in spots if one.state in GOES_ON and not one.resource and not is_before(one, waiting)]
     named = ([one for one in go_on if function in one.through] for function in reversed(waiting.through))
     return next(filter(None, named), go_on)
 
@@ -217,14 +219,12 @@ def is_unclear(where: Where, waiting: Spot, answers: Answers) -> bool:
 
 def is_uneven(spots: Sequence[Spot], waiting: Spot) -> bool:
     """Whether at times clearly fewer go on than at other times: some need more than one of what they wait for."""
-    go_on = [one for one in spots if one.state in GOES_ON and not one.resource and not is_before(one, waiting)]
-    return requests_in(inside_with(go_on, waiting), *State) < EVEN * holders(spots, waiting)
+    return requests_in(going_on(spots, waiting), *State) < EVEN * holders(spots, waiting)
 
 
 def goes_on_at_lines(spots: Sequence[Spot], waiting: Spot) -> int:
     """At how many lines those go on that may have what others wait for: at some of them they may have given it back."""
-    go_on = [one for one in spots if one.state in GOES_ON and not one.resource and not is_before(one, waiting)]
-    return len({one.line for one in inside_with(go_on, waiting) if one.requests >= HALF})
+    return len({one.line for one in going_on(spots, waiting) if one.requests >= HALF})
 
 
 def is_held_otherwise(where: Where, waiting: Spot) -> bool:

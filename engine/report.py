@@ -307,7 +307,8 @@ def first_rate_text(
 def tried_line(tried: Tried, objective_s: float, percentile: int) -> str:
     """One run of a search for a rate."""
     failed = f", {tried.failed} failed" * bool(tried.failed)
-    rates = f"{rate(tried.sent_rps):>9} sent, {rate(tried.throughput_rps):>9} answered"
+    due, sent, answered = map(rate, (tried.rate, tried.sent_rps, tried.throughput_rps))
+    rates = f"{due:>7} due, {sent:>7} sent, {answered:>7} answered"
     reasons = {
         "fast enough": tried.holds(objective_s),
         "too slow": tried.latency_s > objective_s or tried.failed,

@@ -117,10 +117,10 @@ def prediction_text(plan: Plan, prediction: Prediction) -> str:
     if plan.wait_s == 0:
         return "None: the handler waits for nothing, so CPU time decides, not slots."
     if not prediction.form or plan.slots is None:
-        return "None: " + said(
-            plan.slots is None and "it needs the number of slots (--slots).",
+        return "None. " + said(
+            plan.slots is None and "It needs the number of slots (--slots).",
             plan.wait_s is None
-            and "it needs the wait of a request: --wait, or a single request that takes 5 ms or more.",
+            and "It needs the wait of a request: --wait, or a single request that takes 5 ms or more.",
         )
     return said(f"{prediction.form}, with {LETTERS[plan.load.kind]}.", conditions(plan, prediction, plan.slots))
 

@@ -148,6 +148,7 @@ DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     "busy-machine": "Other programs used the CPUs, so the times say little.",
     "fewer-than-three-rounds": "The answers make fewer than three rounds, so there may be more slots.",
     "uneven-processes": "The workers may have taken unequal numbers of requests, so there may be more slots.",
+    "uneven-rounds": "The last answers came later than in rounds of one size, so the number is not certain.",
     "rounds-and-throughput-disagree": "The rounds and the throughput show different numbers.",
     "all-at-work": "But more requests than that were seen to be worked on at the same time. A rate limit does this,"
     " another program that they ask, or a lock that they ask for again and again.",

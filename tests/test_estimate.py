@@ -139,6 +139,7 @@ DOUBTFUL = {
     "held-back": of_answers(rounds(0, 0, 20)),
     "fewer-than-three-rounds": of_answers(rounds(5, 5, 4)),
     "uneven-processes": of_answers(rounds(5, 5, 5), processes=2),
+    "uneven-rounds": of_answers(rounds(*[5] * 9, 0, 5), processes=1),
     "rounds-and-throughput-disagree": of_answers(rounds(*[15] * 8), [0.075, 0.075]),
     "no-clear-rounds": burst(Service((10,)), 80, 0.2, processes=1),
     "failures": of_answers(rounds(5, 5, 5), failed_after_s=[0.01]),

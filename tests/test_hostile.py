@@ -77,6 +77,14 @@ async def gives_back_too_often():
     if not leaking.locked() and leaking._value < 8:
         leaking.release()
 
+outer, inner = asyncio.Semaphore(5), asyncio.Semaphore(4)
+
+@app.get("/nested")
+async def has_one_and_takes_another():
+    async with outer:
+        async with inner:
+            await asyncio.sleep(0.15)
+
 @app.get("/early")
 async def gives_back_before_it_waits():
     await leaking.acquire()
@@ -187,6 +195,70 @@ def takes_locks_in_both_orders():
     patience_s = 0.2
     return "", 500
 """
+TAKES = """
+import itertools, os, queue, threading, time
+from flask import Flask
+
+app = Flask(__name__)
+count, keyed, condition = itertools.count(), [threading.Lock() for _ in range(3)], threading.Condition()
+five, four, tokens, jobs = threading.Semaphore(5), threading.Semaphore(4), os.pipe(), queue.Queue()
+buckets = threading.Semaphore(0)
+os.write(tokens[1], b"...")
+
+@app.get("/keyed")
+def takes_a_lock_of_a_list():
+    k = next(count) % 3
+    with keyed[k]:
+        time.sleep(0.1)
+    return ""
+
+@app.get("/condition")
+def has_the_lock_of_a_condition():
+    with condition:
+        time.sleep(0.05)
+    return ""
+
+@app.get("/in-turn")
+def takes_one_after_the_other():
+    with five:
+        time.sleep(0.1)
+    with four:
+        time.sleep(0.07)
+    return ""
+
+@app.get("/token")
+def takes_a_byte_out_of_a_pipe():
+    byte = os.read(tokens[0], 1)
+    time.sleep(0.1)
+    os.write(tokens[1], byte)
+    return ""
+
+def works():
+    while True:
+        done = jobs.get()
+        time.sleep(0.05)
+        done.set()
+
+@app.get("/job")
+def waits_for_its_job():
+    done = threading.Event()
+    jobs.put(done)
+    done.wait()
+    return ""
+
+def drips():
+    while True:
+        time.sleep(0.05)
+        buckets.release()
+
+@app.get("/bucket")
+def takes_and_gives_nothing_back():
+    buckets.acquire()
+    return ""
+
+threading.Thread(target=works, daemon=True).start()
+threading.Thread(target=drips, daemon=True).start()
+"""
 ENDS = """
 import os
 from fastapi import FastAPI
@@ -228,6 +300,7 @@ def folder(tmp_path, monkeypatch):
             "settings.py": HAS_NO_SETTINGS,
             "odd.py": ODD,
             "polls.py": POLLS,
+            "takes.py": TAKES,
         },
     )
     monkeypatch.chdir(tmp_path)
@@ -319,6 +392,17 @@ def test_the_end_of_its_own_thread_is_nothing_that_others_hold(folder):
     assert {(place["state"], place["resource"]) for place in run["inside"]["where"]["places"]} == {("working", None)}
 
 
+def test_more_have_a_semaphore_than_it_was_made_for(folder):
+    run = only_run(folder, "--app", "odd:app", "--path", "/leaks", "-n", "60")
+    (size,) = {place["made_size"] for place in run["inside"]["where"]["places"] if place["state"] == "waiting"}
+    assert (size, run["verdict"]["limits"][0]["slots"]) == (3, 8)
+
+
+def test_of_nested_semaphores_the_smaller_one_is_the_limit_though_few_can_wait_for_it(folder):
+    run = only_run(folder, "--app", "odd:app", "--path", "/nested", "-n", "60")
+    assert run["verdict"]["limits"][0]["slots"] == 4
+
+
 def test_semaphores_of_one_line_are_several(folder):
     limit = only_run(folder, "--app", "odd:app", "--path", "/lanes", "-n", "40")["verdict"]["limits"][0]
     assert (limit["slots"], limit["objects"], limit["held_s"]) == (10, 2, None)
@@ -330,6 +414,34 @@ def test_a_handler_that_gets_slower_is_said_to_and_more_threads_are_no_cure(fold
     _, document = run_bench(folder, *where, *how, "-q", "--try", "auto")
     (run,) = document["runs"]  # nothing is tried
     assert run["verdict"]["explained_by"] == "longer-handlers"
+
+
+TAKEN = {  # path -> what is waited for there, how many have it, and how many in each process
+    "/keyed": ("a lock (keyed[k])", 3, None),
+    "/condition": ("the lock of a Condition", 1, None),
+    "/in-turn": ("a semaphore (threading.Semaphore)", 5, None),  # then one of four, which is held for a shorter time
+    "/bucket": ("a semaphore (threading.Semaphore)", None, None),  # a thread gives it
+}
+
+
+@pytest.mark.parametrize("path", TAKEN)
+def test_what_others_have_is_named_where_they_have_it(folder, path):
+    how = ["--app", "takes:app", "--path", path, "--threads", "16", "-c", "14", "-t", "3"]
+    limit = only_run(folder, *how)["verdict"]["limits"][0]
+    assert (limit["resource"], limit["slots"], limit["size_of_each"]) == TAKEN[path]
+
+
+def test_each_of_several_processes_has_its_own(folder):
+    how = ["--app", "takes:app", "--path", "/in-turn", "--workers", "2", "--threads", "12", "-c", "40", "-t", "3"]
+    limit = only_run(folder, *how)["verdict"]["limits"][0]
+    assert limit["slots"] == 2 * limit["size_of_each"]
+
+
+@pytest.mark.parametrize("path", ["/token", "/job"])
+def test_slots_that_are_taken_by_what_waits_unseen_are_not_the_limit(folder, path):
+    how = ["--app", "takes:app", "--path", path, "--threads", "16", "-n", "24", "--try", "auto"]
+    run = only_run(folder, *how)  # nothing is tried
+    assert (run["verdict"]["explained_by"], run["verdict"]["limits"][0]["resource"]) == ("longer-handlers", "none")
 
 
 def test_slots_that_are_kept_after_the_answer_are_seen(folder):
