@@ -157,7 +157,7 @@ class Users(Load):
         )
 
     def formula(self, slots: float, wait_s: float) -> str:
-        users, think_s = self.most_users, self.think_s
+        users, think_s = int(min(self.most_users, self.requests)), self.think_s
         rps, mean_s = model.closed_loop(users, slots, wait_s, think_s)
         t, think = duration(wait_s), duration(think_s)
         if mean_s == wait_s:

@@ -131,7 +131,7 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
     offered, longer_s = load.offered_load(slots, plan.busy_s) or 0.0, prediction.p99_if_longer_s
     first = {
         f"CPU time decides here: {duration(plan.cpu_time_s)} per request.": held_for(plan, False) > plan.busy_s,
-        "But a request needs a slot twice, and queues twice: no answer comes until all have run once.":
+        "But a request needs a slot twice, and queues twice: the second time behind all that wait by then.":
             plan.passes[-1] < max(plan.passes) and not (plan.launch and plan.launch.body_parts),
         "But a request gives its slot back after each part of its body, so that no slot is idle in the last round.":
             plan.launch and plan.launch.body_parts,
@@ -140,6 +140,8 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
         f"On average {per_cent(offered)} of the slots are busy.": 0 < offered <= 1,
         "More is sent than the slots allow: the queue grows until the end.": offered > 1,
         "There is a slot for each request.": not load.is_steady and slots >= load.requests,
+        "Here t is a mean: each wait is drawn, and the expected figures are those of the drawn waits.":
+            plan.distribution != "constant",
         f"Counted from 0, request k starts after floor(k / {slots:g}) x {t} and is answered {t} later.":
             not load.is_steady,
     }  # fmt: skip

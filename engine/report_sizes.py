@@ -47,8 +47,8 @@ def size_text(found: Size, workers: int) -> str:
         "\n"
         + told(
             "pools",
-            f"If a request holds a database connection while it waits, each process needs {each} connections.",
-            f"That is {each * workers} in all; Postgres allows {POSTGRES_CONNECTIONS} by default.",
+            "If a request holds a database connection while it waits, each process needs one for each of its slots:"
+            f" {each * workers} in all. Postgres allows {POSTGRES_CONNECTIONS} by default.",
         ),
     )
 
