@@ -50,8 +50,8 @@ def allowed(run: Run) -> str:
     assert band  # or nothing is explained
     many, room_s = (at_once(run), band.latency_s) if is_steady else (band.in_turn, band.makespan_s)
     if run.verdict.explained_by in (Explanation.CPU, Explanation.SPLIT):
-        others = ", other programs included" * (taken_by_others(run) > 0.05)
-        each = f"{duration(band.cpu_s)} each{others}"
+        others = " and that of other programs" * (taken_by_others(run) > 0.05)
+        each = f"{duration(band.cpu_s)} each, with the client's{others}"
         return f"The CPU time of {many:g} requests in turn is {duration(band.cpu_s * many)} ({each})."
     costs = f"{duration(band.overhead_s)} of overhead per round, {duration(band.timer_s)} for the timer"
     return f"A difference of 5 % plus {duration(max(0.0, room_s - band.cpu_s * many))} is allowed ({costs})."

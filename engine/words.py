@@ -78,13 +78,14 @@ def difference(measured: float, predicted: float) -> str:
 def milliseconds(value_s: float | None, width: int = 9) -> str:
     """A cell of a table in ms: four digits, more only before the point, so that a column keeps its width.
 
-    >>> milliseconds(0.0123456, 8), milliseconds(27.8194, 8), milliseconds(None, 8)
-    ('   12.35', '   27819', '       -')
+    >>> milliseconds(0.0123456, 8), milliseconds(27.8194, 8), milliseconds(0.0000012894, 8), milliseconds(None, 8)
+    ('   12.35', '   27819', '  0.0013', '       -')
     """
     if value_s is None:
         return f"{'-':>{width}}"
     ms = value_s * 1000
-    return f"{ms:{width}.0f}" if ms >= 1000 else f"{ms:{width}.4g}"
+    digits = ".0f" if ms >= 1000 else ".4f" if 0 < ms < 0.01 else ".4g"
+    return f"{ms:{width}{digits}}"
 
 
 def section(name: str, text: str) -> str:
