@@ -174,12 +174,11 @@ def suspects_text(run: Run, found: Estimate) -> str:
 
 
 def estimate_text(found: Estimate) -> str:
-    how = "like this" if found.doubt == "no-clear-rounds" else "in rounds"
     rounds = ", ".join(f"{n} after {duration(at_s)}" for n, at_s in found.rounds)
     return said(
         stall_text(found.stall) if found.stall else slots_seen_text(found),
         found.doubt and not found.stall and DOUBTS[found.doubt],
-        rounds and found.doubt != "short-wait" and f"The answers came {how}: {rounds}.",
+        rounds and found.slots and f"The answers came in rounds: {rounds}.",
         found.held_s and f"A request held its slot for {duration(found.held_s)}.",
         found.alone_s and f"A request by itself takes {duration(found.alone_s)}.",
         found.by_throughput and f"Throughput x wait gives {found.by_throughput:.3g} slots.",

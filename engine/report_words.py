@@ -152,8 +152,7 @@ DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     "rounds-and-throughput-disagree": "The rounds and the throughput show different numbers.",
     "all-at-work": "But more requests than that were seen to be worked on at the same time. A rate limit does this,"
     " another program that they ask, or a lock that they ask for again and again.",
-    "no-clear-rounds": "The answers did not come in rounds. The limit may be CPU time, a lock, or a pool that a request"
-    " holds for a part of its time.",
+    "no-clear-rounds": "They did not come in rounds of one size.",
 }
 PROBE_ENDS = {
     "seen": "two bursts show the same limit",  # as estimate.why_over() says

@@ -92,8 +92,9 @@ def some_wait_inside(facts: Facts) -> bool:
     where = facts.inside and facts.inside.where
     if not where:
         return False
-    waiting = [one for one in where.places if one.state is State.WAITING and one.resource != LOOP]
-    return requests_in(waiting, *State) > MANY * where.requests
+    waiting = [one for one in where.places if one.state is State.WAITING]
+    inside = [one for one in waiting if one.resource != LOOP and not (one.resource or "").startswith("AnyIO")]
+    return requests_in(inside, *State) > MANY * where.requests
 
 
 def seen_limit(facts: Facts) -> Limit | None:
