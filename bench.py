@@ -158,7 +158,11 @@ def on_paper(asked: argparse.Namespace) -> None:
     """What the arguments give, without a server."""
     if asked.objective:
         objective_s, percentile = asked.objective
-        cpus = asked.cpus or asked.workers
+        if getattr(asked.wait, "distribution", "constant") != "constant":
+            raise Problem(
+                "sizes are found for a wait that is always the same; for a drawn one, try --slots N --arrivals poisson"
+            )
+        cpus = min(asked.cpus or asked.workers, asked.workers)  # a process computes on one at a time
         found = sizes.Asked(asked.rate, float(asked.wait), objective_s, percentile, asked.cpu_time or 0.0, cpus)
         tell(report_sizes.size_text(sizes.size(found), asked.workers))
         return

@@ -71,7 +71,7 @@ def suspects(
     no known default, the pools that are there may have been set to it.
     """
     plan, slots, after_s = facts.plan, found.slots, min(failed_after_s, default=math.inf)
-    if not slots:
+    if not slots or found.doubt == "rounds-and-throughput-disagree":
         return ()
 
     def oddness(one: Suspect) -> tuple[bool, bool, int]:

@@ -25,7 +25,7 @@ from engine.report_where import seen_in_short, where
 from engine.report_words import EXPLANATIONS, LOADS, PROBE_ENDS, requests_s, stacked, told, until_text
 from engine.run import Explanation, Plan, Prediction, Run
 from engine.targets import TARGETS
-from engine.verdict import is_not_known, seen_limit
+from engine.verdict import AS_PREDICTED, is_not_known, seen_limit
 from engine.words import duration, per_cent, plural, rate, slots_text
 
 # ---------------------------------------------------------------- after the run
@@ -68,7 +68,8 @@ def of_figures(run: Run) -> str:
     low, high = latency.intervals.get("p99", (0.0, None)) if latency else (0.0, None)
     return told(
         "",
-        0 < 1.01 * spread_s < (run.prediction.p95_s or 0.0)
+        run.verdict.explained_by in AS_PREDICTED
+        and 0 < 1.01 * spread_s < (run.prediction.p95_s or 0.0)
         and "The prediction is for users that start at the same moment. In practice they drift apart, and all latencies"
         f" approach {duration(spread_s)}.",
         stream_text(run),

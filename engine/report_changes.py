@@ -10,6 +10,7 @@ from engine.loads import Figure
 from engine.places import Resource
 from engine.report_words import told
 from engine.run import Plan, Run, VictimPrediction
+from engine.verdict import AS_PREDICTED
 from engine.victim import victim_fits
 from engine.words import duration, plural
 
@@ -62,6 +63,8 @@ WHY_NOT = {  # what limited the load -> why the median of a victim is not as pre
 def why_not(run: Run) -> str:
     limits = run.verdict.limits
     why = WHY_NOT.get(limits[0].resource) if limits else None
+    if not why and run.verdict.explained_by not in AS_PREDICTED:
+        why = "the load was not as predicted either"
     return f"NOT as predicted: {why or 'the reason was not seen'}."
 
 

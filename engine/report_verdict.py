@@ -23,7 +23,7 @@ from engine.report_words import (
     told,
 )
 from engine.run import Estimate, Explanation, Run, Stall, Suspect, Warned
-from engine.verdict import is_not_known, seen_limit
+from engine.verdict import AS_PREDICTED, is_not_known, seen_limit
 from engine.words import duration, per_cent, plural, rate
 
 # ---------------------------------------------------------------- the verdict
@@ -161,7 +161,7 @@ def estimate(run: Run, always: bool = False) -> str:
     """What the answers show, with the known limits that may be behind it. Of a run that is as predicted with slots that
     are known, only if it is asked for."""
     found, plan = run.verdict.estimate, run.plan
-    is_explained = run.verdict.explained_by in (Explanation.PREDICTION, Explanation.SPLIT, Explanation.CPU)
+    is_explained = run.verdict.explained_by in AS_PREDICTED
     is_known = is_seen(run) or (is_explained and plan.slots_known and not always)
     if not found or is_known or plan.wait_s == 0 or found.says_nothing:
         return ""

@@ -50,14 +50,17 @@ def where(run: Run) -> str:
     found = run.inside and run.inside.where
     if not found:
         return ""
-    return stacked(where_table(found, run.plan.load.is_steady), limit(run, found), computing(run, found))
+    return stacked(
+        where_table(found, run.plan.load.is_steady, bool(run.victim)), limit(run, found), computing(run, found)
+    )
 
 
-def where_table(found: Where, is_steady: bool = False) -> str:
+def where_table(found: Where, is_steady: bool = False, has_victim: bool = False) -> str:
     """How many requests stood where, and what they did there, in the samples with the most requests."""
     fullest = ", at the fullest" * is_steady
     costs = f"({plural(found.samples, 'sample')}, {cost_text(found.cost)}):"
-    head = f"of {found.requests:.3g} requests under way{fullest} {costs}"
+    beside = ", and those of the victim," * has_victim
+    head = f"of {found.requests:.3g} requests under way{fullest}{beside} {costs}"
     rows = [row(spot) for spot in found.places if spot.requests >= 0.5 or spot.state is State.BLOCKING][:MOST_ROWS]
     return stacked(told("where", head), *rows) if rows else ""
 

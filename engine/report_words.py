@@ -168,7 +168,7 @@ PROBE_ENDS = {
 # ---------------------------------------------------------------- warnings: symptom, likely cause, next step
 
 FAILURES = {  # how most requests failed: likely cause, next step
-    "refused": "No server listens there. Start it, or check host and port.",
+    "refused": "No server listens there, or no longer. Start it, or check host and port.",
     "reset": "The server broke the connection. Look in its log for a crash or a limit.",
     "closed": "The server closed the connection without an answer. Look in its log for a crash or a limit.",
     "timed out": "The server did not answer in time. Raise the time-out (-s), or send less at a time.",
@@ -187,7 +187,7 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "HTTP 422": "The service does not accept the values. Look at the query, the body (--data) and its -T.",
     "HTTP 429": "The service refused them: they were too many in a time, or too many at a time.",
     "HTTP 4": "The service does not accept the request. Look at one with curl -v.",
-    "HTTP 503": "The service said that it is too busy, or not ready. uvicorn does so beyond its --limit-concurrency.",
+    "HTTP 503": "The service said that it is too busy, or not ready.",
     "HTTP": "The service failed. Read the server's log.",
     "": "The answers are not complete HTTP/1.1. Look at one with curl -v.",
 }

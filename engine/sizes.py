@@ -104,7 +104,8 @@ class Asked:
         of_cpu = self.at(NO_LIMIT)
         if not of_cpu.holds:
             raise Problem(
-                f"{self.rate_rps:g} requests/s keep {plural(self.cpus, 'CPU')} {per_cent(self.cpu_busy)} busy,"
+                f"{self.rate_rps:g} requests/s keep {plural(self.cpus, 'CPU')} {per_cent(self.cpu_busy)} busy"
+                " (a process computes on one at a time),"
                 f" and p{self.percentile:g} would be {duration(of_cpu.latency_s.get(self.percentile, math.inf))}:"
                 " no number of slots helps"
             )

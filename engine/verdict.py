@@ -26,6 +26,7 @@ from engine.places import Limit, Resource, State
 from engine.run import Band, Estimate, Explanation, Facts, Plan, Prediction, Run, Verdict, Warned
 
 MANY = 0.1  # of the requests
+AS_PREDICTED = (Explanation.PREDICTION, Explanation.SPLIT, Explanation.CPU)
 BUSY = 0.8  # a resource that is in use for so large a share of the time is full
 
 
@@ -295,7 +296,7 @@ def limits_of(facts: Facts, estimate: Estimate | None, other: OtherSlots | None)
 
 def limit_of_answers(facts: Facts, estimate: Estimate) -> list[Placed]:
     """The slots that the answers show, if they leave no doubt."""
-    slots, wait_s, measured = estimate.low, facts.plan.wait_s, facts.measured
+    slots, wait_s, measured = estimate.low, estimate.held_s or facts.plan.wait_s, facts.measured
     if not wait_s or not estimate.is_certain:
         return []
     busy = min(1.0, measured.answered * wait_s / (slots * measured.measured_s))

@@ -155,3 +155,8 @@ def test_without_a_word_there_is_help(capsys):
 def test_a_wait_that_is_not_stated_is_said_to_be_assumed(capsys, more, is_said):
     assert bench.main(["-n", "100", "--slots", "40", *more]) == 0
     assert ("--wait" in capsys.readouterr().out) == is_said
+
+
+def test_sizes_are_not_said_for_a_wait_that_is_drawn(capsys):
+    assert bench.main(["--rate", "80", "--wait", "50ms:exp", "--p99", "0.3"]) == 2
+    assert "always the same" in capsys.readouterr().err

@@ -224,6 +224,8 @@ SEEN: dict[str, tuple[Callable[[Run], Any], Run, Run]] = {  # is it said?, a run
     "a victim is not as predicted": (lambda run: "NOT" in report_changes.victim_text(run),
                                      replace(seen_run(), victim=victim_of(0.65)),
                                      replace(seen_run(), victim=victim_of(0.6))),
+    "why a victim is not": (lambda run: "not as predicted either" in report_changes.why_not(run),
+                            seen_run(POOL), replace(seen_run(POOL), verdict=sample_run().verdict)),
     "a size": (lambda run: advice_for(run, (3.0, 99)).need,
                seen_run(replace(POOL, slots=2), load=Open(16, rate_rps=4.0), slots=40),
                seen_run(replace(POOL, slots=2, parts=2.0), load=Open(16, rate_rps=4.0), slots=40)),
