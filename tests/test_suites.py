@@ -175,7 +175,7 @@ def test_a_limit_is_as_predicted_only_if_the_run_says_so(name, changes, good):
 @pytest.mark.parametrize(
     ("name", "figures"),
     [
-        ("io", "1.94 1.99 50 27 15 8 2.00"),
+        ("io", "1.94 1.03 1.95 41 22 19 18 2.00"),
         ("ab", "48.2 7.26 96.1 7921 2819 649"),
         ("books", "3.74 3.75 3.11 0.998 0.893"),
         ("why", "79.7 912 11.4 81.7 35 71 350 149 183 0.502 1.51 1.54"),
