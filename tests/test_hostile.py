@@ -77,6 +77,14 @@ async def gives_back_too_often():
     if not leaking.locked() and leaking._value < 8:
         leaking.release()
 
+rooms, visits = [asyncio.Semaphore(3) for _ in range(3)], itertools.count()
+
+@app.get("/rooms")
+async def most_go_to_one_room():
+    visit = next(visits) % 20
+    async with rooms[visit if visit < 3 else 0]:
+        await asyncio.sleep(0.3)
+
 outer, inner = asyncio.Semaphore(5), asyncio.Semaphore(4)
 
 @app.get("/nested")
@@ -396,6 +404,11 @@ def test_more_have_a_semaphore_than_it_was_made_for(folder):
     run = only_run(folder, "--app", "odd:app", "--path", "/leaks", "-n", "60")
     (size,) = {place["made_size"] for place in run["inside"]["where"]["places"] if place["state"] == "waiting"}
     assert (size, run["verdict"]["limits"][0]["slots"]) == (3, 8)
+
+
+def test_other_semaphores_of_a_list_are_not_taken_for_more_permits_of_one(folder):
+    run = only_run(folder, "--app", "odd:app", "--path", "/rooms", "-n", "40")
+    assert {place["made_size"] for place in run["inside"]["where"]["places"]} == {None}
 
 
 def test_of_nested_semaphores_the_smaller_one_is_the_limit_though_few_can_wait_for_it(folder):

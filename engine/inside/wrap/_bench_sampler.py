@@ -367,7 +367,7 @@ def row_at(place, resource):
         "handler": handler and [handler.co_filename, handler.co_firstlineno, handler.co_name],
         "resource": resource and resource_as_list(resource), "answered": bool(call and call.is_answered),
         "on_loop": place.on_loop, "cpu_s": 0.0, "opens": resources.opened_beyond(place.frames),
-        "held_to": app and resource and source.held_to(resource, app.f_code.co_filename, app.f_lineno),
+        "held_to": app and resource and source.held_to(resource, app),
     }  # fmt: skip
 
 
@@ -416,7 +416,7 @@ def sample_while_open(pipe, file):
             scale = used_s / max(cpu.other_cpu_s() - before_cpu_s, 1e-9)
             for row in rows:
                 row["cpu_s"] *= scale
-            known_s = used_s if cpu.computed_s else 0.0
+            known_s = used_s if any(cpu.computed_s.values()) else 0.0  # none where no thread has a clock
             write(file, at=at_s, cost=cost_s, cpu=known_s, inside=inside, rows=rows)
         share = BUSY if used_s > passed_s / 2 else IDLE
         budget_s += share * passed_s - min(cost_s, 3 * before_s)  # now and then Python collects its garbage here

@@ -59,32 +59,39 @@ def assigned_at(file, name):
     return line
 
 
-def held_to(resource, file, line):
-    """The last line of what a function of the app does while it has a semaphore that it takes at a line."""
-    return last_held_line(file, line) if resource.name.startswith("a semaphore") else None
+def held_to(resource, frame):
+    """The last line of what a function of the app does while it has a semaphore that it takes where its frame stands;
+    None: not known, as for one that is not a global, of which there may be many."""
+    if not resource.name.startswith("a semaphore"):
+        return None
+    name, last = held_lines(frame.f_code.co_filename, frame.f_lineno)
+    is_global = name in frame.f_globals and name not in frame.f_locals
+    return last if is_global and frame.f_globals[name] is resource.owner else None
 
 
 @functools.lru_cache(200)
-def last_held_line(file, line):
-    """The end of the with statement that begins there, or the next release() of what acquire() takes; else None."""
-    held = None
+def held_lines(file, line):
+    """The name of what is taken at a line, and the end of the with statement that begins there, or the next release()
+    of what acquire() takes; else None, None."""
+    found, function = (None, None), None
     for node in ast.walk(parsed(file)):  # outermost first
         if not getattr(node, "lineno", line + 1) <= line <= (getattr(node, "end_lineno", None) or line):
             continue
         if isinstance(node, (ast.With, ast.AsyncWith)) and line <= node.items[-1].context_expr.end_lineno:
-            return node.end_lineno
+            taken = next((one.context_expr for one in node.items if one.context_expr.end_lineno >= line), None)
+            return getattr(taken, "id", None), node.end_lineno
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             function = node
-        elif name := called_on(node, "acquire"):
+        elif function and (name := called_on(node, "acquire")):
             given_back = (one.lineno for one in ast.walk(function) if called_on(one, "release") == name)
-            held = min((one for one in given_back if one > line), default=None)
-    return held
+            found = name, min((one for one in given_back if one > line), default=None)
+    return found
 
 
 def called_on(node, method):
-    """The text of the object whose method a node calls; None: it does not."""
+    """The name of the object whose method a node calls; None: it does not, or what has no name."""
     is_call = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == method
-    return ast.dump(node.func.value) if is_call else None
+    return getattr(node.func.value, "id", None) if is_call else None
 
 
 @functools.lru_cache(50)
