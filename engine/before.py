@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 from engine import access_log, plans, report_before, send, victim, where, workload
-from engine.alone import MOST_S, Alone, First, alone_of, asks_again, cold_requests
+from engine.alone import LONE_S, MOST_S, Alone, First, alone_of, asks_again, cold_requests
 from engine.client import ERRORS, Exchanges, is_success
 from engine.kinds import Kind
 from engine.loads import Burst
@@ -69,6 +70,19 @@ def send_before(plan: Plan, site: Site) -> tuple[Plan, Before]:
     if site.log:
         plan = with_body(plan, access_log.parts_of_body(site.log), sent)
     return plans.with_lone_requests(plan, lone_s), before
+
+
+def send_again(plan: Plan, site: Site, before: Before) -> Before:
+    """More requests by themselves, right before the load.
+
+    A client that has just computed a prediction changes which process gets most of the next connections: of two
+    processes, the favourite gets 57 % of them and not 64 %. After some requests it is as before.
+    """
+    sent, end_s = list[Exchanges](), perf_counter() + LONE_S
+    while len(sent) < plan.lone_requests and perf_counter() < end_s and not signals.received:
+        send_one(plan, site, sent)
+    more = before_of(sent, (), None, ())
+    return dataclasses.replace(before, sent=before.sent + more.sent, created=before.created + more.created)
 
 
 def warm_others(plan: Plan, site: Site, of_kinds: Sequence[Alone], sent: list[Exchanges]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from engine import access_log, estimate, plans, report_before, report_changes, send, summary, verdict, victim, where
 from engine.access_log import AccessLog, LogLine, name_workers
-from engine.before import Before, Site, send_before
+from engine.before import Before, Site, send_again, send_before
 from engine.calibrate import with_deal
 from engine.client import Outcome, is_success
 from engine.database import BooksDatabase, books_seen
@@ -169,6 +169,8 @@ def execute(
             show((report_before.what_is_expected if is_known else report_before.what_is_predicted)(plan, prediction))
         if plan.victim:
             show(report_changes.victim_expected(plan, victim.predicted_victim(plan, before.victim_s)))
+        if plan.deal:
+            before = send_again(plan, site, before)
         watched = place.live(site.log) if place.live and site.log else None
         sent = send_load(plan, site)
         if watched:

@@ -13,7 +13,7 @@ from engine.places import Limit, Resource, Spot, State, Where
 
 LOOP = "the event loop"  # as the sampler calls what a task waits for that could run
 ITSELF = "an answer of this very server"
-FREES_ALL = re.compile("[Ff]uture|Event")  # that wait for it, at once
+FREES_ALL = re.compile("[Ff]uture|Event|Barrier")  # that wait for it, at once
 MOSTLY, HALF = 0.8, 0.5  # of the samples
 FEW = 0.02  # of the requests
 GOES_ON = (State.WORKING, State.BLOCKING, State.ANSWERED)

@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable
 
-from engine.limit import FREES_ALL, ITSELF, LOOP, name_among
+from engine.limit import ALSO_BLOCKS, FREES_ALL, ITSELF, LOOP, blocking_place, name_among
 from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_verdict import next_limit
 from engine.report_words import requests_s, said, stacked, told
@@ -162,7 +162,7 @@ def limit(run: Run, found: Where) -> str:
         return told("standstill", standstill(found))
     of = found.limit
     if not of:
-        return ""
+        return told("besides", blocks_at_times(found))
     alone_s, limits = slower_than_alone_s(run), run.verdict.limits
     if alone_s and is_not_known(run):
         return told("limit", unknown_limit(of, alone_s))
@@ -170,6 +170,15 @@ def limit(run: Run, found: Where) -> str:
         return told("besides", seen_limit_text(of))
     is_last = limits and not others_wait(found, of)  # else what they wait for may well come next
     return told("limit", seen_limit_text(of), slower_text(alone_s), more(run, of), is_last and next_limit(run))
+
+
+def blocks_at_times(found: Where) -> str:
+    """The line that blocks the event loop now and then, where nothing limits."""
+    most = blocking_place(found.blocks)
+    if not most or most.share < ALSO_BLOCKS:
+        return ""
+    seen = f"In {per_cent(most.share)} of the samples of the whole run"
+    return f"{seen} the event loop was at {most.line}, and whatever came meanwhile had to wait."
 
 
 def others_wait(found: Where, of: Limit) -> bool:
@@ -316,7 +325,7 @@ def standstill(found: Where) -> str:
     return said(
         text.format(*found.circle, all=", ".join(found.circle)),
         lines and f"They wait {', and '.join(lines)}.",
-        found.circle_at and f"{found.circle_at:g} requests at a time are enough.",
+        found.circle_at and f"{found.circle_at:g} requests at a time may be enough.",
         cure,
     )
 

@@ -262,7 +262,7 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f"Other programs used {per_cent(of.share)} of the CPUs during the run{named_text(of.named)}. They make all"
         " times longer. Run it again on an idle machine.",
     "drift": lambda of:
-        f"The latency drifted all through the run: a median of {duration(of.first_s)} in its first quarter, of"
+        f"The latency drifted all through the run: {duration(of.first_s)} in its first quarter,"
         f" {duration(of.last_s)} in its last. A mean or a percentile of such a run says little. Run it for longer, or"
         " find out what grows.",
     "throttled": lambda of:
@@ -321,6 +321,7 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
 UNTIL = {  # why a figure is not as exact as asked
     "too-few": "There are too few answers for an interval.",
     "time": "The time (-t) was over.",
+    "uneven": "The slowest requests came at a few moments only, which do not tell how often that happens.",
     "drift": "The latency drifted, so there is no single value.",
     "client": "The client was the limit: requests left late.",
 }

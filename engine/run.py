@@ -233,7 +233,7 @@ class Measured:
     server_cpu_s: float | None = None
     other_cpu_s: float | None = None  # CPU seconds of other programs, but of those that work for the service
     until: Until | None = None  # how exactly a figure is known, where that was asked for
-    drift: Drift | None = None  # of the latency, in an open loop
+    drift: Drift | None = None  # of the latency, of a load that goes on
     neighbours: tuple[Neighbour, ...] = ()  # the other programs that computed
 
     def of(self, figure: Figure) -> float | None:

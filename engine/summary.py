@@ -10,6 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import compress, islice
+from statistics import fmean, median
 from typing import Any
 
 from engine.client import ERRORS, Exchanges, Outcome, is_success
@@ -152,8 +153,11 @@ def other_cpu_s(outcome: Outcome, measured_s: float, all_cpus: int) -> float | N
 
 def in_their_order(plan: Plan, latencies_s: Sequence[float], lags_s: Sequence[float]) -> dict[str, Any]:
     """What latencies say in the order in which they were due: drift, and how exactly a figure is known."""
-    drift = drift_of(latencies_s) if plan.load.is_scheduled else None
-    until = until_of(plan.until, latencies_s, is_late(lags_s, latencies_s)) if plan.until else None
+    # Users get out of step by and by, which moves the median, but not the mean.
+    middle = median if plan.load.is_scheduled else fmean
+    drift = drift_of(latencies_s, middle) if plan.load.is_steady else None
+    late = is_late(lags_s, latencies_s)
+    until = until_of(plan.until, latencies_s, late, bool(drift)) if plan.until else None
     return {"drift": drift, "until": until}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
@@ -48,12 +48,12 @@ class Until:
     reached: bool
     interval_s: tuple[float, float] | None  # 95 %; None: too few requests
     requests: int
-    reason: str = ""  # why it was not reached: "too-few", "drift", "client", "time"
+    reason: str = ""  # why it was not reached: "too-few", "uneven", "drift", "client", "time"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """Medians of the first and of the last quarter of a run whose latency grows or falls all the time."""
+    """The latency of the first and of the last quarter of a run in which it grows or falls all the time."""
 
     first_s: float
     last_s: float
@@ -74,7 +74,8 @@ def parse_until(text: str) -> Wanted:
 def interval_of(
     latencies_s: Sequence[float], percentile: float | None, wider: float = 1.0
 ) -> tuple[float, float] | None:
-    """95 % interval of a percentile, or of the mean; None: too few to tell. wider: times so wide.
+    """95 % interval of a percentile, or of the mean; None: too few to tell, or those beyond the percentile are all at
+    a few moments. wider: times so wide.
 
     >>> interval_of([0.1] * 400, 50)
     (0.1, 0.1)
@@ -89,10 +90,15 @@ def interval_of(
     share, ordered = percentile / 100, sorted(latencies_s)
     at_s = ordered[math.ceil(share * len(ordered)) - 1]
     room = wider * half_of([fmean(one <= at_s for one in part) for part in in_batches(latencies_s, size)])
-    if len(ordered) * (1 - share) < LEAST_BEYOND or share + room >= 1:
+    if not has_enough(len(ordered), percentile) or share + room >= 1:
         return None
     low, high = (math.ceil(max(0.0, share + sign * room) * len(ordered)) - 1 for sign in (-1, 1))
     return ordered[max(0, low)], ordered[min(len(ordered) - 1, high)]
+
+
+def has_enough(count: int, percentile: float | None) -> bool:
+    """Whether so many latencies have enough beyond the percentile."""
+    return percentile is not None and count * (1 - percentile / 100) >= LEAST_BEYOND
 
 
 def half_of(parts: Sequence[float]) -> float:
@@ -112,20 +118,20 @@ def is_exact(interval_s: tuple[float, float] | None, wanted: Wanted) -> bool:
     return high_s - low_s <= wanted.share * (high_s + low_s)
 
 
-def drift_of(latencies_s: Sequence[float]) -> Drift | None:
+def drift_of(latencies_s: Sequence[float], middle: Callable[[Sequence[float]], float] = median) -> Drift | None:
     """Whether latency goes one way for all of a run; None: it does not, or there are too few. Mann's test of the
-    medians of BATCHES parts: how many pairs of them go up, less those that go down.
+    middles of BATCHES parts: how many pairs of them go up, less those that go down.
 
     >>> drift_of([k / 1000 for k in range(1000)])
     Drift(first_s=0.1245, last_s=0.8745)
     """
     if len(latencies_s) < LEAST_DRIFT:
         return None
-    medians = [median(part) for part in in_batches(latencies_s, len(latencies_s) // BATCHES)]
-    ups = sum((b > a) - (b < a) for i, a in enumerate(medians) for b in medians[i + 1 :])
+    middles = [middle(part) for part in in_batches(latencies_s, len(latencies_s) // BATCHES)]
+    ups = sum((b > a) - (b < a) for i, a in enumerate(middles) for b in middles[i + 1 :])
     z = abs(ups) / math.sqrt(BATCHES * (BATCHES - 1) * (2 * BATCHES + 5) / 18)
     quarter = BATCHES // 4
-    first_s, last_s = fmean(medians[:quarter]), fmean(medians[-quarter:])
+    first_s, last_s = fmean(middles[:quarter]), fmean(middles[-quarter:])
     is_much = max(first_s, last_s) > DRIFTS_BY * min(first_s, last_s)
     return Drift(round(first_s, 6), round(last_s, 6)) if z > DRIFTS_Z and is_much else None
 
@@ -146,15 +152,16 @@ class Watch:
         return self.in_a_row > 1
 
 
-def until_of(wanted: Wanted, latencies_s: Sequence[float], is_late: bool) -> Until:
-    """What came of it. is_late: the client was too slow to be believed."""
+def until_of(wanted: Wanted, latencies_s: Sequence[float], is_late: bool, has_drift: bool) -> Until:
+    """What came of it. is_late: the client was too slow to be believed. has_drift: latency goes one way."""
     interval_s = interval_of(latencies_s, wanted.percentile)
     reached = is_exact(interval_s, wanted)
     reason = ""
-    if drift_of(latencies_s):
+    if has_drift:
         reached, reason = False, "drift"
     elif is_late:
         reached, reason = False, "client"
     elif not reached:
-        reason = "time" if interval_s else "too-few"
+        is_uneven = has_enough(len(latencies_s), wanted.percentile)
+        reason = "time" if interval_s else "uneven" if is_uneven else "too-few"
     return Until(wanted.name, wanted.share, reached, interval_s, len(latencies_s), reason)

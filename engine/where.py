@@ -70,6 +70,7 @@ def where_of(
     found = Where(
         len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked, opening=opening,
         computing=computing_in(samples, lines, folder),
+        blocks=() if is_burst else tuple(blocking_places(later, lines, folder)),
     )  # fmt: skip
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=enough_for(circle, requests))

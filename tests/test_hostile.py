@@ -147,6 +147,14 @@ async def blocks_at_two_lines():
     first()
     second()
 
+many = itertools.count(1)
+
+@app.get("/at-times")
+async def blocks_now_and_then():
+    await asyncio.sleep(0.05)
+    if next(many) % 40 == 0:
+        first()
+
 async def later():
     time.sleep(0.05)
 
@@ -210,7 +218,7 @@ from flask import Flask
 app = Flask(__name__)
 count, keyed, condition = itertools.count(), [threading.Lock() for _ in range(3)], threading.Condition()
 five, four, tokens, jobs = threading.Semaphore(5), threading.Semaphore(4), os.pipe(), queue.Queue()
-buckets = threading.Semaphore(0)
+buckets, barrier = threading.Semaphore(0), threading.Barrier(10)
 os.write(tokens[1], b"...")
 
 @app.get("/keyed")
@@ -262,6 +270,14 @@ def drips():
 @app.get("/bucket")
 def takes_and_gives_nothing_back():
     buckets.acquire()
+    return ""
+
+@app.get("/barrier")
+def waits_for_nine_others():
+    try:
+        barrier.wait(0.4)
+    except threading.BrokenBarrierError:
+        barrier.reset()
     return ""
 
 threading.Thread(target=works, daemon=True).start()
@@ -416,6 +432,13 @@ def test_of_nested_semaphores_the_smaller_one_is_the_limit_though_few_can_wait_f
     assert run["verdict"]["limits"][0]["slots"] == 4
 
 
+def test_what_blocks_the_event_loop_at_times_is_said_though_it_is_not_the_limit(folder):
+    run = only_run(folder, "--app", "odd:app", "--path", "/at-times", "-c", "10", "-t", "4")
+    shares = {place["line"]: place["share"] for place in run["inside"]["where"]["blocks"] if place["line"]}
+    line = ODD[: ODD.index("def first")].count("\n") + 2
+    assert 0.1 < shares[f"odd.py:{line}"] < 0.6 and run["verdict"]["limits"][0]["resource"] != "the event loop"
+
+
 def test_semaphores_of_one_line_are_several(folder):
     limit = only_run(folder, "--app", "odd:app", "--path", "/lanes", "-n", "40")["verdict"]["limits"][0]
     assert (limit["slots"], limit["objects"], limit["held_s"]) == (10, 2, None)
@@ -434,12 +457,14 @@ TAKEN = {  # path -> what is waited for there, how many have it, and how many in
     "/condition": ("the lock of a Condition", 1, None),
     "/in-turn": ("a semaphore (threading.Semaphore)", 5, None),  # then one of four, which is held for a shorter time
     "/bucket": ("a semaphore (threading.Semaphore)", None, None),  # a thread gives it
+    "/barrier": ("a Barrier", None, None),
 }
 
 
 @pytest.mark.parametrize("path", TAKEN)
 def test_what_others_have_is_named_where_they_have_it(folder, path):
-    how = ["--app", "takes:app", "--path", path, "--threads", "16", "-c", "14", "-t", "3"]
+    users = "9" if path == "/barrier" else "14"  # one less than go on together
+    how = ["--app", "takes:app", "--path", path, "--threads", "16", "-c", users, "-t", "3"]
     limit = only_run(folder, *how)["verdict"]["limits"][0]
     assert (limit["resource"], limit["slots"], limit["size_of_each"]) == TAKEN[path]
 

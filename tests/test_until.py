@@ -55,11 +55,12 @@ def test_latency_that_grows_drifts_and_a_busy_queue_does_not():
 
 def test_why_it_is_not_reached():
     wanted = Wanted(99, 0.01)
-    assert until_of(wanted, queue(900, 1), False).reason == "too-few"
-    assert until_of(wanted, queue(20_000, 1), False).reason == "time"
-    assert until_of(Wanted(50, 0.5), queue(5000, 1), True).reason == "client"
-    assert until_of(Wanted(50, 0.5), [k / 1000 for k in range(5000)], False).reason == "drift"
-    assert until_of(Wanted(50, 0.5), queue(5000, 1), False).reached
+    assert until_of(wanted, queue(900, 1), False, False).reason == "too-few"
+    assert until_of(wanted, queue(20_000, 1), False, False).reason == "time"
+    assert until_of(wanted, [0.1] * 9800 + [0.2 + k / 1000 for k in range(200)], False, False).reason == "uneven"
+    assert until_of(Wanted(50, 0.5), queue(5000, 1), True, False).reason == "client"
+    assert until_of(Wanted(50, 0.5), [k / 1000 for k in range(5000)], False, True).reason == "drift"
+    assert until_of(Wanted(50, 0.5), queue(5000, 1), False, False).reached
 
 
 @pytest.mark.parametrize("text", ["p99", "p99±", "p99±0%", "p200±5%", "max±5%", "p99+5%", "p100±5%"])
@@ -97,4 +98,6 @@ def test_a_load_ends_once_the_figure_is_known_and_not_where_latency_grows(tmp_pa
     code, document = run_bench(tmp_path, *how, "/grows", "--rate", "100", "--until", "p50±1%", "-t", "5", "-q")
     until = document["runs"][0]["measured"]["until"]
     assert (code, until["reached"], until["reason"]) == (1, False, "drift")
+    (run,) = run_bench(tmp_path, *how, "/grows", "-c", "8", "-n", "600", "-q")[1]["runs"]
+    assert run["measured"]["drift"]  # of a closed loop, too
     assert bench.main([*how, "/steady", "-n", "9", "--until", "p50±1%"]) == 2

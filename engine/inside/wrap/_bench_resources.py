@@ -17,7 +17,7 @@ from _bench_frames import remembered
 # owner: the live object; size, used: of it, now; None: not known. setting: what sets the size. is_shared: it is a wait
 # for other requests only if several wait for the same object.
 Resource = namedtuple("Resource", "name owner size used setting is_shared", defaults=(None, None, "", False))
-LOCK = Resource("a lock", None)  # that is not known
+LOCK = Resource("a lock or the like", None)  # of which no more is known
 LOCKS = (_thread.LockType, _thread.RLock)
 
 
@@ -210,7 +210,9 @@ KNOWN = {  # (end of the file's path, function) -> what tells the resource of `s
     ("logging/__init__.py", "handle"): (log_handler, 0),
 }
 PRIMITIVES = {
-    ("/threading.py", "wait"): shared,  # of an Event or a Condition
+    ("/threading.py", "wait"): shared,  # of an Event, a Condition or a Barrier
+    ("/threading.py", "wait_for"): shared,
+    ("/threading.py", "_wait"): shared,  # of a Barrier
     ("/threading.py", "acquire"): lock_or_semaphore,
     ("/threading.py", "__enter__"): lock_of_condition,
     ("gevent/thread.py", "acquire"): lock_or_semaphore,
@@ -219,6 +221,8 @@ PRIMITIVES = {
     ("/queue.py", "put"): shared,
     ("asyncio/locks.py", "acquire"): lock_or_semaphore,
     ("asyncio/locks.py", "wait"): shared,
+    ("asyncio/locks.py", "wait_for"): shared,
+    ("asyncio/locks.py", "_wait"): shared,
     ("asyncio/queues.py", "get"): shared,
     ("asyncio/queues.py", "put"): shared,
     ("anyio/_backends/_asyncio.py", "acquire"): lock_or_semaphore,
