@@ -26,11 +26,10 @@ from typing import Any
 
 from engine.run import Deal, Plan, Prediction, range_name
 
-DEALS = 40  # that a prediction is made for
+DEALS = 100  # that a prediction is made for
 MOST_DEALT = 20_000  # requests of one deal; it begins again then
 MOST_STEPS = 300_000  # requests in all of them
 BLOCK = 100  # requests of a piece
-OWN = 0.5  # of the pieces are from the start that a deal is mostly made of
 WITHIN = 0.05  # of a figure: so exact is the prediction where the deal is known
 LOW, HIGH = 0.05, 0.95  # of these deals the range leaves out so many at each end
 
@@ -83,8 +82,8 @@ def random_deals(deal: Deal, requests: int, is_burst: bool) -> Iterator[list[int
     """Which process takes each request, in many deals; the same in every run.
 
     Of a burst the shares are those that one measured burst had. Of another load it is put together from pieces of what
-    was measured: every other one after one start of the server, as the shares vary from start to start, and the rest
-    after any, as some of that is chance, which each deal has once more.
+    was measured. Those of two processes are from one start of the server, as their shares vary from start to start. The
+    shares of more processes vary no more than chance has it, which the choice of pieces has once more.
     """
     for seed in range(max(5, min(DEALS, MOST_STEPS // max(1, requests)))):
         dice = random.Random(seed)
@@ -94,17 +93,18 @@ def random_deals(deal: Deal, requests: int, is_burst: bool) -> Iterator[list[int
             deck = [process for process, count in enumerate(counts) for _ in range(count)]
             yield (deck + [0] * requests)[:requests]
         else:
-            yield in_pieces(deal.orders, requests, dice)
+            starts = deal.orders if len(deal.shares[0]) > 2 else [dice.choice(deal.orders)]
+            yield in_pieces(starts, requests, dice)
 
 
 def in_pieces(orders: Sequence[Sequence[int]], requests: int, dice: random.Random) -> list[int]:
     """
     >>> in_pieces([[0, 0, 1]], 7, random.Random(1))
-    [0, 1, 0, 0, 1, 0, 0]
+    [1, 0, 0, 0, 1, 0, 0]
     """
-    own, dealt = dice.choice(orders), list[int]()
+    dealt = list[int]()
     while len(dealt) < requests:
-        order = own if dice.random() < OWN else dice.choice(orders)
+        order = dice.choice(orders)
         begins = dice.randrange(len(order))
         dealt += [*order[begins:], *order[:begins]][:BLOCK]
     return dealt[:requests]
