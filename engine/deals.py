@@ -30,8 +30,8 @@ DEALS = 100  # that a prediction is made for
 MOST_DEALT = 20_000  # requests of one deal; it begins again then
 MOST_STEPS = 300_000  # requests in all of them
 BLOCK = 100  # requests of a piece
-OF_ONE_START = 0.75  # of the pieces, for two processes
-WITHIN = 0.05  # of a figure: so exact is the prediction where the deal is known
+OF_ONE_START = 1 / 3  # of the pieces
+WITHIN = 0.08  # of a figure: so exact is the prediction where the deal is known
 LOW, HIGH = 0.05, 0.95  # of these deals the range leaves out so many at each end
 
 
@@ -83,8 +83,8 @@ def random_deals(deal: Deal, requests: int, is_burst: bool) -> Iterator[list[int
     """Which process takes each request, in many deals; the same in every run.
 
     Of a burst the shares are those that one measured burst had. Of another load it is put together from pieces of what
-    was measured. Three of four pieces for two processes are from one start of the server, as their shares vary from
-    start to start. The shares of more processes vary no more than by chance, which the choice of pieces has once more.
+    was measured. A third of the pieces are from one start of the server, as shares vary from start to start; the others
+    are from any, as a good part of that is chance, which the choice of pieces has once more.
     """
     for seed in range(max(5, min(DEALS, MOST_STEPS // max(1, requests)))):
         dice = random.Random(seed)
@@ -94,18 +94,17 @@ def random_deals(deal: Deal, requests: int, is_burst: bool) -> Iterator[list[int
             deck = [process for process, count in enumerate(counts) for _ in range(count)]
             yield (deck + [0] * requests)[:requests]
         else:
-            yield in_pieces(deal.orders, requests, dice, OF_ONE_START if len(deal.shares[0]) == 2 else 0.0)
+            yield in_pieces(deal.orders, requests, dice)
 
 
-def in_pieces(orders: Sequence[Sequence[int]], requests: int, dice: random.Random, of_one: float) -> list[int]:
-    """of_one: the share of the pieces that are from one of these orders; the others are from any.
-
-    >>> in_pieces([[0, 0, 1]], 7, random.Random(1), 0.0)
+def in_pieces(orders: Sequence[Sequence[int]], requests: int, dice: random.Random) -> list[int]:
+    """
+    >>> in_pieces([[0, 0, 1]], 7, random.Random(1))
     [0, 1, 0, 0, 1, 0, 0]
     """
     one, dealt = dice.choice(orders), list[int]()
     while len(dealt) < requests:
-        order = one if dice.random() < of_one else dice.choice(orders)
+        order = one if dice.random() < OF_ONE_START else dice.choice(orders)
         begins = dice.randrange(len(order))
         dealt += [*order[begins:], *order[:begins]][:BLOCK]
     return dealt[:requests]
