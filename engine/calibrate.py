@@ -1,6 +1,6 @@
 """Measure once how this machine's kernel deals connections to the processes of a server, on a small app of ours.
 
-It takes some seconds, and is kept in logs/deals.json with the machine, the kernel, the versions and the day.
+It takes up to half a minute, and is kept in logs/deals.json with the machine, the kernel, the versions and the day.
 BENCH_DEALS names another file; where it is empty, nothing is measured, and each process gets its turn.
 """
 
@@ -54,7 +54,7 @@ def with_deal(plan: Plan, logs: Path, tell: Callable[[str], None] = lambda _: No
     known = kept_in(file)
     kept = kept_deal(known.get(key))
     if not kept:
-        tell("measuring how the kernel deals connections (once; some seconds)")
+        tell("measuring how the kernel deals connections (once; up to half a minute)")
         try:
             kept = measured_deal(plan, load, logs)
         except Problem:

@@ -109,6 +109,9 @@ def what_is_predicted(plan: Plan, prediction: Prediction) -> str:
     )
 
 
+FEW_ROUNDS = 5  # requests for each user: the first and the last count for much
+
+
 def prediction_text(plan: Plan, prediction: Prediction) -> str:
     """The closed form in a sentence, and where it does not hold."""
     each = ", ".join(f"{duration(at_s)} for {HANDLER_WORDS[one]}" for one, at_s in prediction.possibilities.items())
@@ -147,6 +150,9 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
     }  # fmt: skip
     return said(
         first_true(first),
+        load.is_steady
+        and load.requests < FEW_ROUNDS * (load.steady_count or 0)
+        and "That is of a load that goes on. Of few requests for each user the expected figures are others.",
         longer_s and f"This is near the limit: with a 2 % longer wait the p99 is {duration(longer_s)}.",
         plan.keep_alive
         and plan.most_connections < load.most_under_way

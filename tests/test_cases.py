@@ -67,7 +67,7 @@ def predicted_s(text: str) -> list[float]:
 
 
 def test_a_stream_keeps_its_session_to_its_end(run):
-    (found,), _ = run("tide_tables", "/levels", "-n", "30")
+    (found,), _ = run("tide_tables", "/levels", "-n", "60")
     limit = limit_of(found)
     assert (limit["resource"], limit["slots"]) == ("SQLAlchemy's pool", 15)
     assert limit["line"] == line_of("tide_tables", "waits") and limit["held_s"] == pytest.approx(0.5, rel=0.3)
@@ -84,7 +84,7 @@ def test_a_hanger_is_held_longer_than_an_answer_takes(run):
     (found,), _ = run("coat_check", "/coats", "-c", "30", "-t", "2")
     limit = limit_of(found)
     assert (limit["slots"], limit["line"]) == (10, line_of("coat_check", "waits"))
-    assert limit["held_s"] == pytest.approx(0.1, rel=0.2)
+    assert found["measured"]["lone_s"] < 0.08 < limit["held_s"] < 0.2
     assert at(found, line_of("coat_check", "after")) > 2
 
 

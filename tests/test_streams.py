@@ -83,4 +83,5 @@ def test_a_body_that_threads_make_has_their_slots(folder, path):
     assert run["plan"]["launch"]["body_parts"] == 6 and run["plan"]["slots"] == 40
     # 60 x 0.2 s in 40 threads: shared part by part, so that it is less than two rounds.
     assert 0.29 < run["prediction"]["makespan_s"] < 0.39
-    assert run["inside"]["slots_seen"] is None and run["verdict"]["explained_by"] in ("prediction", "cpu")
+    # Beside other programs it takes longer, and waits for these threads.
+    assert run["inside"]["slots_seen"] is None and run["verdict"]["explained_by"] in ("prediction", "cpu", "inside")
