@@ -81,7 +81,7 @@ class Experiment(NamedTuple):
 
 
 # A closed loop that fills every thread; a run with the same requests takes as long as its throughput is low.
-KNEE = "--target flask-gunicorn-threads --path /io -c 88 -n {k} --task-time 0.05 --cpu-time 0.005 --warmup 8"
+KNEE = "--target flask-gunicorn-threads --path /io -c 88 -n {k} --task-time 0.2 --cpu-time 0.02 --warmup 8"
 EXPERIMENTS = (
     Experiment(
         "AnyIO's limit",
@@ -171,12 +171,12 @@ EXPERIMENTS = (
     Experiment(
         "threads beyond the knee",
         "more threads serve more requests",
-        "gunicorn's --threads in one process, 11 -> 22, where a request waits 50 ms and computes 5 ms",
+        "gunicorn's --threads in one process, 11 -> 22, where a request waits 200 ms and computes 20 ms",
         f"{KNEE} --workers 1 --threads 11",
         f"{KNEE} --workers 1 --threads 22",
         "{before:.3g} s -> {after:.3g} s, no change",
         Expects.RATIO,
-        "one process computes on one CPU, and 11 threads of 50 + 5 ms fill it: 11 x 5 ms = 55 ms",
+        "one process computes on one CPU, and 11 threads of 200 + 20 ms fill it: 11 x 20 ms = 220 ms",
         group="knee",
     ),
     Experiment(
@@ -297,7 +297,7 @@ SUITE = Suite(
     tables,
     headline,
     variants=(*VARIANTS.values(), *queues.VARIANTS),
-    full={"n": "5000", "t": "0.5", "k": "600", "m": "1500"},
-    quick={"n": "1000", "t": "0.2", "k": "200", "m": "200"},
+    full={"n": "5000", "t": "0.5", "k": "300", "m": "1500"},
+    quick={"n": "1000", "t": "0.2", "k": "100", "m": "200"},
     pictures=(("moves", 4.6, moves), ("queues", 4.4, queues.draw_queues)),
 )
