@@ -1,7 +1,7 @@
 """limits - limits of default settings: four published figures, and the setting that each of them is.
 
 A  four handlers that wait the same take 20, 25 and 84 rounds: asyncio's threads are not FastAPI's
-B  threads and database connections stop each other: not below threads + connections requests, and a few above
+B  threads and database connections stop each other: not below threads + connections requests
 C  gunicorn's --threads does nothing for a worker that runs an event loop
 D  figures that cannot be: the table of one handler under the name of another
 
@@ -42,22 +42,19 @@ class Case(NamedTuple):
 ANYIO, BLOCKED, NONE = f"AnyIO's {ANYIO_THREADS} threads", "a blocked event loop", "none: it awaits"
 
 
-A_FEW = 5  # requests beyond those of which a stall may come
-
-
 def pools(threads: int, connections: int, n: int, path: str = "/depends", cure: str = "") -> Case:
     """A burst on so many threads, and a connection pool of so many.
 
     The rule of two pools: with threads + connections requests all threads may be taken by requests that wait for a
     connection, while those that have one wait for a thread. Whether it comes to that just there depends on who is
-    first: the last request for its handler, or the first to give its connection back. With a few more it does. After
-    a cure there is no stall.
+    first: a request that arrives, or one that has a connection and needs a thread for its answer. With twice the
+    connections all have arrived before the second round of them ends. After a cure there is no stall.
     """
     env = ("THREADS", str(threads)), ("POOL_SIZE", str(connections)), ("MAX_OVERFLOW", "0"), ("POOL_TIMEOUT", "{p}")
     return Case(f"B {threads} + {connections}, n = {n}{cure}",
                 f"--target limits-pools --path {path} -n {n} --task-time 0.1 --warmup 4",
                 f"{threads} threads and {connections} connections", env=env,
-                stalls=not cure and n >= threads + connections + A_FEW)  # fmt: skip
+                stalls=not cure and n >= threads + 2 * connections)  # fmt: skip
 
 
 HANDLERS = "--target limits-handlers --warmup 8 -n 100 --task-time {t} --path"
@@ -65,7 +62,7 @@ SHORT_HANDLERS = "--target limits-handlers --warmup 8 --task-time {d}"
 WORKERS = "--target fastapi-gunicorn --warmup 16 -n 400 -c 100 --task-time {s}"
 A_DEF = Case("A /def", f"{HANDLERS} /def", ANYIO, "78.6 s; its slots give 75 s")
 A_EXECUTOR = Case("A /executor", f"{HANDLERS} /executor", "asyncio's own threads, min(32, CPUs + 4)")
-B_54, B_60 = pools(40, 15, 54), pools(40, 15, 55 + A_FEW)
+B_54, B_70 = pools(40, 15, 54), pools(40, 15, 70)
 C_1 = Case("C /io, 1 worker x 1 thread", f"{WORKERS} --path /io --workers 1 --server-args='--threads 1'", ANYIO,
            "200 answered; its slots give 200")  # fmt: skip
 C_4 = Case("C /io, 1 worker x 4 threads", f"{WORKERS} --path /io --workers 1 --server-args='--threads 4'", ANYIO,
@@ -86,9 +83,10 @@ PARTS = {  # what was published, and what is run again
     " 53 failed), uhh-lt/dats #217 (above 50 at once \"everything grinds to a halt for 30 seconds, then a few requests"
     " error out\"), fastapi/fastapi #3205 and #5122. A `def` handler with a response model, whose session is a"
     " dependency with `yield`; threads + connections as given, the defaults being 40 + 15; the pool's time-out is {p} s"
-    " here, 30 s by default. Predicted: all is well up to threads + connections - 1 requests at once. With a few"
-    " more nothing is answered until the time-out, and some requests fail.": (
-        B_54, B_60, pools(15, 15, 29), pools(15, 15, 30 + A_FEW), pools(10, 20, 29), pools(10, 20, 30 + A_FEW),
+    " here, 30 s by default. Predicted: all is well up to threads + connections - 1 requests at once. From there"
+    " on a stall can come. With threads + twice the connections it does: nothing is answered until the time-out, and"
+    " some requests fail.": (
+        B_54, B_70, pools(15, 15, 29), pools(15, 15, 45), pools(10, 20, 29), pools(10, 20, 50),
         pools(40, 15, 100, "/untyped", ", no response model"),
         pools(40, 15, 100, "/with", ", session inside the handler"),
     ),
@@ -120,7 +118,7 @@ def seen(estimate: Json) -> str:
     """How many at a time the answers show, in words, and the known limit that comes first for that number."""
     low, high, stall, suspects = (estimate[name] for name in ("low", "high", "stall", "suspects"))
     if stall:
-        return f"two pools, one stall: {stall['threads']} threads + {stall['connections']} connections"
+        return f"a stall: no answer from {stall['from_s']:.2g} to {stall['until_s']:.2g} s"
     many = f"{low} to {high} at a time" if high != low else f"{low} at a time"
     words = {"none": f"no limit up to {low} at a time", "unknown": "not known"}
     text = words.get(estimate["seen"], many if high else f"at least {low} at a time")
@@ -159,11 +157,11 @@ def tables(document: SweepDocument) -> str:
 def headline(document: SweepDocument) -> list[str]:
     """The four findings, each with a figure of its table."""
     threads, executor = (document.figure(case.name, "verdict.estimate.slots").typical for case in (A_DEF, A_EXECUTOR))
-    below, at, one, four, blocked = (document.figure(case.name, TIME_S) for case in (B_54, B_60, C_1, C_4, D_10))
+    below, at, one, four, blocked = (document.figure(case.name, TIME_S) for case in (B_54, B_70, C_1, C_4, D_10))
     return [
         f"Requests run {threads} at a time in a `def` handler, {executor} at a time in asyncio.to_thread (min(32,"
         " CPUs + 4)).",
-        f"40 threads and a pool of 15 answer 54 requests at once in {below.typical} s. Of 60 the last answer"
+        f"40 threads and a pool of 15 answer 54 requests at once in {below.typical} s. Of 70 the last answer"
         f" takes {at.typical} s with a pool time-out of {document.values['p']} s (30 s by default).",
         "gunicorn's --threads does nothing for uvicorn workers: with 4 instead of 1 the run takes"
         f" {four.typical} s instead of {one.typical} s. A handler that blocks the event loop serves 10 waits of"

@@ -182,9 +182,9 @@ EXPERIMENTS = (
     Experiment(
         "processes beyond the knee",
         "22 threads are 22 threads, in one process or in two",
-        "the same 22 threads, 1 process x 22 -> 2 processes x 11",
+        "the same 22 threads, 1 process x 22 -> 2 processes x 11, which share evenly (--worker-connections 11)",
         f"{KNEE} --workers 1 --threads 22",
-        f"{KNEE} --workers 2 --threads 11",
+        f"{KNEE} --workers 2 --threads 11 --server-args='--worker-connections 11'",
         "{before:.3g} s -> {after:.3g} s, as two processes compute on two CPUs",
         Expects.RATIO,
         "beyond the knee only another CPU serves more, and only another process uses it",
