@@ -149,8 +149,9 @@ def tables(document: SweepDocument) -> str:
     header = ("run | published | predicted, s | last answer, s | failed | as predicted | seen in the answers alone"
               " | it is")  # fmt: skip
     parts = [
-        "*As predicted*: within 5 % + 100 ms, or in the range that was predicted for several workers, or explained by the"
-        " split (the share that each worker took) or by CPU time; of a stall, that it lasts the pool's time-out and only that fails requests."
+        "*As predicted*: within 5 % + 100 ms, or in the range that was predicted for several workers, or explained by"
+        " the split (the share that each worker took) or by CPU time; of a stall, that it lasts the pool's time-out and"
+        " only that fails requests."
     ]
     for text, cases in PARTS.items():
         parts += [text.format(**document.values), table(header, (row(document, case) for case in cases))]
