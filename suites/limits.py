@@ -121,7 +121,7 @@ def seen(estimate: Json) -> str:
     """How many at a time the answers show, in words, and the known limit that comes first for that number."""
     low, high, stall, suspects = (estimate[name] for name in ("low", "high", "stall", "suspects"))
     if stall:
-        return f"a stall: no answer from {stall['from_s']:.2g} to {stall['until_s']:.2g} s"
+        return f"no answer for {stall['until_s'] - stall['from_s']:.0f} s"
     many = f"{low} to {high} at a time" if high != low else f"{low} at a time"
     words = {"none": f"no limit up to {low} at a time", "unknown": "not known"}
     text = words.get(estimate["seen"], many if high else f"at least {low} at a time")
