@@ -124,7 +124,7 @@ class Where:
     circle: tuple[str, ...] = ()  # resources whose holders wait for each other, so that nothing goes on
     circle_at: float | None = None  # as many requests make such a standstill
     opening: Opening | None = None
-    blocks: tuple[Spot, ...] = ()  # what blocks the event loop, over the whole of a load that goes on
+    blocks: tuple[Spot, ...] = ()  # what the event loop runs, over the whole of a load that goes on
     computing: Computing | None = field(default=None, metadata={"json": False})
     limit: Limit | None = field(default=None, metadata={"json": False})  # stands in the verdict
 

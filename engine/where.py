@@ -70,7 +70,7 @@ def where_of(
     found = Where(
         len(full), cost_of(samples), requests, tuple(spots), persistent(half), blocked, opening=opening,
         computing=computing_in(samples, lines, folder),
-        blocks=() if is_burst else tuple(blocking_places(later, lines, folder)),
+        blocks=() if is_burst else tuple(places_of(on_loop(later), lines, folder)),
     )  # fmt: skip
     if silent and (circle := circle_of(spots)):
         return replace(found, circle=tuple(circle), circle_at=enough_for(circle, requests))
@@ -314,6 +314,11 @@ def computing_in(samples: Sequence[Line], lines: Sequence[Line], folder: str) ->
 
 def blocking_places(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> list[Spot]:
     return [one for one in places_of(samples, lines, folder) if one.state is State.BLOCKING]
+
+
+def on_loop(samples: Sequence[Line]) -> list[Line]:
+    """The samples with no other rows than what an event loop runs just then."""
+    return [{**one, "rows": [row for row in one["rows"] if row["on_loop"]]} for one in samples]
 
 
 def places_of(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> list[Spot]:

@@ -7,11 +7,13 @@ import itertools
 import json
 import random
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from commands import run_bench
 from samples import LAUNCH, sample_plan
 
+from engine import before
 from engine.calibrate import kept_deal, question_of, starts_for
 from engine.deals import WITHIN, is_dealt, random_deals
 from engine.loads import Burst, Closed, Open
@@ -99,6 +101,9 @@ def test_the_deal_is_measured_once_in_another_run_and_kept(tmp_path, monkeypatch
     assert starts == starts_for(2)
     again = run_bench(tmp_path, *how)[1]["runs"][-1]
     assert again["plan"]["deal"] == run["plan"]["deal"] and len(list((tmp_path / "logs").glob("*-deal*"))) == starts
-    monkeypatch.setenv("BENCH_DEALS", "")
-    without = run_bench(tmp_path, *how)[1]["runs"][-1]
-    assert not without["plan"]["deal"] and without["measured"]["warmed_up"] < again["measured"]["warmed_up"]
+
+
+def test_more_requests_by_themselves_are_sent_right_before_the_load(monkeypatch):
+    monkeypatch.setattr(before, "send_one", lambda plan, site, sent: sent.append(SimpleNamespace(status=[201])))
+    found = before.send_again(sample_plan(lone_requests=8), before.Site(("", 0)), before.Before(5, 1, [0.1]))
+    assert (found.sent, found.created, found.lone_s) == (13, 9, [0.1])
