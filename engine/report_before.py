@@ -152,7 +152,7 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
         first_true(first),
         load.is_steady
         and load.requests < FEW_ROUNDS * (load.steady_count or 0)
-        and "That is of a load that goes on. Of few requests for each user the expected figures are others.",
+        and "This holds for a load that goes on. Each user sends few requests here, so the expected figures differ.",
         longer_s and f"This is near the limit: with a 2 % longer wait the p99 is {duration(longer_s)}.",
         plan.keep_alive
         and plan.most_connections < load.most_under_way

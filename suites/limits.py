@@ -49,8 +49,8 @@ def pools(threads: int, connections: int, n: int, path: str = "/depends", cure: 
     """A burst on so many threads, and a connection pool of so many.
 
     The rule of two pools: with threads + connections requests all threads may be taken by requests that wait for a
-    connection, while those that have one wait for a thread. Whether it comes to that just there depends on who is
-    first: a request that arrives, or one that has a connection and needs a thread for its answer. With twice the
+    connection, while those that have one wait for a thread. Whether it comes to that just there depends on what
+    comes first: a request that arrives, or one that has a connection and needs a thread for its answer. With twice the
     connections all have arrived before the second round of them ends. After a cure there is no stall.
     """
     env = ("THREADS", str(threads)), ("POOL_SIZE", str(connections)), ("MAX_OVERFLOW", "0"), ("POOL_TIMEOUT", "{p}")

@@ -96,7 +96,9 @@ def test_the_deal_is_measured_once_in_another_run_and_kept(tmp_path, monkeypatch
     assert all(len(shares) == 2 and sum(shares) == pytest.approx(1, abs=0.01) for shares in deal["shares"])
     assert deal["orders"] == []  # of a burst only the shares count
     low, high = run["prediction"]["makespan_range_s"]
-    assert 0.28 <= low <= run["prediction"]["makespan_s"] <= high <= 0.7
+    # From three rounds of 0.1 s, where both processes get as many, to six.
+    assert low * 1.001 >= 0.3 * (1 - WITHIN) and high <= 0.6001 * (1 + WITHIN)
+    assert low <= run["prediction"]["makespan_s"] <= high
     starts = len(list((tmp_path / "logs").glob("*-deal*")))
     assert starts == starts_for(2)
     again = run_bench(tmp_path, *how)[1]["runs"][-1]
