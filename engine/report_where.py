@@ -251,7 +251,7 @@ def seen_limit_text(of: Limit) -> str:
         how = "and all go on together" if FREES_ALL.search(of.resource) else "and no request was seen to have it"
         return f"{name}: {waiting} wait for it{at}, {how}."
     if of.slots <= 1 and not of.size and of.objects == 1:
-        return f"{name}{at}: one request at a time has it{f', for {held} on average' if of.held_s else ''}."
+        return f"{name}{at}: one at a time has it{f', for {held} on average' if of.held_s else ''}."
     return said(shared_text(of, f"{name}{f' ({of.setting})' * bool(of.setting)}", at), holding_text(of))
 
 

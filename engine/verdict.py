@@ -22,7 +22,7 @@ from engine.audit import (
 from engine.band import TOLERANCE, at_once, band_of, compared, most_of_one, shares_of
 from engine.estimate import TAKEN, doubted, first_true, taken_by_others
 from engine.limit import LOOP, requests_in
-from engine.places import Limit, Resource, State
+from engine.places import Limit, Resource, Spot, State
 from engine.run import Band, Estimate, Explanation, Facts, Plan, Prediction, Run, Verdict, Warned
 
 MANY = 0.1  # of the requests
@@ -94,7 +94,7 @@ def some_wait_inside(facts: Facts) -> bool:
     if not where:
         return False
     waiting = [one for one in where.places if one.state is State.WAITING]
-    inside = [one for one in waiting if one.resource != LOOP and not (one.resource or "").startswith("AnyIO")]
+    inside = [one for one in waiting if one.resource != LOOP and not is_servers(one)]
     return requests_in(inside, *State) > MANY * where.requests
 
 
@@ -122,9 +122,9 @@ def is_not_known(run: Run) -> bool:
     return bool(limit and limit.resource == Resource.SLOTS and slower_than_alone_s(run))
 
 
-def is_servers(limit: Limit) -> bool:
+def is_servers(limit: Limit | Spot) -> bool:
     """Whether it is the server that has so many, and not the handlers."""
-    return limit.resource == Resource.SLOTS or limit.resource.startswith("AnyIO")
+    return limit.resource == Resource.SLOTS or (limit.resource or "").startswith("AnyIO")
 
 
 def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
