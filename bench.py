@@ -320,7 +320,8 @@ class Bench:
             return
         first = self.document.runs[-1]
         figure = changes.figure_of_change(first)
-        rows = [changes.Change("as it is", first.prediction.of(figure), first.measured.of(figure))]
+        as_it_is = first.prediction.of(figure), first.measured.of(figure), first.measured.failed
+        rows = [changes.Change("as it is", *as_it_is)]
         tried = [changes.advised(first) if words == "auto" else words for words in self.asked.tries]
         for words in dict.fromkeys(tried):
             if words:
@@ -343,7 +344,8 @@ class Bench:
         self.document.runs.append(found)
         self.document.save()
         write_json(folder / "run.json", self.document.as_json([found]))
-        return changes.Change(words, due_s, found.measured.of(changes.figure_of_change(first)))
+        figure = changes.figure_of_change(first)
+        return changes.Change(words, due_s, found.measured.of(figure), found.measured.failed)
 
     def after(self, found: Run, log: AccessLog | None) -> str:
         """The report of a run that has ended."""
@@ -409,7 +411,11 @@ def show_where(server: RunningServer, launch: Launch) -> None:
         with server.samples.into(samples):
             time.sleep(1)
     found = where.where_now(samples, server.code)
-    tell(report_where.table_now(found, launch.takes_more(found.requests)) if found else "No request is under way.")
+    tell(
+        report_where.table_now(found, launch.takes_more(found.requests))
+        if found
+        else "No request is seen in a handler."
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from engine.limit import LOOP, requests_in
+from engine.limit import LOOP, is_lock, requests_in
 from engine.objectives import figure_of
 from engine.places import Limit, Resource, State
 from engine.run import Run
@@ -56,10 +56,14 @@ def advice_for(run: Run, objective: tuple[float, int]) -> Advice:
     """What the run says of an objective (seconds, percentile). Only of random or regular arrivals at a rate."""
     objective_s, percentile = objective
     measured_s, longest_s = (figure_of(run.measured, name) for name in (f"p{percentile}", "max"))
-    is_kept = not run.measured.failed and (measured_s or longest_s or math.inf) <= objective_s
+    are_in_time = (measured_s or longest_s or math.inf) <= objective_s
+    is_kept = are_in_time and not run.measured.failed
     limit, asked = seen_limit(run), asked_of(run, objective)
     if is_kept:  # fewer were not tried, and how requests differ from each other is not known
         return Advice(percentile, objective_s, measured_s, is_kept, Cure.NONE, limit)
+    if are_in_time:
+        why = "no answer was too late, but requests failed"
+        return Advice(percentile, objective_s, measured_s, is_kept, Cure.UNKNOWN, limit, why=why)
     try:
         cure, need, found = cure_of(run, limit, asked)
     except Unknown as problem:
@@ -158,7 +162,7 @@ def why_nothing_seen(run: Run, alone_s: float) -> str:
 
 def is_one_at_a_time(limit: Limit) -> bool:
     """Whether a process has only one of it."""
-    return limit.resource == LOOP or "lock" in limit.resource
+    return limit.resource == LOOP or is_lock(limit.resource)
 
 
 def processes_for(asked: Asked) -> int:

@@ -59,9 +59,9 @@ def unserved(facts: Facts) -> int:
 
 
 def is_starved(measured: Measured) -> bool:
-    """Whether some connections got answer upon answer, and the others none."""
+    """Whether some connections got answer upon answer, and the others none. One alone may have met a slow request."""
     others = measured.sockets_opened - measured.never_answered
-    return measured.never_answered > 0 < others and measured.answered >= 5 * others
+    return measured.never_answered > 1 and others > 0 and measured.answered >= 5 * others
 
 
 def of_speed(facts: Facts) -> Iterator[Warned]:
@@ -95,7 +95,8 @@ def of_connections(facts: Facts) -> Iterator[Warned]:
     # Sockets that are needed: one for each request under way, and the client closes those of failed requests itself. A
     # schedule opens what it needs.
     expected = min(plan.load.most_under_way, sent) + measured.failed
-    if plan.keep_alive and not plan.load.is_scheduled and measured.sockets_opened > 1.1 * expected + 1:
+    keeps = plan.keep_alive and not plan.first_byte  # of a stream that was cut the client closes the connection
+    if keeps and not plan.load.is_scheduled and measured.sockets_opened > 1.1 * expected + 1:
         yield Warned("no-keep-alive", {"sockets": measured.sockets_opened, "sent": sent, "expected": expected})
     if measured.late_bodies > 0.1 * sent:
         yield Warned("delayed-ack", {"late_bodies": measured.late_bodies})

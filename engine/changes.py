@@ -30,6 +30,7 @@ class Change:
     options: str
     predicted_s: float | None
     measured_s: float | None
+    failed: int = 0  # requests; then its times say nothing
 
 
 def figure_of_change(run: Run) -> Figure:

@@ -13,7 +13,9 @@ from engine.places import Limit, Resource, Spot, State, Where
 
 LOOP = "the event loop"  # as the sampler calls what a task waits for that could run
 ITSELF = "an answer of this very server"
-FREES_ALL = re.compile("[Ff]uture|Event|Barrier")  # that wait for it, at once
+SQLITE = "SQLite's write lock"
+FREES_ALL = re.compile(r"a future of|an? \w*(Event|Barrier)$")  # that wait for it, at once
+CONDITION = re.compile(r"an? \w*Condition$")  # may free one or all
 MOSTLY, HALF = 0.8, 0.5  # of the samples
 FEW = 0.02  # of the requests
 GOES_ON = (State.WORKING, State.BLOCKING, State.ANSWERED)
@@ -63,7 +65,7 @@ def limit_of(where: Where, blocks: Sequence[Spot], answers: Answers, slots: floa
     worked on, and the others have not been accepted.
     """
     if where.blocked >= MOSTLY and (blocking := blocking_place(blocks)):
-        return limit_of_blocking(blocking, blocks, answers)
+        return limit_of_blocking(blocking, blocks, where.blocked, answers)
     past = {spot: holders(where.places, spot) for spot in waiting_places(where)}
     if past:
         return limit_of_waiting(where, past, answers)
@@ -71,16 +73,22 @@ def limit_of(where: Where, blocks: Sequence[Spot], answers: Answers, slots: floa
     return limit_at(queued, slots or 1.0, Resource.SLOTS.value, answers) if queued else None
 
 
-def limit_of_blocking(most: Spot, blocks: Sequence[Spot], answers: Answers) -> Limit:
-    """The event loop that lines of the app block; the one that does most of it, and how many others do, too."""
-    others = sum(is_line(one) and one.share >= ALSO_BLOCKS for one in blocks if one is not most)
-    known = answers.none() if most.is_after else answers  # their rate is not that of what blocks
-    return replace(limit_at(most, 1.0 * most.processes, LOOP, known), more_lines=others)
+def limit_of_blocking(most: Spot, blocks: Sequence[Spot], blocked: float, answers: Answers) -> Limit:
+    """The event loop that lines of the app block; the one that does most of it, and how many others do, too. blocked:
+    how often it is. Without a line where that is mostly something else; without a time where that is a good part."""
+    others = [one for one in blocks if one is not most and is_line(one) and one.share >= ALSO_BLOCKS]
+    by_lines = sum(one.share for one in (most, *others))
+    # The rate of answers is not that of what blocks for no request, or after an answer.
+    known = answers.none() if most.is_after or not most.requests else answers
+    if by_lines < HALF * blocked:
+        return replace(limit_at(most, 1.0 * most.processes, LOOP, known), line=None)
+    known = known if by_lines >= MOSTLY * blocked else answers.none()
+    return replace(limit_at(most, 1.0 * most.processes, LOOP, known), more_lines=len(others))
 
 
 def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers) -> Limit:
     """What the fewest requests have, of all that requests wait for. past: how many have what each place waits for."""
-    past = without_shorter_queues(past)
+    past = without_others_in_turn(past, answers.of_burst)
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
     if not is_had(where.places, spot):
@@ -94,21 +102,29 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
     return replace(found, next_slots=next_above(fewest, past.values()), objects=objects_at(where.places, spot))
 
 
-def without_shorter_queues(past: Mapping[Spot, float]) -> dict[Spot, float]:
-    """Without places whose resource is, by the source of the app, had neither inside nor outside of that of another
-    place, where more requests wait: of two resources one after the other, the longer queue shows which limits."""
+def without_others_in_turn(past: Mapping[Spot, float], of_burst: bool) -> dict[Spot, float]:
+    """Without places whose resource requests have before or after that of another place, which limits: under a load
+    that goes on the one with the longer queue; of a burst the later one, as it has a queue only where it is slower."""
+
+    def is_behind(one: Spot, other: Spot) -> bool:
+        return number_of(other) > number_of(one) if of_burst else other.requests > one.requests
+
     return {
         one: slots
         for one, slots in past.items()
-        if not any(are_in_turn(one, other) and other.requests > one.requests for other in past)
+        if not any(are_in_turn(one, other) and is_behind(one, other) for other in past)
     }
 
 
 def are_in_turn(one: Spot, other: Spot) -> bool:
-    """Whether a function has a resource, gives it back, and only then takes the other one, or the other way round."""
-    if not (one.held_to and other.held_to) or is_in(one, other, one.held_to) or is_in(other, one, other.held_to):
+    """Whether a function has a resource, gives it back, and only then takes the other one: by the source of the app, or
+    as more requests wait for the later one than can have the first."""
+    if one.line == other.line or where_in_file(one) != where_in_file(other):
         return False
-    return one.line != other.line and where_in_file(one) == where_in_file(other)
+    first, later = sorted((one, other), key=number_of)
+    if first.held_to and later.held_to:
+        return not is_in(first, later, first.held_to)
+    return first.size is not None and later.requests > first.size + HALF
 
 
 def where_in_file(spot: Spot) -> tuple[str, tuple[str, ...]]:
@@ -157,12 +173,17 @@ def holders(spots: Sequence[Spot], waiting: Spot) -> float:
     return max(1.0, round(most), math.ceil(requests_in(inside, *State) - UNSEEN))
 
 
-def with_true_sizes(spots: Sequence[Spot], samples: int) -> list[Spot]:
-    """Semaphores without a size where, by the source of the app, clearly more requests have them at a time."""
-    return [
-        replace(one, size=None, used=None, made_size=one.size) if have_more(spots, one, samples) else one
-        for one in spots
-    ]
+def as_known(spots: Sequence[Spot], samples: int) -> list[Spot]:
+    """Semaphores without a size where, by the source of the app, clearly more requests have them at a time. And writes
+    to SQLite as work where no request goes on that may have its lock: they may be to other databases."""
+    found = []
+    for one in spots:
+        if have_more(spots, one, samples):
+            one = replace(one, size=None, used=None, made_size=one.size)
+        elif one.resource == SQLITE and one.size is None and not is_had(spots, one):
+            one = replace(one, state=State.WORKING, resource=None)
+        found.append(one)
+    return found
 
 
 def have_more(spots: Sequence[Spot], waiting: Spot, samples: int) -> bool:
@@ -211,8 +232,9 @@ def is_taken_again(spots: Sequence[Spot], waiting: Spot) -> bool:
 
 def is_unclear(where: Where, waiting: Spot, answers: Answers) -> bool:
     """Whether it is not seen which requests have a resource, or the answers do not say when it is given back."""
+    is_for_all = CONDITION.match(waiting.resource or "") and holders(where.places, waiting) <= 1
     is_uncounted = waiting.size is None and (
-        goes_on_at_lines(where.places, waiting) > 1 or is_uneven(where.places, waiting)
+        is_for_all or goes_on_at_lines(where.places, waiting) > 1 or is_uneven(where.places, waiting)
     )
     return is_uncounted or (answers.of_burst and is_held_otherwise(where, waiting))
 
@@ -268,7 +290,7 @@ def blocking_place(spots: Sequence[Spot]) -> Spot | None:
 
 
 def limit_at(spot: Spot, slots: float, resource: str, answers: Answers) -> Limit:
-    if FREES_ALL.search(resource):
+    if FREES_ALL.match(resource):
         return Limit(resource, 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
     is_full = answers.of_burst or answers.busy.get(resource, 1.0) >= ALWAYS
     held_s = holding_time_s(slots, answers, answers.since_s.get(resource)) if is_full else None
@@ -310,7 +332,12 @@ def steady_answers(slots: float, answers: Answers) -> Sequence[float]:
 
 def size_of_one(spot: Spot) -> float | None:
     """Of a lock one, where several of a name were added up."""
-    return 1.0 if "a lock" in (spot.resource or "") else spot.size
+    return 1.0 if is_lock(spot.resource or "") else spot.size
+
+
+def is_lock(name: str) -> bool:
+    """Whether a resource of this name is one that one at a time can have."""
+    return name.startswith(("a lock", "the lock")) or name == SQLITE
 
 
 def requests_for(resource: str, spots: Iterable[Spot]) -> float:
@@ -321,6 +348,11 @@ def name_among(spots: Iterable[Spot], of: Spot) -> str:
     """The resource that requests wait for at a place; with where it was made, if they wait for others of that name."""
     made_at = {one.size_line for one in spots if one.resource == of.resource and one.size_line}
     return f"{of.resource} made at {of.size_line}" if len(made_at) > 1 and of.size_line else of.resource or ""
+
+
+def one_works(spots: Iterable[Spot]) -> bool:
+    """Whether at least one request is worked on most of the time."""
+    return any(spot.state is State.WORKING and not spot.resource and spot.requests >= HALF for spot in spots)
 
 
 def is_stuck(spot: Spot) -> bool:
@@ -339,8 +371,10 @@ def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
     blocking = [name_among(spots, spot) for spot in stuck if spot.state is State.BLOCKING]
     if blocking:  # whatever has what the loop's thread waits for cannot go on, as the loop does not
         return {LOOP: 1.0, blocking[0]: sizes[blocking[0]]}
-    if requests_in(stuck, *State) < (1 - FEW) * (requests_in(spots, *State) - requests_in(spots, State.QUEUED)):
+    if one_works(spots) or requests_in(stuck, *State) < (1 - FEW) * requests_in(spots, *{*State} - {State.QUEUED}):
         return {}
     if ITSELF in sizes:
         return {ITSELF: round(requests_for(ITSELF, stuck))}
-    return sizes if len(stuck) > 1 else {}
+    # Which request has a single lock is not seen.
+    is_one_lock = len(sizes) == 1 and [*sizes.values()] == [1.0]
+    return sizes if len(stuck) > 1 and not is_one_lock else {}

@@ -84,14 +84,38 @@ def workers_among(processes: Sequence[Listener]) -> Sequence[Listener]:
 
 
 def slots_by_command(found: Iterable[Listener]) -> Slots | None:
-    """The slots that the command line of a known server gives; None: another server, or its handlers decide."""
+    """The slots that the command line of a known server gives; None: another server, its handlers decide, or settings
+    from elsewhere may."""
     processes = list(found)
-    workers = workers_among(processes)
-    text = " ".join(processes[0].command) if processes else ""
+    if not processes:
+        return None
+    workers, first = workers_among(processes), processes[0]
+    program, text = program_of(first.command), " ".join(first.command)
     threads = re.search(r"--threads[ =](\d+)", text)
-    if re.search(r"(^|/| )waitress(-serve)?\b", text):
+    if program in ("waitress", "waitress-serve"):
         return Slots(len(workers), int(threads[1]) if threads else 4, False)
-    if not re.search(r"(^|/| )gunicorn\b", text) or re.search(r"(-k|--worker-class)[ =](?!gthread|sync)", text):
+    if program != "gunicorn" or re.search(r"(-k|--worker-class)[ =](?!gthread|sync)", text) or is_set_elsewhere(first):
         return None
     is_threaded = threads or "gthread" in text
     return Slots(len(workers), int(threads[1]) if threads else 1, not is_threaded)
+
+
+def program_of(command: Sequence[str]) -> str:
+    """The name of what is run, also by Python.
+
+    >>> program_of(["/venv/bin/python", "-m", "gunicorn", "main:app"])
+    'gunicorn'
+    """
+    names = [Path(word).name for word in command if not word.startswith("-")] or [""]
+    return names[1] if names[0].startswith("python") and len(names) > 1 else names[0]
+
+
+def is_set_elsewhere(gunicorn: Listener) -> bool:
+    """Whether gunicorn may have settings from elsewhere than its command line."""
+    folder = PROC / str(gunicorn.pid)
+    if re.search(r" (-c|--(config|chdir|paste)\b)", " ".join(gunicorn.command)):
+        return True
+    with contextlib.suppress(OSError):
+        is_in_environment = b"GUNICORN_CMD_ARGS=" in (folder / "environ").read_bytes()
+        return is_in_environment or (folder / "cwd" / "gunicorn.conf.py").exists()
+    return True

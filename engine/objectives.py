@@ -18,7 +18,7 @@ from engine.words import Problem, duration, per_cent, plural
 
 FIELDS = {  # of Statistics, or of Measured
     "p50": "median", "median": "median", "p90": "p90", "p95": "p95", "p99": "p99", "p99.9": "p999", "mean": "mean",
-    "min": "min", "max": "max", "last": "measured_s", "throughput": "throughput_rps", "requests": "sent",
+    "min": "min", "max": "max", "last": "last_answer_s", "throughput": "throughput_rps", "requests": "sent",
     "answered": "answered", "failed": "failed", "failed-share": "failed",
 }  # fmt: skip
 NUMBERS = ("throughput", "requests", "answered", "failed")  # the others are times, and a share

@@ -131,6 +131,11 @@ def merged_exchanges(parts: Sequence[Exchanges]) -> tuple[Exchanges, list[int]]:
     return exchanges, numbers
 
 
+def stopped_all(outcomes: Sequence[Outcome]) -> str | None:
+    """Why the sending ended early; None: in some process it did not."""
+    return outcomes[0].stopped if all(outcome.stopped for outcome in outcomes) else None
+
+
 def merged(outcomes: Sequence[Outcome]) -> Outcome:
     """One result of several processes', in the order of the requests' numbers; every raw time is kept."""
     exchanges, numbers = merged_exchanges([outcome.exchanges for outcome in outcomes])
@@ -138,7 +143,7 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
         exchanges=exchanges,
         client_cpu_s=sum(outcome.client_cpu_s for outcome in outcomes),
         sockets_opened=sum(outcome.sockets_opened for outcome in outcomes),
-        stopped=signals.name if signals.received else outcomes[0].stopped,
+        stopped=signals.name if signals.received else stopped_all(outcomes),
         spun_s=sum(outcome.spun_s for outcome in outcomes),
         sockets_resent=sum(outcome.sockets_resent for outcome in outcomes),
         stalled_s=max(outcome.stalled_s for outcome in outcomes),

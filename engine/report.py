@@ -240,7 +240,7 @@ def probe_line(run: Run) -> str:
     found, measured = run.verdict.estimate, run.measured
     return told(
         "burst",
-        f"{measured.sent} at once, {measured.answered} answered in {duration(measured.measured_s)}.",
+        f"{measured.sent} at once, {measured.answered} answered in {duration(measured.last_answer_s)}.",
         f"{measured.failed} failed." if measured.failed else seen_in_short(run) or (found and slots_seen_text(found)),
     )
 
@@ -312,7 +312,8 @@ def tried_line(tried: Tried, objective_s: float, percentile: int) -> str:
     rates = f"{due:>7} due, {sent:>7} sent, {answered:>7} answered"
     reasons = {
         "fast enough": tried.holds(objective_s),
-        "too slow": tried.latency_s > objective_s or tried.failed,
+        "not all answered": tried.failed,
+        "too slow": tried.latency_s > objective_s,
         "the server falls behind": tried.served < SERVED,
         "latency grows": True,
     }
@@ -328,14 +329,14 @@ def rates_so_far(low: float, high: float) -> str:
 
 def found_rate(found: Found, full: Run, objective_s: float, percentile: int) -> str:
     """The highest rate that holds, and what limits a full load, unless requests cost more there than at that rate."""
-    kept = f"The p{percentile} was at most {duration(objective_s)} at {rate(found.low)}"
-    text = f"{kept} and not at {rate(found.high)}, by {found.runs} runs."
+    kept = f"{rate(found.low)} held, with a p{percentile} of at most {duration(objective_s)}"
+    text = f"{kept}. {rate(found.high)} did not ({found.runs} runs)."
     if found.varies_from:
-        text = f"{text} Between them it differs from run to run: at {rate(found.varies_from)} it was longer once."
+        text = f"{text} Between them it differs from run to run: {rate(found.varies_from)} did not hold once."
     if not found.low:
-        text = f"At no rate was the p{percentile} at most {duration(objective_s)}: not at {rate(found.high)} either."
+        text = f"No rate held, not even {rate(found.high)}."
     elif found.high == math.inf:
-        text = f"{kept}, the highest that was tried, by {found.runs} runs."
+        text = f"{kept}. It is the highest that was tried ({found.runs} runs)."
     allowed_rps = full.verdict.limits[0].ceiling_rps if full.verdict.limits else None
     is_wrong = allowed_rps is not None and allowed_rps < found.low
     return "\n" + stacked(told("verdict", text), not is_wrong and stacked(bottleneck(full), where(full)))

@@ -50,13 +50,13 @@ def handler_text(plan: Plan) -> str:
 
 def what_is_sent(plan: Plan) -> str:
     """The target, the load, and the server's command line."""
-    load = plan.load
+    load, keeps = plan.load, plan.keep_alive and not plan.first_byte
     in_parts = plan.is_target and plan.wait_s == plan.task_time_s / plan.subtasks < plan.task_time_s
     return search(
         plan,
         LOADS[load.kind](load),
         plan.tls and tls_text(plan.tls),
-        load.is_steady and f"{'Connections are kept' if plan.keep_alive else 'Each request opens a connection'}.",
+        load.is_steady and f"{'Connections are kept' if keeps else 'Each request opens a connection'}.",
         plan.processes > 1 and f"{plan.processes} client processes send them.",
         handler_text(plan),
         in_parts and f"({plan.subtasks} subtasks of a task of {duration(plan.task_time_s)}, awaited together.)",
@@ -140,9 +140,10 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
             plan.launch and plan.launch.body_parts,
         "An answer leaves only when the event loop is free, so any answer may come as late as the last one.":
             plan.launch and plan.launch.handler == "blocking",
-        f"On average {per_cent(offered)} of the slots are busy.": 0 < offered <= 1,
+        "There is a slot for each request.": slots >= load.most_under_way and (offered or not load.is_steady),
+        f"On average {per_cent(offered)} of the slots are busy, once requests are answered as fast as they come.":
+            0 < offered <= 1,
         "More is sent than the slots allow: the queue grows until the end.": offered > 1,
-        "There is a slot for each request.": not load.is_steady and slots >= load.requests,
         "Here t is a mean: each wait is drawn, and the expected figures are those of the drawn waits.":
             plan.distribution != "constant",
         f"Counted from 0, request k starts after floor(k / {slots:g}) x {t} and is answered {t} later.":

@@ -19,9 +19,9 @@ def victim_expected(plan: Plan, found: VictimPrediction | None) -> str:
     """How long a cheap request beside the load will wait."""
     path, is_dealt = plan.victim, plan.workers > 1 and not plan.shared_queue
     if not found:
-        return told("victim", f"{path}: not predicted. It is not known whether it needs the load's slots.") + "\n"
+        return told("victim", f"{path}: not predicted. What it waits for is not known.") + "\n"
     if_even = " if the workers get equal shares" * (is_dealt and found.shares_slots and not found.range_s)
-    why = "It needs the same slots." if found.shares_slots else "It needs none of the load's slots."
+    why = "It needs the same slots." if found.shares_slots else "It is taken to need none of the load's slots."
     each = ", ".join(duration(median_s) for median_s in sorted(set(found.of_processes_s)))
     processes = f"By process: {each}." if len(set(found.of_processes_s)) > 1 else ""
     if found.range_s and processes:
@@ -83,8 +83,9 @@ def changes_table(rows: Sequence[Change], figure: Figure) -> str:
     what = {Figure.LAST_ANSWER: "the last answer"}.get(figure, "the mean latency")
     lines = [f"\n{what:40}{'predicted':>12}{'measured':>12}   of before"]
     for one in rows:
-        times = f"{duration(one.predicted_s):>12}{duration(one.measured_s):>12}"
-        lines.append(f"{one.options:40}{times}{share_text(one.measured_s, rows[0].measured_s):>12}")
+        measured = f"{one.failed} failed" if one.failed else duration(one.measured_s)
+        share = "-" if one.failed or rows[0].failed else share_text(one.measured_s, rows[0].measured_s)
+        lines.append(f"{one.options:40}{duration(one.predicted_s):>12}{measured:>12}{share:>12}")
     return "\n".join(lines)
 
 

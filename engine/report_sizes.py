@@ -60,6 +60,8 @@ def advice_text(found: Advice, run: Run) -> str:
     if not found.measured_s:
         measured = f"is not known (too few answers), the longest latency was {duration(longest)}"
     kept = "kept" if found.is_kept else "NOT kept"
+    if run.measured.failed:
+        kept = f"{kept}; {run.measured.failed} of {run.measured.sent} requests failed"
     asked = f"The p{found.percentile} {measured}; at most {duration(found.objective_s)} was asked: {kept}."
     text = stacked(told("objective", asked), told("to keep it", cure_text(found, run)))
     is_table = found.size and found.cure is Cure.SLOTS

@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable
 
-from engine.limit import ALSO_BLOCKS, FREES_ALL, ITSELF, LOOP, blocking_place, name_among
+from engine.limit import ALSO_BLOCKS, CONDITION, FREES_ALL, ITSELF, LOOP, blocking_place, name_among
 from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_verdict import next_limit
 from engine.report_words import requests_s, said, stacked, told
@@ -26,11 +26,11 @@ STATES = {
     State.WORKING: "are worked on",
     State.BLOCKING: "blocks the event loop",
     State.ANSWERED: "are answered already",
-    State.QUEUED: "are not accepted yet",
+    State.QUEUED: "have not begun",
     State.BESIDE: "are of no request",
 }
 THINGS = {  # a word in the name of a resource -> what a request waits for; the first that fits
-    "lock": "a lock",
+    " lock": "a lock",
     "semaphore": "a semaphore",
     "thread": "a thread",
     "process": "a process",
@@ -107,7 +107,7 @@ def doing(spot: Spot) -> str:
 def stands(spot: Spot) -> str:
     """Where those stand that are not in the code of the app."""
     if spot.state is State.QUEUED:
-        return "in the listen queue or unread"
+        return "in a queue of the server or the kernel"
     if spot.state is State.ANSWERED:
         return "after the answer"
     if spot.phase:
@@ -243,13 +243,17 @@ def seen_limit_text(of: Limit) -> str:
         return f"The event loop is blocked{at}{more}{f', for {held} per request on average' if of.held_s else ''}."
     if of.resource == Resource.SLOTS:
         return said(
-            f"The server's slots: it works on {plural(of.slots or 0, 'request')} at a time and accepts no more.",
+            f"The server's slots: it works on {plural(of.slots or 0, 'request')} at a time; the others have not begun.",
             holding_text(of),
         )
     if of.slots is None:
         waiting = plural(round(of.waiting or 0), "request")
-        how = "and all go on together" if FREES_ALL.search(of.resource) else "and no request was seen to have it"
-        return f"{name}: {waiting} wait for it{at}, {how}."
+        ends = "What ends that wait ends it for all of them."
+        if FREES_ALL.match(of.resource):
+            return f"{name}: {waiting} wait for it{at}. {ends}"
+        return f"{name}: {waiting} wait for it{at}, and no request was seen to have it."
+    if of.slots <= 1 and CONDITION.match(of.resource):
+        return f"{name}{at}: {plural(round(of.waiting or 0), 'request')} wait for it, while one goes on."
     if of.slots <= 1 and not of.size and of.objects == 1:
         return f"{name}{at}: one at a time has it{f', for {held} on average' if of.held_s else ''}."
     return said(shared_text(of, f"{name}{f' ({of.setting})' * bool(of.setting)}", at), holding_text(of))
@@ -299,17 +303,22 @@ def more(run: Run, of: Limit) -> str:
     if not is_shared or not of.next_slots or not of.held_s or run.plan.load.is_steady:
         return ""
     now_s, last_s = run.measured.measured_s, last_with(run, of.next_slots, of.held_s)
+    if not last_s or last_s[1] >= now_s:
+        return ""
     with_next = f"With {of.next_slots:g}, these {run.measured.sent} requests would take about"
-    return f"{with_next} {duration(last_s)}, not {duration(now_s)}." if last_s and last_s < now_s else ""
+    return f"{with_next} {' to '.join(dict.fromkeys(map(duration, last_s)))}, not {duration(now_s)}."
 
 
-def last_with(run: Run, slots: float, held_s: float) -> float | None:
-    """The last answer of a burst with as many slots of the next kind; None: there is no closed form."""
+def last_with(run: Run, slots: float, held_s: float) -> tuple[float, float] | None:
+    """The last answer of a burst with as many slots of the next kind, which are held for as long as those that limit,
+    or for as long as a request takes; None: there is no closed form."""
     plan, alone_s = run.plan, max(held_s, run.plan.wait_s or 0.0)
-    if slots in (plan.slots, plan.server_slots):  # the server's, which are held as long as a request takes
-        return plan.load.last_answer_s(slots, alone_s)
-    last_s = plan.load.last_answer_s(slots, held_s)
-    return last_s and last_s + alone_s - held_s
+    least_s, most_s = (plan.load.last_answer_s(slots, one_s) for one_s in (held_s, alone_s))
+    if not least_s or not most_s:
+        return None
+    # The server's are held as long as a request takes.
+    is_servers = slots in (plan.slots, plan.server_slots)
+    return most_s if is_servers else least_s + alone_s - held_s, most_s
 
 
 def lines_waiting(found: Where, name: str) -> str:

@@ -203,8 +203,8 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
     "starved": lambda of:
         f"{of.never} of {of.opened} connections never got an answer, and the other {of.opened - of.never} got"
         f" {of.answered}. Either the server has a limit of connections, and users keep theirs (waitress"
-        " --connection-limit, of which two are its own; gunicorn --worker-connections), or a worker hangs. Raise that"
-        " number, or compare without -k.",
+        " --connection-limit, of which two are its own; gunicorn --worker-connections), or these requests hang. Raise"
+        " that number, or compare without -k.",
     "never-left": lambda of:
         f"{of.due} requests were due, but only {of.sent} were sent. The client cannot send so fast. Lower --rate, or"
         " use more --processes.",
@@ -263,8 +263,9 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         " times longer. Run it again on an idle machine.",
     "drift": lambda of:
         f"The latency drifted all through the run: {duration(of.first_s)} in its first quarter,"
-        f" {duration(of.last_s)} in its last. A mean or a percentile of such a run says little. Run it for longer, or"
-        " find out what grows.",
+        f" {duration(of.last_s)} in its last. A mean or a percentile of such a run says little."
+        f" {'Find out what grows' if of.last_s > of.first_s else 'Send more before the run (--warmup)'}, or run it for"
+        " longer.",
     "throttled": lambda of:
         f"The container may use {of.cpus:.3g} CPUs, and waited {duration(of.throttled_s)} in all, as they were used up."
         " Client and server share them. Give the container more CPUs, or send less.",
@@ -272,9 +273,8 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f"Programs that the service is connected to, such as a database, used {per_cent(of.cpus)} of a CPU. What they"
         " compute is a part of each request. More slots do not help where that is the limit.",
     "restarts": lambda of:
-        f"{plural(of.restarts, 'worker')} became ready only during the run: others had ended,"
-        " or were replaced (gunicorn --max-requests, uvicorn --limit-max-requests, a time-out, a"
-        " crash). The server's log says which.",
+        f"{plural(of.restarts, 'worker')} became ready only during the run: started slowly, or in place of another"
+        " (gunicorn --max-requests, uvicorn --limit-max-requests, a time-out, a crash). The server's log says which.",
     "opened-anew": lambda of:
         f"{plural(round(of.requests, 1), 'request')} at a time opened a connection{f' at {of.line}' * bool(of.line)}."
         f" {of.pool} {kept_text(of)}",
@@ -321,6 +321,7 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
 UNTIL = {  # why a figure is not as exact as asked
     "too-few": "There are too few answers for an interval.",
     "time": "The time (-t) was over.",
+    "stopped": "The run ended early.",
     "uneven": "The slowest requests came at a few moments only, which do not tell how often that happens.",
     "drift": "The latency drifted, so there is no single value.",
     "client": "The client was the limit: requests left late.",

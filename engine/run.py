@@ -199,7 +199,7 @@ class Measured:
     failed: int
     errors: dict[str, int]
     due: int | None  # of a schedule: how many requests should have been sent by its end
-    measured_s: float  # until the last answer
+    measured_s: float  # until the last request had ended
     window_s: float  # in which throughput counts
     finished_after_limit: int
     throughput_rps: float  # answers within the window, per second of it
@@ -235,11 +235,12 @@ class Measured:
     until: Until | None = None  # how exactly a figure is known, where that was asked for
     drift: Drift | None = None  # of the latency, of a load that goes on
     neighbours: tuple[Neighbour, ...] = ()  # the other programs that computed
+    last_answer_s: float | None = None  # None: nothing was answered
 
     def of(self, figure: Figure) -> float | None:
         """The measured figure; None: nothing was answered, or too little for that percentile."""
         if figure is Figure.LAST_ANSWER:
-            return self.measured_s
+            return self.last_answer_s
         if figure is Figure.THROUGHPUT:
             return self.throughput_rps
         value: float | None = getattr(self.latency_s, figure.value.removesuffix("_s")) if self.latency_s else None

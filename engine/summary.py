@@ -25,6 +25,7 @@ from engine.workload import drawn
 MOST_KINDS = 12  # with figures of their own
 SYN_RETRY_S = 0.9  # Linux sends a lost SYN again after 1 s, then 2 and 4 s later (TCP_TIMEOUT_INIT)
 DELAYED_ACK_S = (0.038, 0.048)  # Linux holds back an ACK for 40 ms (TCP_DELACK_MIN), and timers come late
+REDIRECTS = {301, 302, 303, 307, 308}
 GIVEN_UP = {"timed out", "interrupted"}  # by the client
 SMALL_BYTES = 16_384  # a body that needs no time by itself
 
@@ -57,8 +58,8 @@ def scheduled_s(outcome: Outcome, load: Load) -> float:
 def summarise(plan: Plan, outcome: Outcome) -> Measured:
     """Every figure of a run.
 
-    Throughput counts until the last answer, or the time limit if that was sooner; of a schedule not before it ends, or
-    ten requests at 1/s would be answered at ten in nine seconds.
+    Throughput counts until the last request has ended, or the time limit if that was sooner; of a schedule not before
+    it ends, or ten requests at 1/s would be answered at ten in nine seconds.
     """
     rows, begun_s, load = outcome.exchanges, outcome.begun_s, plan.load
     started_s, first_byte_s, answered_s = rows.started_s, rows.first_byte_s, rows.answered_s
@@ -98,7 +99,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         lag_s=statistics_of(spans(due_s, started_s)) if load.is_scheduled else None,
         histogram=histogram(latencies_s),
         per_second=per_second(ends, begun_s),
-        levels=levels(ends, begun_s, getattr(load, "stages", ())),
+        levels=levels(ends, begun_s, begun_s + window_s, getattr(load, "stages", ())),
         kinds=of_kinds(plan, ends, outcome.numbers),
         mean_in_flight=under_way_s / (window_s or math.inf),
         created=rows.status.count(201),
@@ -115,7 +116,8 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         other_cpu_s=other_cpu_s(outcome, measured_s, plan.all_cpus),
         sockets_resent=outcome.sockets_resent,
         client_stalled_s=outcome.stalled_s,
-        **in_their_order(plan, latencies_s, spans(due_s, started_s)),
+        last_answer_s=max(compress(answered_s, good), default=math.nan) - begun_s if answered else None,
+        **in_their_order(plan, latencies_s, spans(due_s, started_s), bool(outcome.stopped)),
     )
 
 
@@ -151,13 +153,16 @@ def other_cpu_s(outcome: Outcome, measured_s: float, all_cpus: int) -> float | N
     return min(1.0, share) * all_cpus * measured_s
 
 
-def in_their_order(plan: Plan, latencies_s: Sequence[float], lags_s: Sequence[float]) -> dict[str, Any]:
+def in_their_order(
+    plan: Plan, latencies_s: Sequence[float], lags_s: Sequence[float], is_stopped: bool
+) -> dict[str, Any]:
     """What latencies say in the order in which they were due: drift, and how exactly a figure is known."""
     # Users get out of step by and by, which moves the median, but not the mean.
     middle = median if plan.load.is_scheduled else fmean
-    drift = drift_of(latencies_s, middle) if plan.load.is_steady else None
+    goes_on = plan.load.is_scheduled or plan.load.steady_count  # latency follows the users of a ramp
+    drift = drift_of(latencies_s, middle) if goes_on and plan.load.is_steady else None
     late = is_late(lags_s, latencies_s)
-    until = until_of(plan.until, latencies_s, late, bool(drift)) if plan.until else None
+    until = until_of(plan.until, latencies_s, late, bool(drift), is_stopped) if plan.until else None
     return {"drift": drift, "until": until}
 
 
@@ -186,7 +191,8 @@ def never_answered(rows: Exchanges, slowest_s: float) -> int:
 
 
 def redirects(status: Sequence[int]) -> int:
-    return sum(300 <= one < 400 for one in status)
+    """Answers that name another address; a 304 does not."""
+    return sum(one in REDIRECTS for one in status)
 
 
 def how_many(spans_s: Sequence[float], low_s: float, high_s: float = math.inf) -> int:
@@ -214,15 +220,18 @@ def per_second(ends: Ends, begun_s: float) -> list[Second]:
     ]
 
 
-def levels(ends: Ends, begun_s: float, stages: Stages) -> list[Level]:
-    """For each stage of a ramp, of what was answered during it (the last one: or after it): counts, rate, latency."""
+def levels(ends: Ends, begun_s: float, over_s: float, stages: Stages) -> list[Level]:
+    """For each stage of a ramp that began before the run was over, of what was answered during it (the last one: or
+    after it): counts, rate, latency."""
     found, end_s = [], begun_s
     for number, (stage_s, users) in enumerate(stages, 1):
         begin_s, end_s = end_s, end_s + stage_s
-        until_s = end_s if number < len(stages) else math.inf
+        if begin_s >= over_s:  # it did not begin
+            break
+        until_s = end_s if number < len(stages) and end_s < over_s else math.inf
         of_stage = [one for one in ends if begin_s <= one[0] < until_s]
         latencies_s = [end - due for end, due, is_good in of_stage if is_good]
-        rate_rps = sum(is_good and end < end_s for end, _, is_good in of_stage) / stage_s
+        rate_rps = sum(is_good and end < end_s for end, _, is_good in of_stage) / (min(end_s, over_s) - begin_s)
         failed = len(of_stage) - len(latencies_s)
         found.append(Level(users, len(latencies_s), failed, rate_rps, statistics_of(latencies_s)))
     return found

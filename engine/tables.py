@@ -95,7 +95,7 @@ def compared_figures(run: Run) -> dict[str, Prediction]:
     measured, latency = run.measured, run.measured.latency_s
     if not latency or not run.prediction.is_known:
         return {}
-    times_s = latency.mean, latency.median, latency.p95, latency.p99, measured.measured_s
+    times_s = latency.mean, latency.median, latency.p95, latency.p99, measured.last_answer_s
     split = {"given the split": run.split_prediction} if run.split_prediction else {}
     return {"predicted": run.prediction, **split, "measured": Prediction(measured.throughput_rps, *times_s)}
 

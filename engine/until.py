@@ -48,7 +48,7 @@ class Until:
     reached: bool
     interval_s: tuple[float, float] | None  # 95 %; None: too few requests
     requests: int
-    reason: str = ""  # why it was not reached: "too-few", "uneven", "drift", "client", "time"
+    reason: str = ""  # why it was not reached: "too-few", "uneven", "drift", "client", "time", "stopped"
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,11 @@ class Watch:
         return self.in_a_row > 1
 
 
-def until_of(wanted: Wanted, latencies_s: Sequence[float], is_late: bool, has_drift: bool) -> Until:
-    """What came of it. is_late: the client was too slow to be believed. has_drift: latency goes one way."""
+def until_of(
+    wanted: Wanted, latencies_s: Sequence[float], is_late: bool, has_drift: bool, is_stopped: bool = False
+) -> Until:
+    """What came of it. is_late: the client was too slow to be believed. has_drift: latency goes one way. is_stopped:
+    the run ended before its time."""
     interval_s = interval_of(latencies_s, wanted.percentile)
     reached = is_exact(interval_s, wanted)
     reason = ""
@@ -163,5 +166,6 @@ def until_of(wanted: Wanted, latencies_s: Sequence[float], is_late: bool, has_dr
         reached, reason = False, "client"
     elif not reached:
         is_uneven = has_enough(len(latencies_s), wanted.percentile)
-        reason = "time" if interval_s else "uneven" if is_uneven else "too-few"
+        ended = "stopped" if is_stopped else "time"
+        reason = ended if interval_s else "uneven" if is_uneven else "too-few"
     return Until(wanted.name, wanted.share, reached, interval_s, len(latencies_s), reason)

@@ -133,7 +133,7 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
     client = {warned.id for warned in warnings_of_client(facts)}
     reasons = {
         "sooner": is_faster(facts) and not slots_of_answers(facts, estimate),
-        "cpu": cpu_busy(facts) >= BUSY and not is_faster(facts),
+        "cpu": cpu_busy(facts) >= BUSY and not is_faster(facts) and not computes_beside(facts),
         "inside": waits_inside(facts),
         "after-answer": is_held_after(facts),
         "opened-anew": opens_anew(facts),
@@ -152,9 +152,11 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
 
 
 def waits_inside(facts: Facts) -> bool:
-    """Whether requests were seen to wait for something else than the server's slots."""
+    """Whether requests were seen to wait for something else than the slots that were predicted."""
     limit = seen_limit(facts)
-    return bool(limit and limit.resource != Resource.SLOTS)
+    if not limit or limit.resource == Resource.SLOTS:
+        return False
+    return not is_servers(limit) or limit.slots != facts.plan.slots
 
 
 def is_held_after(facts: Facts) -> bool:
@@ -341,11 +343,20 @@ def have_waited(facts: Facts, slots: float, busy: float) -> bool:
 
 
 def limit_of_cpu(facts: Facts) -> list[Placed]:
-    if facts.measured.server_cpu_s is None:
+    if facts.measured.server_cpu_s is None or computes_beside(facts):
         return []
     busy, cpus, held_s = cpu_busy(facts), processors(facts), facts.measured.server_cpu_s / facts.measured.answered
     limit = Limit(Resource.CPU, min(1.0, busy), cpus / held_s if held_s else None, held_s=held_s, cpus=cpus)
     return [(2 if busy >= BUSY else NOT_FULL, limit)]
+
+
+def computes_beside(facts: Facts) -> bool:
+    """Whether most of the CPU time was seen to be of no request, while requests wait for something inside."""
+    computing = facts.inside and facts.inside.where and facts.inside.where.computing
+    if not computing or not waits_inside(facts):
+        return False
+    beside_s = sum(spot.cpu_s for spot in computing.places if spot.state is State.BESIDE)
+    return beside_s > 0.5 * computing.cpu_s
 
 
 def limit_of_machine(facts: Facts) -> list[Placed]:
@@ -370,9 +381,9 @@ def offered(facts: Facts) -> Limit:
     load, rate_rps = facts.plan.load, facts.plan.load.offered_load(1, 1.0)  # of a schedule
     latency_s = facts.measured.latency_s.mean if facts.measured.latency_s else math.inf
     # Users get all that they ask for as long as an answer takes no longer than one to a request by itself.
-    is_served = bool(load.is_steady and facts.plan.wait_s and latency_s < 1.5 * facts.plan.busy_s + 0.01)
+    is_served = bool(load.is_steady and facts.plan.wait_s and latency_s < 1.2 * facts.plan.busy_s + 0.01)
     if rate_rps is not None:
-        is_served = facts.measured.throughput_rps >= 0.9 * rate_rps
+        is_served = facts.measured.throughput_rps >= 0.9 * rate_rps and not facts.measured.drift
     return Limit(Resource.ARRIVALS, 1.0, rate_rps) if is_served else Limit(Resource.NONE, 0.0)
 
 

@@ -86,6 +86,8 @@ def victim_fits(found: Victim) -> bool:
 def shares_slots(plan: Plan) -> bool | None:
     """Whether it needs one of the slots that the load needs; None: not known."""
     launch, victim = plan.launch, plan.victim_handler
+    if plan.slots_stated:  # they may be those of a pool
+        return None
     if not launch or launch.kind.slots != "handler":
         return plan.slots_known or None
     if launch.handler == "blocking":

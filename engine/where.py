@@ -17,7 +17,7 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
-from engine.limit import HALF, LOOP, MOSTLY, Answers, circle_of, limit_of, requests_in, total, with_true_sizes
+from engine.limit import HALF, LOOP, MOSTLY, SQLITE, Answers, as_known, circle_of, limit_of, requests_in, total
 from engine.places import Computing, Limit, Opening, Resource, Spot, State, Where, line_of, named
 
 Line = Mapping[str, Any]  # as a sampler wrote it: a sample, or a last word
@@ -34,12 +34,7 @@ BELOW = 5  # innermost frames that are kept
 SILENCE_S, LONG_SILENCE_S = 0.5, 2.0
 PAUSE_S = 0.05  # between two samples of a process
 OFTEN = 0.2  # of the samples: connections are opened again and again
-OF_ALL_PROCESSES = (
-    "SQLite's write lock",
-    "a lock on a file",
-    "a lock of several processes",
-    "a semaphore of several processes",
-)
+OF_ALL_PROCESSES = (SQLITE, "a lock on a file", "a lock of several processes", "a semaphore of several processes")
 MOST_OF = 0.6
 
 
@@ -63,7 +58,7 @@ def where_of(
         return None
     requests, half = fmean(under_way(one["at"]) for one in full), half_full(samples, under_way, min(ended_s))
     blocking = blocking_places(half, lines, folder)
-    spots = all_places(requests, with_true_sizes(places_of(full, lines, folder), len(full)), blocking)
+    spots = all_places(requests, as_known(places_of(full, lines, folder), len(full)), blocking)
     blocked = max(map(blocked_share, by_process(half).values()))
     later = after_third(samples, began_s, ended_s)
     opening = opened_anew(later, folder)

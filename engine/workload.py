@@ -46,6 +46,7 @@ HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*"  # in latin-1
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # an answer to HEAD has no body, which all others have
 KEYS = {"name": str, "weight": (int, float), "method": str, "path": str, "headers": list, "body": str}
 LOGIN_KEYS = {"method": str, "path": str, "headers": list, "body": str, "token": str}
+COLOURS = re.compile(r"\x1b\[[\d;]*m")  # of Flask's development server
 LOG_LINE = re.compile(r'"GET (/[!-~]*?)(?: HTTP/[\d.]+)?" \d{3}')  # of nginx, Apache, gunicorn, uvicorn
 MOST_WEIGHT = 1e9
 MOST_TIMED = 20  # kinds whose lone times are measured one by one
@@ -171,7 +172,7 @@ def headers_of(asked: Mapping[str, Any]) -> tuple[str, ...]:
 def read_log(path: Path) -> Mix:
     """The paths of an access log, in its order. Raises Problem."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = COLOURS.sub("", path.read_text(encoding="utf-8", errors="replace")).splitlines()
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}") from None
     paths = [found[1] for found in map(LOG_LINE.search, lines) if found]
@@ -180,7 +181,11 @@ def read_log(path: Path) -> Mix:
     counts = Counter(paths).most_common()
     number = {target: i for i, (target, _) in enumerate(counts)}
     left_out = len(lines) - len(paths)
-    note = f"{left_out} of {len(lines)} lines are no GET requests and are left out." if left_out else ""
+    note = (
+        f"{left_out} of {len(lines)} lines are no GET requests, or of a form that is not known, and are left out."
+        if left_out
+        else ""
+    )
     kinds = tuple(Kind(count, "GET", target, name=f"GET {target}") for target, count in counts)
     return Mix(path.name, kinds, None, tuple(number[target] for target in paths), note)
 

@@ -22,7 +22,8 @@ def runs_of(document: Json) -> dict[str, list[Json]]:
         if "suite" in document:
             name, run = f"{entry['variant']}, c = {entry['concurrency']}", entry["run"]
         else:
-            name, run = f"{entry['plan']['target']} {entry['plan']['path']} {load_in_common(entry)}", entry
+            plan, tried = entry["plan"], entry["plan"].get("tried")
+            name, run = f"{plan['target']} {plan['path']} {load_in_common(entry)}{f', {tried}' * bool(tried)}", entry
         runs.setdefault(name.removesuffix(", c = 0"), []).append(run)
     return runs
 

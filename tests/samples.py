@@ -67,7 +67,7 @@ def sample_measured(**changes: Any) -> Measured:
         phases_s={"connect": None, "waiting": None, "processing": None, "total": sample_statistics()}, lag_s=None,
         histogram=histogram([i // 4 + 1.0 for i in range(16)]), per_second=[], levels=[], kinds=[], mean_in_flight=10.0,
         slow_connects=0, late_bodies=0, sockets_resent=0, client_stalled_s=0.0, created=0, redirected=0, unended=0,
-        never_answered=0, body_bytes=32, sockets_opened=16, client_cpu_s=0.1,
+        never_answered=0, body_bytes=32, sockets_opened=16, client_cpu_s=0.1, last_answer_s=4.0,
         client_spun_s=0.0, kernel={}, server_cpu_s=0.4,
     )  # fmt: skip
     return dataclasses.replace(measured, **changes)
@@ -102,6 +102,8 @@ def sample_facts(**changes: Any) -> Facts:
         "measured": sample_measured(), "inside": sample_inside(),
     }  # fmt: skip
     parts |= {name: changes.pop(name) for name in parts.keys() & changes.keys()}
+    if "measured_s" in changes:
+        changes.setdefault("last_answer_s", changes["measured_s"])
     for part in ("plan", "measured", "inside"):
         if (record := parts[part]) is not None:
             mine = vars(record).keys() & changes.keys()

@@ -53,7 +53,7 @@ def test_every_figure_of_a_closed_loop_is_as_computed_by_hand():
     assert run == Measured(
         sent=5, answered=3, failed=2, errors={"HTTP 500": 1, "timed out": 1}, due=None, stopped=None, measured_s=3.5,
         window_s=2.0, finished_after_limit=1, throughput_rps=2 / 2.0, lag_s=None, created=1, redirected=0, unended=0,
-        never_answered=0, slow_connects=1, late_bodies=0, sockets_resent=2, client_stalled_s=0.25,
+        never_answered=0, slow_connects=1, late_bodies=0, sockets_resent=2, client_stalled_s=0.25, last_answer_s=3.5,
         body_bytes=110, mean_in_flight=(0.5 + 1.25 + 0.5 + 1.0 + 1.0) / 2.0,
         sockets_opened=7, client_cpu_s=1.25, client_spun_s=0.5, server_cpu_s=0.75, other_cpu_s=0.1,
         kernel={"ListenOverflows": 3}, levels=[], kinds=[], histogram=[(0.5, 1), (1, 0), (2, 1), (5, 1)],

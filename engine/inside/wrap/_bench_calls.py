@@ -80,6 +80,7 @@ def watch():
     socket.socket.connect = watched_connect(socket.socket.connect)
     for kind in (threading.Semaphore, asyncio.Semaphore):
         kind.__init__ = watched_init(kind.__init__)
+        kind.release = watched_release(kind.release)
 
 
 def watch_processes(module):
@@ -122,6 +123,18 @@ def watched_connect(connect):
         if call and isinstance(address, tuple) and str(address[1]) == PORT:
             call.to_itself = weakref.ref(self)
         return connect(self, address)
+
+    return watched
+
+
+def watched_release(release):
+    """How many a semaphore has, where it has been released more often than taken."""
+
+    @functools.wraps(release)
+    def watched(self, *args, **kwargs):
+        release(self, *args, **kwargs)
+        if self._value > getattr(self, "_bench_most", getattr(self, "_bench_size", self._value)):
+            self._bench_most = self._value
 
     return watched
 

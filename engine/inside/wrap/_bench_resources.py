@@ -155,8 +155,11 @@ def lock_or_semaphore(found):
         return Resource(f"a lock ({name})", found, 1, 1)
     sizes = (attribute(found, name) for name in ("_bench_size", "_initial_value", "_bound_value", "_max_value"))
     size = next((one for one in sizes if one is not None), None)
+    most = attribute(found, "_bench_most")  # it had so many free once
+    setting = f"made with {size}, and released more often than taken" if most else ""
+    size = most or size
     free = next((one for one in (attribute(found, "_value"), attribute(found, "counter")) if one is not None), None)
-    return Resource(f"a semaphore ({name})", found, size, less(size, free))
+    return Resource(f"a semaphore ({name})", found, size, less(size, free), setting)
 
 
 def lock_of_condition(found):
@@ -339,7 +342,7 @@ def queue_among(values):
 CALLS = (  # names of methods -> what tells the resource, of the values on the stack
     ({"acquire"}, lambda values: lock_among(values) or LOCK),
     ({"get"}, queue_among),
-    ({"flock", "lockf"}, lambda _: Resource("a lock on a file", None, 1, 1)),
+    ({"flock", "lockf"}, lambda _: Resource("a lock on a file", None)),
     ({"execute", "executemany"}, lambda values: sqlite_lock(values)),
 )
 QUEUES = ("_queue", "gevent._gevent_cqueue", "gevent.queue")
@@ -364,7 +367,9 @@ def sqlite_lock(values):
     text = next((value for value, _ in values if type(value) is str), "") if is_sqlite else ""
     if TAKES_LOCK.match(text):
         return Resource("SQLite's write lock", sys.modules["sqlite3"], 1, 1)
-    return Resource("SQLite's write lock", sys.modules["sqlite3"], 1, 1, "", True) if WRITES.match(text) else None
+    # Of a writing statement it is not known to which database, nor whether it waits or writes.
+    writes = Resource("SQLite's write lock", sys.modules["sqlite3"], is_shared=True)
+    return writes if WRITES.match(text) else None
 
 
 METHODS = ("acquire", "get", "execute", "executemany")
@@ -406,4 +411,12 @@ def values_of(instructions, frame):
         elif name == "BINARY_OP" and len(stack) > 1:
             right, left = stack.pop(), stack.pop()
             stack.append(result_of(one.argrepr, left, right))
+        elif name.startswith("CALL"):
+            called(stack, argument)
     return stack
+
+
+def called(stack, arguments):
+    """The result of a call in place of what was called and its arguments; it is not known."""
+    if type(arguments) is int and len(stack) > arguments:
+        stack[-1 - arguments :] = [(None, f"{stack[-1 - arguments][1]}()")]

@@ -83,9 +83,17 @@ def held_lines(file, line):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             function = node
         elif function and (name := called_on(node, "acquire")):
-            given_back = (one.lineno for one in ast.walk(function) if called_on(one, "release") == name)
-            found = name, min((one for one in given_back if one > line), default=None)
+            found = name, given_back_at(function, name, line)
     return found
+
+
+def given_back_at(function, name, line):
+    """The line of the next release(); None: there is none, or it is not in the branch in which it is taken, so that
+    not all requests have it that come by there."""
+    lines = [one.lineno for one in ast.walk(function) if called_on(one, "release") == name and one.lineno > line]
+    branches = [one for one in ast.walk(function) if isinstance(one, ast.If)]
+    ends = [one.end_lineno for one in branches if one.test.end_lineno < line <= one.end_lineno]
+    return min(lines) if lines and min(lines) <= min(ends, default=min(lines)) else None
 
 
 def called_on(node, method):

@@ -1,0 +1,443 @@
+"""What is almost true and is not said: an app, a load or an input for which a sentence of the report would be false."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import pytest
+from commands import run_bench
+from samples import LOADS, sample_facts, sample_plan, sample_run, sample_where
+from servers import write_files
+
+from engine import listeners, report, report_changes, report_sizes, report_verdict
+from engine.advice import advice_for, is_one_at_a_time
+from engine.changes import Change
+from engine.client import Outcome
+from engine.limit import LOOP, Answers, circle_of, is_lock, limit_of
+from engine.listeners import Listener, slots_by_command
+from engine.loads import Figure, Open
+from engine.objectives import Found, Tried
+from engine.places import Limit, Spot, State
+from engine.processes import stopped_all
+from engine.report_before import conditions
+from engine.report_where import doing, seen_limit_text
+from engine.report_words import WARNINGS
+from engine.summary import levels, redirects
+from engine.until import Wanted, until_of
+from engine.verdict import judge
+from engine.victim import shares_slots
+from engine.workload import read_log
+from suites.comparison import runs_of
+
+# ---------------------------------------------------------------- what is known before a run
+
+
+@pytest.mark.parametrize(
+    "command_line, more, each",
+    [
+        ("python -m gunicorn -w 2 main:app", "", 1),
+        ("/venv/bin/python /venv/bin/gunicorn --threads 8 main:app", "", 8),
+        ("python -m gunicorn -c conf.py main:app", "", None),
+        ("python -m gunicorn main:app", "gunicorn.conf.py", None),
+        ("python -m gunicorn main:app", "GUNICORN_CMD_ARGS=--threads=8", None),
+        ("gunicorn: master [main:app]", "", None),
+        ("/srv/gunicorn/venv/bin/uvicorn main:app", "", None),
+        ("/venv/bin/waitress-serve --threads=6 main:app", "", 6),
+    ],
+)
+def test_slots_are_the_command_lines_only_where_nothing_else_sets_them(tmp_path, monkeypatch, command_line, more, each):
+    folder = tmp_path / "7"
+    (folder / "cwd").mkdir(parents=True)
+    (folder / "environ").write_text(f"HOME=/\0{more if '=' in more else ''}")
+    if more.endswith(".py"):
+        (folder / "cwd" / more).touch()
+    monkeypatch.setattr(listeners, "PROC", tmp_path)
+    words = [command_line] if "[" in command_line else command_line.split()
+    found = slots_by_command([Listener(7, 1, 1, tuple(words))])
+    assert (found and found.each) == each
+
+
+@pytest.mark.parametrize("requests, is_said", [(3, False), (300, True)])
+def test_a_queue_grows_only_where_there_are_more_requests_than_slots(requests, is_said):
+    plan = sample_plan(load=Open(requests, rate_rps=10.0), slots=5, wait_s=1.0)
+    assert ("the queue grows" in conditions(plan, sample_facts().prediction, 5.0)) == is_said
+
+
+@pytest.mark.parametrize(
+    "changes, shares", [({}, True), ({"slots_stated": True}, None), ({"victim_handler": "async"}, True)]
+)
+def test_a_victim_shares_no_slots_that_may_be_those_of_a_pool(changes, shares):
+    assert shares_slots(sample_plan(**changes)) is shares
+
+
+# ---------------------------------------------------------------- what is said of failed requests
+
+REFUSED = Tried(60.0, 0.025, 50.0, 60.0, failed=12)
+
+
+def test_requests_that_were_refused_were_not_too_slow():
+    assert "slow" not in report.tried_line(REFUSED, 0.5, 99) and "12 failed" in report.tried_line(REFUSED, 0.5, 99)
+    for found in (Found(0.0, 60.0, 3), Found(52.0, 60.0, 3, varies_from=55.0)):
+        text = report.found_rate(found, sample_run(), 0.5, 99)
+        assert "longer" not in text and "p99 was" not in text
+
+
+def test_an_objective_is_not_missed_by_slow_requests_where_there_were_none():
+    run = sample_run(load=LOADS["open"], failed=3, answered=13, errors={"HTTP 429": 3})
+    found = advice_for(run, (10.0, 99))
+    text = report_sizes.advice_text(found, run)
+    assert not found.is_kept and "3 of 16 requests failed" in text and "slow" not in text
+
+
+def test_a_change_that_lets_requests_fail_is_no_cure():
+    rows = [Change("as it is", 1.0, 1.0), Change("--limit", None, 0.05, failed=45)]
+    *_, last = report_changes.changes_table(rows, Figure.LAST_ANSWER).splitlines()
+    assert "45 failed" in last and "0.05" not in last and "50 ms" not in last
+
+
+def test_the_last_answer_is_not_when_the_last_request_was_given_up():
+    run = sample_run(measured_s=40.0, last_answer_s=0.06, failed=2, answered=14, errors={"timed out": 2})
+    assert run.measured.of(Figure.LAST_ANSWER) == 0.06
+    text = report_verdict.answers_text(run)
+    assert "14 answers in 60 ms" in text and "a run of 40 s" in text
+    assert "in 60 ms" in report.probe_line(run)
+
+
+def test_a_run_ended_early_only_if_all_its_clients_ended_early():
+    outcomes = [
+        dataclasses.replace(one) if dataclasses.is_dataclass(one) else one for one in (stopped(), stopped(None))
+    ]
+    assert stopped_all(outcomes) is None and stopped_all(outcomes[:1]) == "none was answered"
+
+
+def stopped(why="none was answered"):
+    return Outcome._make([None] * len(Outcome._fields))._replace(stopped=why)
+
+
+# ---------------------------------------------------------------- what is said of figures
+
+
+def test_an_answer_without_an_address_is_no_redirect():
+    assert redirects([304, 300, 302, 308, 200]) == 2
+
+
+def test_a_stage_that_was_cut_is_shorter_and_one_that_did_not_begin_has_no_line():
+    ends = [(0.1 * k, 0.1 * k - 0.05, True) for k in range(1, 31)]
+    found = levels(ends, 0.0, 3.0, ((1.0, 8), (10.0, 10), (5.0, 20)))
+    assert [round(one.throughput_rps) for one in found] == [9, 10]
+
+
+def test_what_a_signal_ended_was_not_ended_by_the_time():
+    latencies_s = [0.1 + k * k % 977 / 1000 for k in range(5000)]
+    wanted = Wanted(50, 0.0001)
+    assert until_of(wanted, latencies_s, False, False, True).reason == "stopped"
+    assert until_of(wanted, latencies_s, False, False, False).reason == "time"
+
+
+def test_connections_that_the_client_closes_itself_are_not_the_servers():
+    asked = {"load": LOADS["closed"], "keep_alive": True, "sockets_opened": 40, "sent": 40, "answered": 40}
+    ids = [{one.id for one in judge(sample_facts(**asked, first_byte=cut), None, 0.002).warnings} for cut in (0, 1)]
+    assert ["no-keep-alive" in one for one in ids] == [True, False]
+
+
+def test_one_slow_request_is_no_limit_of_connections():
+    asked = {"load": LOADS["closed"], "keep_alive": True, "failed": 1, "answered": 99, "sent": 100, "sockets_opened": 4}
+    asked |= {"errors": {"timed out": 1}}
+    ids = [{one.id for one in judge(sample_facts(**asked, never_answered=n), None, 0.002).warnings} for n in (1, 2)]
+    assert ["starved" in one for one in ids] == [False, True]
+
+
+def test_latency_that_falls_does_not_grow():
+    words = [WARNINGS["drift"](Drifted(*times)) for times in ((0.1, 0.3), (0.3, 0.1))]
+    assert ["grows" in one for one in words] == [True, False]
+
+
+@dataclasses.dataclass
+class Drifted:
+    first_s: float
+    last_s: float
+
+
+def test_a_queue_that_grows_to_the_end_was_not_all_served():
+    asked = {"load": Open(344, rate_rps=43.0), "throughput_rps": 40.0, "inside": None, "slots_known": False}
+    facts = sample_facts(**asked, slots=None, slots_per_worker=None, wait_s=0.1, prediction=sample_facts().prediction)
+    grows = dataclasses.replace(facts, measured=dataclasses.replace(facts.measured, drift=Drifted(0.1, 0.7)))
+    assert [judge(one, None, 0.002).limits[0].resource for one in (facts, grows)] == ["arrivals", "none"]
+
+
+def test_a_change_is_no_repeat_of_the_run_before_it():
+    plan = {"target": "x", "path": "/", "load": {"kind": "burst", "requests": 16}}
+    runs = [{"plan": plan | {"tried": tried}} for tried in ("", "--threads 8")]
+    assert len(runs_of({"runs": runs})) == 2
+
+
+def test_colours_in_a_log_hide_no_request(tmp_path):
+    (tmp_path / "log").write_text('1 - "\x1b[36mGET /a HTTP/1.1\x1b[0m" 304 -\n1 - "GET /b HTTP/1.1" 200 -\n')
+    found = read_log(tmp_path / "log")
+    assert [one.path for one in found.kinds] == ["/a", "/b"] and not found.note
+
+
+# ---------------------------------------------------------------- what is said of resources
+
+
+@pytest.mark.parametrize(
+    "name, is_it",
+    [
+        ("a lock (futures_lock)", True), ("the lock of a log handler (EventHandler)", True),
+        ("a thread of a BlockingThreadPoolExecutor", False), ("a semaphore (app.BlockingSemaphore)", False),
+    ],
+)  # fmt: skip
+def test_a_lock_is_told_by_the_beginning_of_its_name(name, is_it):
+    assert is_lock(name) == is_one_at_a_time(Limit(name, 1.0)) == is_it
+    assert (doing(Spot(5.0, State.WAITING, resource=name)) == "wait for a lock") == is_it
+    assert "all of them" not in seen_limit_text(Limit(name, 1.0, slots=1, held_s=0.1))
+
+
+LOCK = Spot(44.0, State.WAITING, "a.py:1", resource="a lock (asyncio.Lock)", size=1)
+WORKS = Spot(1.0, State.WORKING, "a.py:5")
+
+
+@pytest.mark.parametrize(
+    "spots", [(LOCK, dataclasses.replace(LOCK, line="a.py:9")), (LOCK, dataclasses.replace(LOCK, line="a.py:9"), WORKS)]
+)
+def test_requests_that_wait_for_a_lock_at_two_lines_may_go_on_by_themselves(spots):
+    assert circle_of(spots) == {}
+
+
+@pytest.mark.parametrize(
+    "shares, requests, line, is_timed",
+    [
+        ((0.95,), 1.0, "a.py:1", True),
+        ((0.7,), 1.0, "a.py:1", False),
+        ((0.25,), 1.0, None, True),
+        ((0.9,), 0.0, "a.py:1", False),
+    ],
+)
+def test_a_line_blocks_the_loop_for_the_time_that_it_has(shares, requests, line, is_timed):
+    """Of other lines, in libraries, and of tasks of no request the rate of answers tells nothing."""
+    blocks = [Spot(requests, State.BLOCKING, f"a.py:{k + 1}", share=share) for k, share in enumerate(shares)]
+    blocks.append(Spot(1.0, State.BLOCKING, share=1.0 - sum(shares), below=("json/encoder.py:9 encode",)))
+    where = sample_where(places=(WORKS,), blocked=1.0)
+    found = limit_of(where, blocks, Answers([0.1 * k for k in range(100)], True))
+    assert (found.resource, found.line, found.held_s is not None) == (LOOP, line, is_timed)
+
+
+APP = """
+import asyncio, hashlib, itertools, os, threading, time
+from fastapi import FastAPI
+
+app, number = FastAPI(), itertools.count()
+tills, cutters, binders = asyncio.Semaphore(5), asyncio.Semaphore(6), asyncio.BoundedSemaphore(4)
+experts, lock = asyncio.Semaphore(2), asyncio.Lock()
+
+def builds_an_index():
+    while True:
+        hashlib.pbkdf2_hmac("sha256", b"shop", b"index", 100_000)  # without Python's lock
+        time.sleep(0.006)
+
+if "INDEX" in os.environ:
+    threading.Thread(target=builds_an_index, daemon=True).start()
+
+@app.get("/tills")
+async def has_a_till():
+    async with tills:
+        await asyncio.sleep(0.1)
+
+@app.get("/books")
+async def cut_then_bound():
+    async with cutters:
+        await asyncio.sleep(0.1)
+    async with binders:
+        await asyncio.sleep(0.1)
+
+@app.get("/claims")
+async def some_need_an_expert():
+    is_large = next(number) % 2 == 0
+    if is_large:
+        await experts.acquire()
+    try:
+        await asyncio.sleep(0.2)
+    finally:
+        if is_large:
+            experts.release()
+
+class Bays:
+    def __init__(self, size):
+        self.free = asyncio.Semaphore(size)
+
+bays = Bays(2)
+for _ in range(3):
+    bays.free.release()
+
+@app.get("/wash")
+async def in_one_of_five_bays():
+    async with bays.free:
+        await asyncio.sleep(0.2)
+
+free, given_back = ["red", "green", "blue"], asyncio.Event()
+
+@app.get("/print")
+async def on_one_of_three_printers():
+    while not free:
+        given_back.clear()
+        await given_back.wait()
+    name = free.pop()
+    await asyncio.sleep(0.2)
+    free.append(name)
+    given_back.set()
+
+kept, good_until = {}, 0.0
+
+async def load():
+    global good_until
+    await asyncio.sleep(1.2)
+    good_until = time.monotonic() + 2
+
+async def price():
+    async with lock:
+        if time.monotonic() > good_until:
+            await load()
+
+async def stock():
+    async with lock:
+        if time.monotonic() > good_until:
+            await load()
+
+@app.get("/goods")
+async def goods():
+    await asyncio.sleep(0.05)
+    await (price() if next(number) % 2 else stock())
+
+def waits(value):
+    time.sleep(0.2 if next(number) < 10 else 0.4)
+
+@app.get("/slower")
+def slower():
+    waits(1)
+"""
+FLASK = """
+import fcntl, itertools, os, tempfile, threading, time
+from flask import Flask
+
+app, number, locks = Flask(__name__), itertools.count(), {}
+page, is_loading, loads = threading.Condition(), False, 0
+folder = tempfile.mkdtemp(dir=".")
+
+@app.get("/rates")
+def one_loads_for_all():
+    global is_loading, loads
+    with page:
+        if is_loading:
+            before = loads
+            page.wait_for(lambda: loads > before)
+            return ""
+        is_loading = True
+    time.sleep(0.1)
+    with page:
+        is_loading, loads = False, loads + 1
+        page.notify_all()
+    return ""
+
+@app.get("/invoice")
+def a_lock_file_each():
+    with open(os.path.join(folder, f"{next(number) % 4}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        time.sleep(0.2)
+    return ""
+
+number_lock, ovens = threading.Lock(), threading.BoundedSemaphore(2)
+
+@app.get("/order")
+def a_number_and_then_an_oven():
+    with number_lock:
+        time.sleep(0.015)
+    with ovens:
+        time.sleep(0.05)
+    return ""
+
+def lock_of(currency):
+    return locks.setdefault(currency, threading.Lock())
+
+@app.get("/change")
+def a_lock_that_a_function_gives():
+    with lock_of("euro"):
+        time.sleep(0.1)
+    return ""
+"""
+THREADS = ("--app", "shop:app", "--server", "gunicorn-threads", "--threads", "24")
+
+
+def reported(tmp_path, monkeypatch, capsys, *words):
+    """The only run, where its requests stood, and the report."""
+    write_files(tmp_path, {"main.py": APP, "shop.py": FLASK})
+    monkeypatch.chdir(tmp_path)
+    app = () if "--app" in words else ("--app", "main:app")
+    (run,) = run_bench(tmp_path, *app, *words)[1]["runs"]
+    return run, run["inside"]["where"], " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch, capsys):
+    return lambda *words: reported(tmp_path, monkeypatch, capsys, *words)
+
+
+def limit_in(run):
+    return next((one for one in run["verdict"]["limits"] if one["line"]), None)
+
+
+def test_threads_that_were_predicted_are_not_inside_the_handlers(told):
+    run, *_ = told("--path", "/slower", "-n", "80")
+    assert run["verdict"]["explained_by"] not in ("inside", "prediction")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CPU time of each thread")
+def test_cpu_time_of_no_request_explains_no_latency(told):
+    run, _, text = told("--path", "/tills", "-n", "60", "--env", "INDEX=1")
+    assert run["verdict"]["explained_by"] in (None, "inside") and run["verdict"]["limits"][0]["slots"] == 5
+    assert "CPU time adds" not in text and "limit is CPU" not in text
+
+
+def test_of_two_in_turn_a_burst_shows_the_later_one(told):
+    limit = limit_in(told("--path", "/books", "-n", "60")[0])
+    assert limit["slots"] == 4 and limit["held_s"] < 0.15
+
+
+def test_who_needs_no_expert_has_none(told):
+    *_, text = told("--path", "/claims", "-n", "40")
+    assert "released more often" not in text
+
+
+def test_a_semaphore_that_was_enlarged_has_its_size_now(told):
+    run, _, text = told("--path", "/wash", "-n", "30")
+    assert limit_in(run)["slots"] == 5 and "2 of 2" not in text
+
+
+def test_of_an_event_that_many_wait_for_again_and_again_it_is_not_said_that_all_go_on(told):
+    *_, text = told("--path", "/print", "-n", "24")
+    assert "go on together" not in text
+
+
+def test_where_one_request_loads_nothing_stands_still(told):
+    _, where, text = told("--path", "/goods", "-c", "80", "-t", "4")
+    assert not where["circle"] and "standstill" not in text
+
+
+def test_a_condition_that_frees_all_is_not_had_by_one_at_a_time(told):
+    run, _, text = told(*THREADS, "--path", "/rates", "-c", "16", "-t", "2")
+    assert "one at a time has it" not in text and not (limit_in(run) or {}).get("ceiling_rps")
+
+
+def test_several_lock_files_are_not_one(told):
+    run, _, text = told(*THREADS, "--path", "/invoice", "-n", "24")
+    assert "one at a time" not in text and (limit_in(run) or {"slots": 4})["slots"] in (None, 4)
+
+
+def test_a_lock_before_a_pool_that_is_slower_is_not_the_limit(told):
+    run, *_ = told(*THREADS[:-1], "60", "--path", "/order", "-n", "60")
+    assert limit_in(run)["slots"] == 2
+
+
+def test_requests_that_wait_for_a_lock_of_a_call_are_not_worked_on(told):
+    _, where, _ = told(*THREADS, "--path", "/change", "-n", "16")
+    assert sum(one["requests"] for one in where["places"] if one["state"] == "waiting") > 10
