@@ -291,9 +291,12 @@ def what_went_wrong(server_log: Path, sent: Sent) -> tuple[str, ...]:
 
 def packages_of(plan: Plan) -> frozenset[str] | None:
     """What the service may have imported: as the app says, else all that this Python has; None: not known."""
-    if not plan.launch:
+    launch = plan.launch
+    if not launch:
         return None
-    return frozenset(installed_versions()) if plan.launch.imported is None else frozenset(plan.launch.imported)
+    if launch.is_target:
+        return frozenset([*launch.packages, "anyio"])  # which comes with FastAPI
+    return frozenset(installed_versions()) if launch.imported is None else frozenset(launch.imported)
 
 
 def now() -> str:

@@ -147,7 +147,8 @@ class Launch:
     @property
     def packages(self) -> list[str]:
         """Distributions that it needs, as far as we know: of a user's app only the server's."""
-        own = PACKAGES_OF_APPS.get(self.app.partition("_")[0], ()) if self.is_target else ()
+        module, family = self.app.partition(":")[0], self.app.partition("_")[0]
+        own = PACKAGES_OF_APPS.get(module, PACKAGES_OF_APPS.get(family, ())) if self.is_target else ()
         return [*own, *self.kind.packages, *["psycopg", "psycopg-pool"] * bool(self.pool)]
 
 

@@ -208,7 +208,7 @@ PAPER = "split one_queue passes cpus"  # of a prediction on paper only
 SENDS_ITS_OWN = "concurrency rate ramp workload requests_from"
 NEEDS = {  # option -> it goes with one of these
     "arrivals": "rate",
-    "seed": "rate workload requests_from",
+    "seed": "rate workload",
     "think": "concurrency ramp workload",
     "scale": "workload",
     "server": "app",
