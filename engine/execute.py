@@ -145,16 +145,15 @@ def logs_of(place: Place) -> Path:
     return place.folder.parent if place.folder else LOGS
 
 
-def announced(show: Announce, text: str) -> None:
-    show(told("deal", f"{text[:1].upper()}{text[1:]}."))
-
-
 def execute(
     plan: Plan, place: Place, show: Announce = lambda _: None, keep_exchanges: bool = True
 ) -> tuple[Run, AccessLog | None]:
     """Start the server if it is ours, predict, send, stop, judge; the run's record and its access log."""
+
+    def tell(text: str) -> None:
+        show(told("deal", text))
+
     when = now()
-    tell = functools.partial(announced, show)
     plan = with_deal(plan, logs_of(place), tell)
     is_known = is_known_before(plan)
     prediction = plans.prediction_for(plan)

@@ -282,9 +282,8 @@ class VictimPrediction:
     median_s: float
     of_processes_s: tuple[float, ...]  # the median at each process that has a queue of its own, the fullest first
     shares_slots: bool  # with the load
-    range_s: tuple[float, float] | None = (
-        None  # of the median at a process, from 5 to 95 % of the deals; None: the deal is not known
-    )
+    # Of the median at a process, from 5 to 95 % of the deals; None: the deal is not known.
+    range_s: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -400,8 +399,8 @@ class Estimate:
 class Warned:
     """Something that a reader must know before believing the run. id: a key of report.WARNINGS; facts: its numbers."""
 
-    id: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    id: str  # a key of report_words.WARNINGS
+    facts: Mapping[str, Any] = field(default_factory=dict)  # its numbers
 
 
 @dataclass(frozen=True)
