@@ -90,7 +90,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--server-cpus": (CPUS, "0,1", "pin the server (Linux)", ()),
         "--cert": (Path, "FILE", "serve https with this certificate (uvicorn, gunicorn); the client trusts it"),
         "--key": (Path, "FILE", "its private key"),
-        "--access-log": "log the hello targets, too (it costs them throughput)",
+        "--access-log": "log the hello targets, too (it costs them throughput); all others have a log anyway",
     },
     "what a request does": {
         "--task-time": (task_time, "S", "what a request to a target waits: 1, 50ms, 50ms:exp (drawn; on average) (1)"),
@@ -109,7 +109,8 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--rate": (number(float, 0.001, 1e6), "R", "open loop: requests a second"),
         "--ramp": (RAMP, "STAGES", "closed loop with stages of users, as 15s:50,20s:200", ()),
         "--arrivals": (("constant", "poisson"), None, "for --rate: evenly spaced (default), or at random"),
-        "--seed": (number(int, 0, 2**31), "N", "for --arrivals poisson (default: drawn, and printed)"),
+        "--seed": (number(int, 0, 2**31), "N",
+                   "for --arrivals poisson and --workload (default: drawn; the JSON has it)"),
         "--think": (seconds(0, 3600), "S", "pause of a user between two requests", 0.0),
         "--workload": (pattern(r"(?s).+", "a name or a file"), "FILE",
                        "a TOML file with kinds of requests, their weights, and a login; of the Books API one of"
@@ -118,7 +119,8 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--scale": (number(float, 0.001, 100), "X", "make the workload's stages X times as long", 1.0),
         "-t --time-limit": (SECONDS, "S", "stop sending after S (10, without -n)"),
         "--warmup": (number(int, 0, 1_000_000), "N",
-                     "requests before the run, not counted (4 per worker of your app, or of a --url that is cold)"),
+                     "requests before the run, not counted (for your app, or a --url that is cold: 4 per worker, 32 at"
+                     " most)"),
         "-k --keep-alive": "keep connections for the next request",
         "-m --method": (pattern(TOKEN, "an HTTP method"), "M", "GET, or POST if there is a body"),
         "-i --head": "-m HEAD",
@@ -159,7 +161,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--html": (FILE_NAME, "FILE", "write every run as one page; - for standard output"),
         "--trace": (FILE_NAME, "FILE",
                     "write the times of every request as a trace for Perfetto; - for standard output"),
-        "--logs": (Path, "DIR", "where runs leave their folders (logs/)", LOGS),
+        "--logs": (Path, "DIR", "where runs leave their folders (logs/ beside bench.py)", LOGS),
         "--clean-logs": "remove the folders of runs that are older than a week",
     },
 }  # fmt: skip

@@ -1,6 +1,8 @@
-"""Every sentence that you read about a run, before it and after it. Values come in, text goes out; 79 columns.
+"""The report of a run, put together, and those of several runs, a probe, a rate search, a prediction on paper. Values
+come in, text goes out; 79 columns.
 
-Words for single values are in report_words.py, tables in tables.py. Read a new sentence aloud: one thought each.
+What is shown before a run is in report_before.py. Verdict, places, changes and sizes have modules of their own, as have
+the words for single values (report_words.py) and the tables (tables.py). Read a new sentence aloud: one thought each.
 """
 
 from __future__ import annotations

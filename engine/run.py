@@ -2,8 +2,8 @@
 
 JSON is these records, nested, with the names of their fields (json_form.py). Python has one spelling for each of
 three things: None is "not known" or "there is none", math.inf is "no limit", and JSON has null for both.
-Times are seconds; times of events are seconds since the run began. A verdict holds values only: report.py makes the
-sentences. Nothing here computes more than what a record says of itself.
+Times are seconds; times of events are seconds since the run began. A verdict holds values only: the report modules
+make the sentences. Nothing here computes more than what a record says of itself.
 """
 
 from __future__ import annotations
@@ -397,7 +397,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something that a reader must know before believing the run. id: a key of report.WARNINGS; facts: its numbers."""
+    """Something that a reader must know before believing the run."""
 
     id: str  # a key of report_words.WARNINGS
     facts: Mapping[str, Any] = field(default_factory=dict)  # its numbers
