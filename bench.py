@@ -36,16 +36,18 @@ Kinds of load
               server does, and latency counts from when they were due
     --ramp    a closed loop whose number of users changes over time
 
-Times are written 300ms, 0.3s or 0.3.
+Times are written 300ms, 0.3s or 0.3; in --ramp with their unit.
 
-Everything that a run leaves is in its folder under logs/; --json writes all
-runs into one file, --html into one page. Failed requests are in no percentile;
-a p99 needs 100 answers.
+A run of a server that bench.py starts leaves all that it has in a folder under
+logs/; --json writes all runs into one file, --html into one page. Failed
+requests are in no percentile; a p99 needs 100 answers.
 
-Exit code: 0 every request was answered (2xx, 3xx), 1 some requests failed or
---fail-if was met, 2 wrong usage or a missing package, 3 the server did not
-start, 129, 130 or 143 (128 + the signal) interrupted; what was measured until
-then is reported. Python 3.10 or newer, nothing else.
+Exit code: 0 every request was answered (2xx, 3xx), 1 some requests failed,
+--fail-if was met, an objective (--p99) or --until was not kept, --find-rate
+found no rate, or a server ended under --serve, 2 wrong usage or a missing
+package, 3 the server did not start, 129, 130 or 143 (128 + the signal)
+interrupted; what was measured until then is reported. Python 3.10 or newer,
+nothing else.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
     python sweep.py client    what bench.py's own client costs; ab, wrk, Locust
     python sweep.py limits    limits of default settings, and which each is
     python sweep.py blog.toml your own variants: examples/blog.toml is one
-    python sweep.py io --quick                a first look, within 90 s
+    python sweep.py io --quick                a first look, in a minute
     python sweep.py --list                    the suites, and how long they take
 
     python sweep.py io --resume FILE          go on where it was interrupted
@@ -26,13 +26,14 @@ Tables and pictures are made from that file alone.
 
 How to read it: a figure is the median of the repeats, in brackets the least and
 the most. A ratio is the median of the ratios within each repeat. Where the
-spreads of the two overlap, it says "too noisy to tell".
+spreads of the two overlap, it says "too noisy to tell"; or "the same" where
+each ratio is within 5 % of 1.
 
 What belongs to one post (its figures, variants, tables, pictures) is its file in
 suites/. JSON, pictures, and the logs of runs that failed go into a folder under
 logs/. Pictures need matplotlib (pip install matplotlib), nothing else does. Exit
 code: 0 fine, 1 some requests failed (compare: worse, or it cannot be told), 2
-wrong usage or a missing package, 3 a server did not start, 130 or 143
+wrong usage or a missing package, 3 a server did not start, 129, 130 or 143
 interrupted.
 """
 

@@ -7,6 +7,7 @@ shown not to be enough is never advised. Pure.
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 from dataclasses import dataclass
 from enum import Enum
@@ -59,20 +60,20 @@ def advice_for(run: Run, objective: tuple[float, int]) -> Advice:
     are_in_time = (measured_s or longest_s or math.inf) <= objective_s
     is_kept = are_in_time and not run.measured.failed
     limit, asked = seen_limit(run), asked_of(run, objective)
+    told = functools.partial(Advice, percentile, objective_s, measured_s, is_kept)
     if is_kept:  # fewer were not tried, and how requests differ from each other is not known
-        return Advice(percentile, objective_s, measured_s, is_kept, Cure.NONE, limit)
+        return told(Cure.NONE, limit)
     if are_in_time:
-        why = "no answer was too late, but requests failed"
-        return Advice(percentile, objective_s, measured_s, is_kept, Cure.UNKNOWN, limit, why=why)
+        return told(Cure.UNKNOWN, limit, why="no answer was too late, but requests failed")
     try:
         cure, need, found = cure_of(run, limit, asked)
     except Unknown as problem:
-        return Advice(percentile, objective_s, measured_s, is_kept, Cure.UNKNOWN, limit, why=f"{problem}")
+        return told(Cure.UNKNOWN, limit, why=f"{problem}")
     except Problem as problem:
-        return Advice(percentile, objective_s, measured_s, is_kept, Cure.NOTHING, limit, why=f"{problem}")
+        return told(Cure.NOTHING, limit, why=f"{problem}")
     if need and need <= there_are(run, cure):  # this many were just measured not to be enough
         cure, need, found = Cure.UNKNOWN, None, None
-    return Advice(percentile, objective_s, measured_s, is_kept, cure, limit, need, found)
+    return told(cure, limit, need, found)
 
 
 def there_are(run: Run, cure: Cure) -> float:

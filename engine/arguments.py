@@ -102,5 +102,7 @@ HEADER = pattern(
     " (-k keeps connections)",
 )
 LINE = pattern(TEXT, "one line of text")
+FILE_NAME = pattern(r"(?s).+", "a file name")
+URL_PATH = pattern(PATH, "a path: / and no white space")
 FEW, COUNT, MANY = number(int, 1, 1000), number(int, 1, 100_000), number(int, 1, 100_000_000)
 SECONDS, SHORT = seconds(0.0001, 1e6), seconds(0.0001, 1e6, is_short=True)

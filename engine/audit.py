@@ -1,6 +1,6 @@
-"""What a reader must know before believing a run, from the client's side and from the database: ids and numbers.
+"""What a reader must know before believing a run, from the side of client, machine and database: ids and numbers.
 
-report.py has the symptom, the likely cause and the next step of each id. Pure.
+report_words.py has the symptom, the likely cause and the next step of each id. Pure.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def lone_victim_s(plan: Plan, site: Site) -> float | None:
     found = [send.measure(alone, site.address).exchanges for _ in range(3)]
     if not all(is_success(one.status[0], one.error[0]) for one in found if one.status):
         return None
-    return median(one.answered_s[0] - one.started_s[0] for one in found)
+    return median(map(latency_s, found))
 
 
 def lone_plan(plan: Plan) -> Plan:

@@ -19,7 +19,7 @@ from typing import Any
 from engine import send
 from engine.access_log import text_of, wait_for_log
 from engine.before import lone_plan
-from engine.deals import Question, as_order, as_shares, is_dealt
+from engine.deals import as_order, as_shares, is_dealt
 from engine.files import LOGS, run_folder, write_json
 from engine.launch import Launch, installed_versions
 from engine.loads import Burst, Closed, Load, Open
@@ -31,9 +31,9 @@ from engine.words import Problem
 
 MEASURED_S = 3.0
 BURSTS = 12  # in all
-SHORT_WAIT_S = 0.05  # of bursts, whose deal is over before the first answer
+BURST_WAIT_S = 0.05  # at most: the deal of a burst is over before the first answer
 SEED = 1_000_003  # of other schedules than those that are predicted
-MOST_REQUESTS = 3000
+MOST_SENT = 3000
 
 
 def file_of_deals() -> Path | None:
@@ -49,12 +49,11 @@ def with_deal(plan: Plan, logs: Path, tell: Callable[[str], None] = lambda _: No
     load = short_load(plan)
     if plan.deal or not file or not load or not is_dealt(plan):
         return plan
-    question = question_of(plan)
-    key = f"{machine_key()}; {question.key}"
+    key = f"{machine_key()}; {question_of(plan)}"
     known = kept_in(file)
     kept = kept_deal(known.get(key))
     if not kept:
-        tell("measuring how the kernel deals connections (once; up to half a minute)")
+        tell("Measuring how the kernel deals connections (once; up to half a minute).")
         try:
             kept = measured_deal(plan, load, logs)
         except Problem:
@@ -87,16 +86,15 @@ def machine_key() -> str:
     return f"{machine.kernel}, {machine.cpu}, CPUs {sorted(allowed_cpus())}"
 
 
-def question_of(plan: Plan) -> Question:
+def question_of(plan: Plan) -> str:
+    """What a calibration depends on besides the machine. Loads that differ by less than a tenth have one."""
     launch, load = plan.launch, plan.load
     assert launch and plan.wait_s
     amount = getattr(load, "rate_rps", 0.0) or load.most_under_way
-    version = " ".join(f"{name} {installed_versions().get(name, '')}" for name in launch.kind.packages)
-    return Question(
-        f"{launch.server} ({version})", launch.workers, launch.threads,
-        (*launch.server_args, *["TLS"] * bool(launch.tls_files)), load.kind, amount,
-        plan.wait_s,
-    )  # fmt: skip
+    versions = " ".join(f"{name} {installed_versions().get(name, '')}" for name in launch.kind.packages)
+    wait = "-" if load.kind == "burst" else f"{plan.wait_s:.1g}"
+    words = [f"{launch.server} ({versions})", f"{launch.workers} x {launch.threads}", *launch.server_args]
+    return " ".join([*words, *["TLS"] * bool(launch.tls_files), load.kind, f"{amount:.2g}", wait])
 
 
 def short_load(plan: Plan, start: int = 0) -> Load | None:
@@ -104,10 +102,10 @@ def short_load(plan: Plan, start: int = 0) -> Load | None:
     deal changes while it goes on."""
     load = plan.load
     if isinstance(load, Open):
-        return Open.poisson(load.rate_rps, MOST_REQUESTS, MEASURED_S, SEED + start)
+        return Open.poisson(load.rate_rps, MOST_SENT, MEASURED_S, SEED + start)
     if isinstance(load, Closed):
-        return Closed(MOST_REQUESTS, MEASURED_S, load.think_s, load.concurrency)
-    return Burst(min(load.requests, MOST_REQUESTS)) if isinstance(load, Burst) else None
+        return Closed(MOST_SENT, MEASURED_S, load.think_s, load.concurrency)
+    return Burst(min(load.requests, MOST_SENT)) if isinstance(load, Burst) else None
 
 
 def small_app(launch: Launch, wait_s: float) -> Launch:
@@ -156,7 +154,7 @@ def measured_deal(plan: Plan, load: Load, logs: Path) -> Deal:
     """Raises Problem where the server does not start."""
     assert plan.launch and plan.wait_s
     is_burst = isinstance(load, Burst)
-    short = short_plan(plan, load, min(plan.wait_s, SHORT_WAIT_S) if is_burst else plan.wait_s)
+    short = short_plan(plan, load, min(plan.wait_s, BURST_WAIT_S) if is_burst else plan.wait_s)
     launch = short.launch
     assert launch
     starts = starts_for(launch.workers)
@@ -168,7 +166,7 @@ def measured_deal(plan: Plan, load: Load, logs: Path) -> Deal:
     shares = [as_shares([order.count(process) for process in range(launch.workers)]) for order in orders]
     return Deal(
         tuple(shares), f"{date.today()}", load.most_under_way / slots if busy is None else busy,
-        int(min(load.most_requests, MOST_REQUESTS)), () if is_burst else tuple(orders),
+        int(min(load.most_requests, MOST_SENT)), () if is_burst else tuple(orders),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from engine.run import Plan, Run
 from engine.verdict import is_held_after, is_servers, seen_limit, slower_than_alone_s
 from engine.where import OF_ALL_PROCESSES
 
-ALIKE = 1.4  # times
+NEAR = 1.4  # times
 UNKNOWN = ("--env", "--server-args", "--server")  # what they change is not known beforehand
 
 
@@ -87,7 +87,7 @@ def is_out_of_cpus(first: Run) -> bool:
 def is_reproduced(first: Run) -> bool:
     """Whether what was seen in the first run gives the first run itself: else something is missing in it."""
     due_s, measured_s = due_with(first.plan, first), first.measured.of(figure_of_change(first))
-    return bool(due_s and measured_s and 1 / ALIKE < due_s / measured_s < ALIKE)
+    return bool(due_s and measured_s and 1 / NEAR < due_s / measured_s < NEAR)
 
 
 def as_seen(plan: Plan, slots: float, wait_s: float, rest_s: float, first: Run) -> Plan:

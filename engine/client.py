@@ -329,11 +329,9 @@ class Client:
         except (OSError, HTTPError):
             return
         index, conn.index = conn.index, -1
-        rows.status[index], rows.body_bytes[index], rows.answered_s[index] = (
-            parser.status,
-            parser.body_bytes,
-            perf_counter(),
-        )
+        rows.status[index] = parser.status
+        rows.body_bytes[index] = parser.body_bytes
+        rows.answered_s[index] = perf_counter()
         self._free_user()
         self._fill_soon()
 

@@ -20,7 +20,6 @@ import dataclasses
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
@@ -33,26 +32,6 @@ BLOCK = 100  # requests of a piece
 OF_ONE_START = 1 / 3  # of the pieces
 WITHIN = 0.08  # of a figure: so exact is the prediction where the deal is known
 LOW, HIGH = 0.05, 0.95  # of these deals the range leaves out so many at each end
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a calibration depends on; the file of calibrations is asked by its text."""
-
-    server: str
-    workers: int
-    threads: int
-    arguments: tuple[str, ...]
-    load: str
-    amount: float  # requests of a burst, users, or requests/s
-    wait_s: float
-
-    @property
-    def key(self) -> str:
-        """Loads that differ by less than a tenth have one."""
-        amount, wait_s = f"{self.amount:.2g}", f"{self.wait_s:.1g}" if self.load != "burst" else "-"
-        words = [self.server, f"{self.workers} x {self.threads}", *self.arguments, self.load, amount, wait_s]
-        return " ".join(words)
 
 
 def is_dealt(plan: Plan) -> bool:

@@ -145,16 +145,15 @@ def logs_of(place: Place) -> Path:
     return place.folder.parent if place.folder else LOGS
 
 
-def announced(show: Announce, text: str) -> None:
-    show(told("deal", f"{text[:1].upper()}{text[1:]}."))
-
-
 def execute(
     plan: Plan, place: Place, show: Announce = lambda _: None, keep_exchanges: bool = True
 ) -> tuple[Run, AccessLog | None]:
     """Start the server if it is ours, predict, send, stop, judge; the run's record and its access log."""
+
+    def tell(text: str) -> None:
+        show(told("deal", text))
+
     when = now()
-    tell = functools.partial(announced, show)
     plan = with_deal(plan, logs_of(place), tell)
     is_known = is_known_before(plan)
     prediction = plans.prediction_for(plan)
@@ -291,9 +290,12 @@ def what_went_wrong(server_log: Path, sent: Sent) -> tuple[str, ...]:
 
 def packages_of(plan: Plan) -> frozenset[str] | None:
     """What the service may have imported: as the app says, else all that this Python has; None: not known."""
-    if not plan.launch:
+    launch = plan.launch
+    if not launch:
         return None
-    return frozenset(installed_versions()) if plan.launch.imported is None else frozenset(plan.launch.imported)
+    if launch.is_target:
+        return frozenset([*launch.packages, "anyio"])  # which comes with FastAPI
+    return frozenset(installed_versions()) if launch.imported is None else frozenset(launch.imported)
 
 
 def now() -> str:

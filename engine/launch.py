@@ -60,9 +60,8 @@ class Launch:
     anyio_threads: int = ANYIO_THREADS  # AnyIO's limit, as it stands in the app's process
     routes: tuple[str, ...] = ()  # paths that the app has, as far as it says
     imported: tuple[str, ...] | None = None  # distributions that bring a limit, of those that the app has imported
-    body_parts: int = (
-        0  # that a `def` generator makes, each in one of AnyIO's threads, as a request before the run showed
-    )
+    # That a `def` generator makes, each in one of AnyIO's threads, as a request before the run showed.
+    body_parts: int = 0
     workers: int = 1
     threads: int = 1
     connections: int = 1000  # gunicorn's worker_connections, waitress' connection_limit
@@ -147,7 +146,8 @@ class Launch:
     @property
     def packages(self) -> list[str]:
         """Distributions that it needs, as far as we know: of a user's app only the server's."""
-        own = PACKAGES_OF_APPS.get(self.app.partition("_")[0], ()) if self.is_target else ()
+        module, family = self.app.partition(":")[0], self.app.partition("_")[0]
+        own = PACKAGES_OF_APPS.get(module, PACKAGES_OF_APPS.get(family, ())) if self.is_target else ()
         return [*own, *self.kind.packages, *["psycopg", "psycopg-pool"] * bool(self.pool)]
 
 

@@ -1,7 +1,7 @@
 """Known limits that a Flask, FastAPI or Django service meets without setting them, and which of them fits a number.
 
-A name found here is a guess by its number: report.py says it as one. Each row has its source, as the packages had it
-in autumn 2026. Pure.
+A name found here is a guess by its number: report_verdict.py says it as one. Each row has its source, as the packages
+had it in autumn 2026. Pure.
 """
 
 from __future__ import annotations

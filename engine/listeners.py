@@ -47,13 +47,18 @@ def listeners(port: int) -> tuple[Listener, ...]:
     return tuple(sorted(found))
 
 
-def inodes_of(port: int) -> list[str]:
-    """Of the sockets that listen on a port: proc(5), /proc/net/tcp."""
-    rows = []
+def sockets_in(state: str) -> list[list[str]]:
+    """The fields of each TCP socket of this machine that is in a state: proc(5), /proc/net/tcp."""
+    rows: list[list[str]] = []
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             rows += [line.split() for line in (PROC / "net" / table).read_text().splitlines()[1:]]
-    return [row[9] for row in rows if row[3] == LISTENS and int(row[1].rpartition(":")[2], 16) == port]
+    return [row for row in rows if len(row) > 9 and row[3] == state]
+
+
+def inodes_of(port: int) -> list[str]:
+    """Of the sockets that listen on a port."""
+    return [row[9] for row in sockets_in(LISTENS) if int(row[1].rpartition(":")[2], 16) == port]
 
 
 def listener_at(folder: Path) -> Listener:

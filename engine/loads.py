@@ -1,7 +1,8 @@
 """The four kinds of load. Each knows what may leave now, its forecast, its formula, and the figures it is judged by.
 
-Nothing else asks which kind a load is: the client asks `limits`, the prediction asks `forecast`, the verdict asks
-`judged_by`. A new kind of load is a class here, its words in report_words.py, and its option in options.py.
+Little else asks which kind a load is: the client asks `limits`, the prediction asks `forecast`, the verdict asks
+`judged_by`. A new kind of load is a class here, its words in report_words.py, its option in options.py, and a line in
+load_of() of plans.py, which makes it from the options.
 A load reads no clock and sees no socket, so a table of cases tests it. Times are seconds since the run began.
 """
 

@@ -66,9 +66,8 @@ def counters(server_s: float | None) -> dict[str, Any]:
     """What counts up since boot, as far as the system tells; a run compares two readings.
 
     ListenOverflows, TCPSynRetrans: what TCP had to drop or send again, in this network namespace. throttled_us: see
-    throttled_us(). server and others:
-    CPU seconds of the server, as they are given, and of all programs but the server, this process and its children
-    that have ended, in steps of 10 ms.
+    throttled_us(). server and others: CPU seconds of the server, as they are given, and of all programs but the server,
+    this process and its children that have ended, in steps of 10 ms.
     """
     found: dict[str, Any] = {}
     with contextlib.suppress(OSError):  # it is Linux that has these files

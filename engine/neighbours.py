@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.listeners import sockets_in
+
 PROC = Path("/proc")
 LEAST = 0.03  # of a CPU: a process that uses less is not named
 MOST_NAMED = 4
@@ -90,23 +92,11 @@ def family(processes: Mapping[int, Usage], roots: Iterable[int]) -> set[int]:
 
 def peers_of(pids: Collection[int]) -> set[str]:
     """The other ends, on this machine, of the connections that processes have opened: inodes, as "socket:[7]"."""
-    rows = established()
+    rows = sockets_in(ESTABLISHED)
     inode_at = {(row[1], row[2]): f"socket:[{row[9]}]" for row in rows}
     own = {name for pid in pids for name in sockets_of(pid)}
     ends = [inode_at.get((row[2], row[1])) for row in rows if f"socket:[{row[9]}]" in own]
     return {end for end in ends if end} - own
-
-
-def established() -> list[list[str]]:
-    """The fields of each connection of this machine: proc(5), /proc/net/tcp."""
-    rows = [line.split() for line in lines_of("tcp") + lines_of("tcp6")]
-    return [row for row in rows if len(row) > 9 and row[3] == ESTABLISHED]
-
-
-def lines_of(table: str) -> list[str]:
-    with contextlib.suppress(OSError):
-        return (PROC / "net" / table).read_text().splitlines()[1:]
-    return []
 
 
 def sockets_of(pid: int) -> set[str]:

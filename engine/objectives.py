@@ -91,7 +91,7 @@ STEP = 0.08  # outward, twice as far each time
 CLOSE = 0.05  # the rate is known when what holds and what does not are so close together
 SERVED = 0.9  # of what is sent: a server that answers less than that falls behind
 GROWS = 1.5  # times the median latency of the first third is that of the last: the queue grows
-STEEP = 0.02  # seconds a second, at least: less than chance does, or 2 % too many requests
+LEAST_GROWTH = 0.02  # seconds a second, at least: less than chance does, or 2 % too many requests
 
 
 class Tried(NamedTuple):
@@ -168,4 +168,4 @@ def grows(latencies_s: Sequence[float], run_s: float = 0.0) -> bool:
     if not third:
         return False
     first_s, middle_s, last_s = (median(latencies_s[k * third : (k + 1) * third]) for k in range(3))
-    return first_s < middle_s < last_s > GROWS * first_s and last_s - first_s > STEEP * run_s * 2 / 3
+    return first_s < middle_s < last_s > GROWS * first_s and last_s - first_s > LEAST_GROWTH * run_s * 2 / 3

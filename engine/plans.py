@@ -280,10 +280,9 @@ def split_url(url: str) -> tuple[str, int, str]:
 def with_lone_requests(plan: Plan, lone_s: Sequence[float]) -> Plan:
     """The plan with what lone requests have shown: the wait where it was not known, and how long a slot is held.
 
-    A request holds its slot for at least t + s and at most the latency of a lone request. See
-    held_share(): the middle where a slot runs the handler only, more where it reads and writes, too. Of a burst only
-    the rounds count, so it keeps t + s. Nothing is taken from lone requests that take so long that their wait must be
-    another one.
+    A request holds its slot for at least t + s and at most the latency of a lone request. See held_share(): the middle
+    where a slot runs the handler only, more where it reads and writes, too. Of a burst only the rounds count, so it
+    keeps t + s. Nothing is taken from lone requests that take so long that their wait must be another one.
     """
     if plan.kind_waits_s:
         return with_kinds(plan)

@@ -1,6 +1,8 @@
-"""Every sentence that you read about a run, before it and after it. Values come in, text goes out; 79 columns.
+"""The report of a run, put together, and those of several runs, a probe, a rate search, a prediction on paper. Values
+come in, text goes out; 79 columns.
 
-Words for single values are in report_words.py, tables in tables.py. Read a new sentence aloud: one thought each.
+What is shown before a run is in report_before.py. Verdict, places, changes and sizes have modules of their own, as have
+the words for single values (report_words.py) and the tables (tables.py). Read a new sentence aloud: one thought each.
 """
 
 from __future__ import annotations
@@ -125,7 +127,7 @@ def checks(run: Run) -> str:
         return ""
     turnover_rps = (measured.sent + measured.answered - measured.finished_after_limit) / 2 / measured.window_s
     by_law, last_s, server_s = turnover_rps * total.mean, measured.measured_s, measured.server_cpu_s
-    is_over = run.plan.load.is_scheduled and late_answers(run) > 0.1 * measured.sent
+    is_over = run.plan.load.is_scheduled and measured.finished_after_limit > 0.1 * measured.sent
     agree = "agree" if abs(by_law - under_way) <= 0.1 * under_way + 0.1 else "do NOT agree"
     law = f"Little's law: {rate(turnover_rps)} x {duration(total.mean)} = {by_law:.1f} requests under way."
     return stacked(
@@ -149,10 +151,6 @@ def connected_text(run: Run) -> str:
 
 
 OVERLOADED = "In an overload they need not: the queue grows until the end."
-
-
-def late_answers(run: Run) -> int:
-    return run.measured.finished_after_limit
 
 
 # ---------------------------------------------------------------- several targets
@@ -198,14 +196,10 @@ target, path                                 slots predicted  measured"""
 
 def row(run: Run) -> str:
     """One run of several, with a remark if it is not as predicted; ROWS is the head."""
-    plan, figure, explained, failed = (
-        run.plan,
-        run.plan.load.judged_by[0],
-        run.verdict.explained_by,
-        run.measured.failed,
-    )
-    times = f"{duration(run.prediction.of(figure)):>10}{duration(run.measured.of(figure)):>10}"
-    remark = f"    {failed} failed." if failed else ""
+    plan, measured, explained = run.plan, run.measured, run.verdict.explained_by
+    figure = plan.load.judged_by[0]
+    times = f"{duration(run.prediction.of(figure)):>10}{duration(measured.of(figure)):>10}"
+    remark = f"    {measured.failed} failed." if measured.failed else ""
     if explained not in (None, Explanation.PREDICTION):
         remark = f"    {EXPLANATIONS[explained.value]}"
     return stacked(f"{f'{plan.target} {plan.path}':40}{slots_text(plan.slots):>10}{times}", remark)

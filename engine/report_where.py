@@ -348,6 +348,7 @@ def is_of(*words: str) -> Callable[[tuple[str, ...]], bool]:
 
 
 THREADS = "AnyIO's threads"
+TWICE = "Requests that hold {0} wait for it a second time, and all of it is held."
 CIRCLES = (  # which resources, which wait for which, and what helps: each tried in tests/test_standstill.py
     (is_of(ITSELF), "Every slot has a request that waits for an answer of this very server, which has no slot for it.",
      "Call the function instead of the URL."),
@@ -355,14 +356,14 @@ CIRCLES = (  # which resources, which wait for which, and what helps: each tried
      " event loop.", "Make the handler a `def`."),
     (is_of(LOOP, "a lock"), "The event loop's own thread waits for {1}. The request that has it waits for the event"
      " loop.", "Use an asyncio.Lock."),
-    (is_of("pool"), "Requests that hold {0} wait for it a second time, and all of it is held.",
+    (is_of("pool"), TWICE,
      "Use one connection for the whole request, or more of them than requests can be in the handlers."),
     (is_of("a lock", THREADS), "The request that has the lock waits for one of AnyIO's threads. All of these are held"
      " by requests that wait for the lock.", "Take the lock inside the handler."),
     (is_of("SQLAlchemy's pool", THREADS),
      "Requests that hold {0} wait for {1}, and requests that hold {1} wait for {0}.",
      "Give each `def` dependency and the handler its own session, closed before the next one."),
-    (lambda circle: len(circle) == 1, "Requests that hold {0} wait for it a second time, and all of it is held.", ""),
+    (lambda circle: len(circle) == 1, TWICE, ""),
     (lambda circle: len(circle) == 2, "Requests that hold {0} wait for {1}, and the other way round.", ""),
     (lambda _: True, "Requests that hold one of these wait for another: {all}.", ""),
 )  # fmt: skip

@@ -1,4 +1,5 @@
-"""The words for every value that a report can show, and the texts of its warnings. report.py makes the sentences.
+"""The words for every value that a report can show, and the texts of its warnings. The report modules make the
+sentences.
 
 Each enum and each id of a record has its words here, and a test looks for one that is missing. A name in braces is a
 fact of the warning, or a value of the record, as text.
@@ -40,7 +41,7 @@ def requests_s(value_rps: float | None) -> str:
     return rate(value_rps or 0.0).replace("/", " requests/")
 
 
-# ---------------------------------------------------------------- the loads: the only place that asks for the kind
+# ---------------------------------------------------------------- the loads
 
 LOADS: dict[str, Callable[[Any], str]] = {  # what the client sends, in a sentence or two
     "burst": lambda load: f"{plural(load.requests, 'request')} at once.",

@@ -2,8 +2,8 @@
 
 JSON is these records, nested, with the names of their fields (json_form.py). Python has one spelling for each of
 three things: None is "not known" or "there is none", math.inf is "no limit", and JSON has null for both.
-Times are seconds; times of events are seconds since the run began. A verdict holds values only: report.py makes the
-sentences. Nothing here computes more than what a record says of itself.
+Times are seconds; times of events are seconds since the run began. A verdict holds values only: the report modules
+make the sentences. Nothing here computes more than what a record says of itself.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class Measured:
     slow_connects: int  # longer than TCP's first retry
     late_bodies: int  # small ones, whose last byte came some 40 ms after the first
     created: int  # answers with 201
-    redirected: int  # answers with 3xx, which are not followed
+    redirected: int  # answers that name another address, which is not followed
     unended: int  # answers that had begun when the time was over
     never_answered: int  # connections given up without an answer, long after the slowest answer of the others
     body_bytes: int
@@ -283,9 +283,8 @@ class VictimPrediction:
     median_s: float
     of_processes_s: tuple[float, ...]  # the median at each process that has a queue of its own, the fullest first
     shares_slots: bool  # with the load
-    range_s: tuple[float, float] | None = (
-        None  # of the median at a process, from 5 to 95 % of the deals; None: the deal is not known
-    )
+    # Of the median at a process, from 5 to 95 % of the deals; None: the deal is not known.
+    range_s: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -399,10 +398,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something that a reader must know before believing the run. id: a key of report.WARNINGS; facts: its numbers."""
+    """Something that a reader must know before believing the run."""
 
-    id: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    id: str  # a key of report_words.WARNINGS
+    facts: Mapping[str, Any] = field(default_factory=dict)  # its numbers
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,8 @@ def find_rate(
             so_far = report.rates_so_far(*objectives.bracket(objective_s, tried))
             with line_says(f"settling, {so_far}"):
                 settle(plan, site, before)
-            time_s = run_s * (objectives.LONGER if is_tried(rate, tried) else 1)
+            is_again = any(one.rate == rate for one in tried)
+            time_s = run_s * (objectives.LONGER if is_again else 1)
             with line_says(so_far):
                 run = one_run(plan, Open.poisson(rate, math.inf, time_s, seed=len(tried) + 1), site, before)
             bring_home(run)
@@ -114,10 +115,6 @@ def find_rate(
     elif isinstance(rate, objectives.Found):
         show(report.found_rate(rate, full, objective_s, percentile))
     return isinstance(rate, objectives.Found) and rate.low > 0
-
-
-def is_tried(rate: float, tried: Sequence[objectives.Tried]) -> bool:
-    return any(one.rate == rate for one in tried)
 
 
 def full_load(plan: Plan, site: Site, before: Before) -> Run:

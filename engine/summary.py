@@ -103,7 +103,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
         kinds=of_kinds(plan, ends, outcome.numbers),
         mean_in_flight=under_way_s / (window_s or math.inf),
         created=rows.status.count(201),
-        redirected=redirects(rows.status),
+        redirected=sum(one in REDIRECTS for one in rows.status),
         unended=unended(rows),
         never_answered=never_answered(rows, slowest_s),
         body_bytes=sum(compress(rows.body_bytes, good)),
@@ -188,11 +188,6 @@ def never_answered(rows: Exchanges, slowest_s: float) -> int:
         ERRORS[error] in GIVEN_UP and sent_s > 0 and not first_s > 0 and end_s - begin_s > 3 * slowest_s
         for begin_s, sent_s, first_s, end_s, error in columns
     )
-
-
-def redirects(status: Sequence[int]) -> int:
-    """Answers that name another address; a 304 does not."""
-    return sum(one in REDIRECTS for one in status)
 
 
 def how_many(spans_s: Sequence[float], low_s: float, high_s: float = math.inf) -> int:

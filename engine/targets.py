@@ -84,10 +84,11 @@ NOT_FOR_US = {  # options of --server-args that would take the server out of our
     "--daemon": "the server must end with the run",
     "--lifespan off": "the lifespan is where an ASGI app says that it is ready",
 }
-PACKAGES_OF_APPS = {  # what our own apps import, by the first word of their names
+PACKAGES_OF_APPS = {  # what our own apps import, by their names, or the first word of these
     "flask": ("flask", "asgiref"),
     "fastapi": ("fastapi",),
-    "limits": ("fastapi", "sqlalchemy"),
+    "limits": ("fastapi",),
+    "limits_pools": ("fastapi", "sqlalchemy"),
 }
 
 # ---------------------------------------------------------------- handlers

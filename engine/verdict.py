@@ -251,10 +251,8 @@ def held_in_log(facts: Facts) -> int | None:
 def never_more(facts: Facts, seen: int, due: float) -> bool:
     """Whether a worker never had as many requests of a burst as are due, but took more, which could have begun before
     the first had ended."""
-    cpu_s, wait_s = (
-        (facts.measured.server_cpu_s or math.inf) / max(1, facts.measured.answered),
-        facts.plan.wait_s or 0.0,
-    )
+    cpu_s = (facts.measured.server_cpu_s or math.inf) / max(1, facts.measured.answered)
+    wait_s = facts.plan.wait_s or 0.0
     is_short = longer_handlers(facts)["handled_s"] < 0.5 * wait_s  # the handler ends long before the answer: a stream
     could_begin = not facts.plan.load.is_steady and due * cpu_s < 0.5 * wait_s and not is_short
     return could_begin and 0 < seen < due <= most_of_one(facts)

@@ -1,8 +1,9 @@
 """comparison - two documents side by side, of bench.py or of sweep.py.
 
-`python sweep.py compare A.json B.json`: for each run that both have, the ratio B / A with its spread, and "too noisy to
-tell" where their spreads overlap. It is no suite: it runs nothing. The two were measured at different times, so repeats
-cannot be paired as within a sweep: the least ratio is B's least to A's most.
+`python sweep.py compare A.json B.json`: for each run that both have, the ratio B / A with its spread. Where their
+spreads overlap, it says "too noisy to tell"; or "the same" where the whole spread of the ratio is within 5 % of 1. It
+is no suite: it runs nothing. The two were measured at different times, so repeats cannot be paired as within a sweep:
+the least ratio is B's least to A's most.
 """
 
 import statistics

@@ -42,7 +42,9 @@ from suites.common import (
 from suites.io import draw_bursts
 
 KEYS = {"name", "arguments", "compared_with"}
-NOT_HERE = ("json", "list", "serve", "find_rate", "probe", "fail_if", "is_paper")  # sweep.py writes and prints
+NOT_HERE = (  # sweep.py writes, prints and repeats; a variant is one run
+    "json", "html", "trace", "list", "serve", "find_rate", "probe", "fail_if", "repeats", "try", "is_paper",
+)  # fmt: skip
 
 # ---------------------------------------------------------------- the file
 

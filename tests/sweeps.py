@@ -56,8 +56,10 @@ def finished(name: str, *options: str, asked: Any = None) -> SweepDocument:
 
 def change(document: SweepDocument, variant: str, **changes: Any) -> None:
     """measured__failed=3 sets run["measured"]["failed"] in each repeat of the variant."""
-    for entry in document.runs:
-        for path, value in changes.items() if entry["variant"] == variant else ():
+    entries = [entry for entry in document.runs if entry["variant"] == variant]
+    assert entries, f"no run of {variant}"
+    for entry in entries:
+        for path, value in changes.items():
             *way, last = path.split("__")
             inner = entry["run"]
             for name in way:

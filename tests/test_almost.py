@@ -23,7 +23,7 @@ from engine.processes import stopped_all
 from engine.report_before import conditions
 from engine.report_where import doing, seen_limit_text
 from engine.report_words import WARNINGS
-from engine.summary import levels, redirects
+from engine.summary import levels
 from engine.until import Wanted, until_of
 from engine.verdict import judge
 from engine.victim import shares_slots
@@ -116,10 +116,6 @@ def stopped(why="none was answered"):
 
 
 # ---------------------------------------------------------------- what is said of figures
-
-
-def test_an_answer_without_an_address_is_no_redirect():
-    assert redirects([304, 300, 302, 308, 200]) == 2
 
 
 def test_a_stage_that_was_cut_is_shorter_and_one_that_did_not_begin_has_no_line():

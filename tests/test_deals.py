@@ -80,7 +80,7 @@ def test_what_is_no_calibration_is_measured_again(kept):
 
 
 def test_loads_that_are_nearly_alike_have_one_calibration():
-    keys = {question_of(sample_plan(**FOUR_BY_FOUR, load=load)).key for load in (
+    keys = {question_of(sample_plan(**FOUR_BY_FOUR, load=load)) for load in (
         Closed(concurrency=400), Closed(concurrency=401), Burst(400))}  # fmt: skip
     assert len(keys) == 2
 

@@ -101,6 +101,8 @@ def test_an_option_that_a_target_does_not_have_is_a_problem_unless_all_are_asked
     [
         ("flask_sync:app", True, "gunicorn", 0, "flask asgiref gunicorn"),
         ("fastapi_books:app", True, "uvicorn", 15, "fastapi uvicorn psycopg psycopg-pool"),
+        ("limits_pools:app", True, "uvicorn", 0, "fastapi sqlalchemy uvicorn"),
+        ("limits_handlers:app", True, "uvicorn", 0, "fastapi uvicorn"),
         ("flask_sync:app", False, "gunicorn", 0, "gunicorn"),  # a user's module may be called so
         ("fastapi_main:app", False, "gunicorn-uvicorn", 0, "gunicorn uvicorn-worker uvicorn"),
     ],

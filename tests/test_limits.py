@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 from samples import LAUNCH, sample_estimate, sample_facts
+from servers import target_of
 
+from engine.execute import packages_of
 from engine.limits import KNOWN, suspects
 from engine.targets import SERVERS
 
@@ -75,6 +77,22 @@ def test_a_servers_own_limit_is_suspected_at_what_it_is_set_to(settings, is_name
 @pytest.mark.parametrize("cpus, threads", [(1, 5), (2, 6), (8, 12), (28, 32), (64, 32)])
 def test_asyncios_threads_follow_the_cpus(cpus, threads):
     assert "asyncio.to_thread" in {one.name for one in named(threads, 1, "uvicorn", "async", cpus=cpus)}
+
+
+@pytest.mark.parametrize(
+    "name, path, slots, suspected",
+    [
+        ("limits-handlers", "/def", 40, ["AnyIO threads"]),
+        ("limits-handlers", "/executor", 13, []),  # as set, but of no pool: the app has none
+        ("limits-pools", "/depends", 15, ["SQLAlchemy's pool"]),
+        ("limits-pools", "/depends", 13, ["SQLAlchemy's pool"]),
+    ],
+)
+def test_of_our_own_apps_only_what_they_import_is_suspected(name, path, slots, suspected):
+    launch = target_of(name, path=path)
+    facts = sample_facts(launch=launch, slots=None, workers=1, all_cpus=2)
+    found = suspects(sample_estimate(slots), facts, packages_of(facts.plan) or ())
+    assert [one.name for one in found] == suspected
 
 
 def test_every_row_can_be_met():

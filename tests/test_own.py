@@ -58,6 +58,10 @@ def file(tmp_path, monkeypatch) -> Path:
         ("-c 4", "-c many", "variant 2 (closed loop): argument -c"),
         ("-c 4", "--path /a --path /b -c 4", "that is 2 runs, not one"),
         ("-c 4", "-c 4 --json x", "--json does not go with a variant"),
+        ("-c 4", "-c 4 --html x", "--html does not go with a variant"),
+        ("-c 4", "-c 4 --trace x", "--trace does not go with a variant"),
+        ("-c 4", "-c 4 --repeats 3", "--repeats does not go with a variant"),
+        ("-c 4", "-c 4 --try auto", "--try does not go with a variant"),
     ],
 )
 def test_a_mistake_is_named_with_its_variant(good, bad, words, file, capsys):

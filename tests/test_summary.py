@@ -124,6 +124,10 @@ def test_failed_requests_are_slower_than_any_answer_in_at_least():
     assert summary(Burst(80), short(*rows[:80])).at_least_s is None
 
 
+def test_an_answer_without_an_address_is_no_redirect():
+    assert summary(Burst(5), short(*((0.0, 1.0, status) for status in (304, 300, 302, 308, 200)))).redirected == 2
+
+
 def test_the_columns_of_a_run_have_times_since_it_began():
     workers, handler_started_s = ["w0", None, "w0", None, "w1"], [BEGUN_S + 0.25, None, None, None, BEGUN_S + 1.5]
     columns = to_json(columns_of(outcome(), workers, handler_started_s, [0.5, 1.0]))

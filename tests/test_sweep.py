@@ -54,7 +54,7 @@ def test_an_unfinished_sweep_is_reported_as_such_and_has_no_headline(name, done)
 
 def test_failed_requests_are_named_unless_they_were_foretold():
     document = finished("limits")
-    change(document, "B 40 + 15, n = 55", measured__failed=25)
+    change(document, "B 40 + 15, n = 70", measured__failed=25)
     assert sweep.failed_in(document) == []
     change(document, "A /def", measured__failed=3)
     assert len(sweep.failed_in(document)) == 2 and "A /def (repeat 1: 3)" in sweep.render(document)

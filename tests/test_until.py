@@ -33,7 +33,7 @@ def test_the_interval_has_the_true_figure_in_it_though_neighbours_wait_for_each_
     assert len(known) > runs / 2 and inside >= 0.9 * len(known)
 
 
-def test_who_stops_where_it_is_narrow_is_still_right():
+def test_an_interval_that_ends_the_run_by_being_narrow_is_still_right():
     many = sorted(queue(200_000, 1))
     true_s, right, wanted = many[math.ceil(0.95 * len(many)) - 1], 0, Wanted(95, 0.1)
     for seed in range(20):
