@@ -23,7 +23,7 @@ from engine import report_changes, report_where, report_words
 from engine.advice import advice_for
 from engine.alone import alone_of
 from engine.changes import expected_s
-from engine.limit import with_true_sizes
+from engine.limit import as_known
 from engine.loads import Closed, Open
 from engine.neighbours import Neighbour
 from engine.places import Computing, Limit, Opening, Resource, Spot, State
@@ -200,7 +200,7 @@ SEEN: dict[str, tuple[Callable[[Run], Any], Run, Run]] = {  # is it said?, a run
     "what is no limit stands besides": (lambda run: report_where.limit(run, run.inside.where).startswith("besides"),
                                         seen_run(POOL, CPU_FULL, seen={"places": ()}),
                                         seen_run(POOL, seen={"places": ()})),
-    "more have a semaphore than it was made for": (lambda run: with_true_sizes(run.inside.where.places, 2)[0].made_size,
+    "more have a semaphore than it was made for": (lambda run: as_known(run.inside.where.places, 2)[0].made_size,
                                                    seen_run(seen={"places": (IN_SEMAPHORE, at_line(5, 5.0))}),
                                                    seen_run(seen={"places": (IN_SEMAPHORE, at_line(6, 5.0))})),
     "what the next limit would give": (lambda run: report_where.more(run, run.verdict.limits[0]),

@@ -28,6 +28,7 @@ under_way = {}  # id -> call: of the app, not yet ended. A call has `is_answered
 serving = {}  # thread -> call that it works for
 greenlets = {}  # id of a call -> its greenlet, and that one's thread
 loops = {}  # event loop -> its thread
+begun = []  # empty until the first request
 
 
 # ---------------------------------------------------------------- what the wrapper says
@@ -41,6 +42,8 @@ def current_call():
 def begins(call):
     """A request has reached the app, in this thread, task or greenlet."""
     under_way[id(call)] = call
+    if not begun:
+        begun.append(True)
     request_call.set(call)
     with contextlib.suppress(RuntimeError):
         loops[asyncio.get_running_loop()] = get_ident()
@@ -128,12 +131,13 @@ def watched_connect(connect):
 
 
 def watched_release(release):
-    """How many a semaphore has, where it has been released more often than taken."""
+    """How many a semaphore has that was enlarged before the first request. Later a release may be of a bucket of
+    tokens, or one too many."""
 
     @functools.wraps(release)
     def watched(self, *args, **kwargs):
         release(self, *args, **kwargs)
-        if self._value > getattr(self, "_bench_most", getattr(self, "_bench_size", self._value)):
+        if not begun and 0 < getattr(self, "_bench_size", 0) < self._value:
             self._bench_most = self._value
 
     return watched

@@ -8,6 +8,8 @@ had them in autumn 2026.
 import _thread
 import dis
 import functools
+import io
+import os
 import re
 import sys
 from collections import namedtuple
@@ -156,7 +158,7 @@ def lock_or_semaphore(found):
     sizes = (attribute(found, name) for name in ("_bench_size", "_initial_value", "_bound_value", "_max_value"))
     size = next((one for one in sizes if one is not None), None)
     most = attribute(found, "_bench_most")  # it had so many free once
-    setting = f"made with {size}, and released more often than taken" if most else ""
+    setting = f"made with {size}, then enlarged" if most else ""
     size = most or size
     free = next((one for one in (attribute(found, "_value"), attribute(found, "counter")) if one is not None), None)
     return Resource(f"a semaphore ({name})", found, size, less(size, free), setting)
@@ -342,7 +344,7 @@ def queue_among(values):
 CALLS = (  # names of methods -> what tells the resource, of the values on the stack
     ({"acquire"}, lambda values: lock_among(values) or LOCK),
     ({"get"}, queue_among),
-    ({"flock", "lockf"}, lambda _: Resource("a lock on a file", None)),
+    ({"flock", "lockf"}, lambda values: lock_of_file(values)),
     ({"execute", "executemany"}, lambda values: sqlite_lock(values)),
 )
 QUEUES = ("_queue", "gevent._gevent_cqueue", "gevent.queue")
@@ -359,6 +361,23 @@ def lock_among(values):
         if type(value).__module__ == "multiprocessing.synchronize":
             return lock_of_processes(value)
     return None
+
+
+def lock_of_file(values):
+    """Which file it is, is told by its device and number. What is shared has no size."""
+    name, numbers = "a lock on a file", [value for value, _ in values if type(value) is int]
+    files = [value for value, _ in values if isinstance(value, io.IOBase) and not value.closed]
+    if len(numbers) + len(files) < 2 or numbers[-1] & LOCK_SH:
+        return Resource(name, None)
+    try:
+        found = os.fstat(files[0].fileno() if files else numbers[0])
+    except (OSError, ValueError):  # it was closed just then
+        return Resource(name, None)
+    return Resource(name, known_files.setdefault((found.st_dev, found.st_ino), []), 1, 1)
+
+
+LOCK_SH = 1  # of fcntl
+known_files = {}  # (device, number) -> an object that stands for it
 
 
 def sqlite_lock(values):
