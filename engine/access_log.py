@@ -106,11 +106,16 @@ def name_workers(log: AccessLog) -> dict[int, str]:
 def slots_seen(lines: Sequence[LogLine]) -> int | None:
     """The most requests that one worker had in its handlers at the same moment; None without any.
 
-    Counted at the middle of each request: for a few milliseconds one request ends while the next begins, and that must
-    not count both.
+    Counted a little after the start of each request, or at its middle: for a few milliseconds one request ends while
+    the next begins, and that must not count both.
     """
-    middles = [(line.pid, line.started_s + line.duration_s / 2) for line in lines]
-    return max([1, *in_handlers(lines, middles)]) if lines else None
+    begun = [
+        (line.pid, line.started_s + max(line.duration_s / 10, min(line.duration_s / 2, BEGINS_S))) for line in lines
+    ]
+    return max([1, *in_handlers(lines, begun)]) if lines else None
+
+
+BEGINS_S = 0.01
 
 
 def slots_held(lines: Sequence[LogLine], sent_s: Sequence[float]) -> int | None:

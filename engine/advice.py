@@ -17,7 +17,7 @@ from engine.objectives import figure_of
 from engine.places import Limit, Resource, State
 from engine.run import Run
 from engine.sizes import Asked, Size, size, too_short
-from engine.verdict import is_held_after, is_servers, seen_limit, slower_than_alone_s
+from engine.verdict import binding, is_held_after, is_servers, slower_than_alone_s
 from engine.where import OF_ALL_PROCESSES
 from engine.words import Problem, duration
 
@@ -59,7 +59,7 @@ def advice_for(run: Run, objective: tuple[float, int]) -> Advice:
     measured_s, longest_s = (figure_of(run.measured, name) for name in (f"p{percentile}", "max"))
     are_in_time = (measured_s or longest_s or math.inf) <= objective_s
     is_kept = are_in_time and not run.measured.failed
-    limit, asked = seen_limit(run), asked_of(run, objective)
+    limit, asked = binding(run), asked_of(run, objective)
     told = functools.partial(Advice, percentile, objective_s, measured_s, is_kept)
     if is_kept:  # fewer were not tried, and how requests differ from each other is not known
         return told(Cure.NONE, limit)
@@ -78,14 +78,14 @@ def advice_for(run: Run, objective: tuple[float, int]) -> Advice:
 
 def there_are(run: Run, cure: Cure) -> float:
     """How many there are now of what has to grow."""
-    limit = seen_limit(run)
+    limit = binding(run)
     now = limit.slots if limit else run.plan.slots
     return run.plan.workers if cure is Cure.PROCESSES else now or math.inf
 
 
 def asked_of(run: Run, objective: tuple[float, int]) -> Asked:
     """The question about the run's own rate; a request holds what it was seen to wait for as long as was seen."""
-    plan, measured, limit = run.plan, run.measured, seen_limit(run)
+    plan, measured, limit = run.plan, run.measured, binding(run)
     rate_rps, cpu_s = plan.load.offered_load(1.0, 1.0) or 0.0, (measured.server_cpu_s or 0.0) / measured.answered
     held_s = limit.held_s if limit and limit.held_s else (plan.wait_s or 0.0) + cpu_s
     objective_s, percentile = objective
@@ -96,7 +96,7 @@ def asked_of(run: Run, objective: tuple[float, int]) -> Asked:
 def beside_s(run: Run) -> float:
     """How long a request takes, by itself, beside the time for which it has what limits the run; below 0: it keeps that
     after its answer. 0 where it is not known."""
-    limit, alone_s = seen_limit(run), run.plan.wait_s
+    limit, alone_s = binding(run), run.plan.wait_s
     if not (limit and limit.held_s and alone_s) or limit.resource == Resource.SLOTS:
         return 0.0
     rest_s = alone_s - limit.held_s
@@ -106,7 +106,7 @@ def beside_s(run: Run) -> float:
 
 def rest_s(run: Run) -> float:
     """Of the objective, what is not for the wait and the holding time; below 0: it is held after the answer."""
-    limit = seen_limit(run)
+    limit = binding(run)
     return 0.0 if grows_with_server(run, limit) else beside_s(run)
 
 

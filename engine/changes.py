@@ -16,7 +16,7 @@ from engine.loads import Figure
 from engine.places import Limit, Resource
 from engine.plans import prediction_for, with_launch
 from engine.run import Plan, Run
-from engine.verdict import is_held_after, is_servers, seen_limit, slower_than_alone_s
+from engine.verdict import binding, is_held_after, is_servers, slower_than_alone_s
 from engine.where import OF_ALL_PROCESSES
 
 NEAR = 1.4  # times
@@ -51,7 +51,7 @@ def expected_s(plan: Plan, options: str, first: Run) -> float | None:
 
 def due_with(plan: Plan, first: Run) -> float | None:
     """The figure with the settings of a plan, by what was seen in the first run; None: not known."""
-    limit = seen_limit(first)
+    limit = binding(first)
     slots, wait_s = slots_with(plan, limit, first.plan.workers), held_s_of(limit, first)
     if not slots or not wait_s:
         return None
@@ -92,7 +92,7 @@ def is_reproduced(first: Run) -> bool:
 
 def as_seen(plan: Plan, slots: float, wait_s: float, rest_s: float, first: Run) -> Plan:
     """The plan with so many slots, each held as long as was seen; a user does the rest of a request in his pause."""
-    limit, load = seen_limit(first), first.plan.load
+    limit, load = binding(first), first.plan.load
     workers = 1 if limit and limit.resource in OF_ALL_PROCESSES else plan.workers
     each = slots / workers
     return replace(
@@ -142,7 +142,7 @@ def doubled(launch: Launch, setting: Literal["workers", "threads"]) -> str | Non
 
 def advised(run: Run) -> str | None:
     """The options that give twice as much of what limits the run; None: it cannot be changed from outside."""
-    limit, launch, limits = seen_limit(run), run.plan.launch, run.verdict.limits
+    limit, launch, limits = binding(run), run.plan.launch, run.verdict.limits
     is_cpu = limits and limits[0].resource == Resource.CPU
     is_known = (limit or is_cpu) and not slower_than_alone_s(run) and not is_out_of_cpus(run)
     if not launch or launch.run or not is_known:

@@ -14,6 +14,7 @@ from engine.places import Limit, Resource, Spot, State, Where
 LOOP = "the event loop"  # as the sampler calls what a task waits for that could run
 ITSELF = "an answer of this very server"
 SQLITE = "SQLite's write lock"
+TIMED = "with a time limit"  # as the sampler calls the setting of what is waited for no longer than that
 FREES_ALL = re.compile(r"a future of|an? \w*(Event|Barrier)$")  # that wait for it, at once
 CONDITION = re.compile(r"an? \w*Condition$")  # may free one or all
 MOSTLY, HALF = 0.8, 0.5  # of the samples
@@ -26,6 +27,7 @@ LEAST_HAD, EVEN = 0.6, 0.8  # requests that go on; and of the most that go on, t
 IN_USE = 0.75  # of a resource, at least, by the requests that can have it; else something else has the rest
 ALSO_BLOCKS = 0.15  # of the samples
 LEAST_MORE, MORE = 2, 1.25  # samples, and times its size, that show that more have a semaphore than it was made for
+PASSES_BY = 0.2  # of the latency that a tenth exceeds: what a tenth does not need
 UNSEEN = 0.25  # of a request: a mean misses some that are just on their way
 
 
@@ -55,6 +57,32 @@ def total(sizes: Iterable[float | None]) -> float | None:
 
 
 # ---------------------------------------------------------------- the limit
+
+
+def limit_in(
+    where: Where, blocking: Sequence[Spot], answers: Answers, sent: tuple[Sequence[float], Sequence[float]],
+    slots: float | None,
+) -> Limit | None:  # fmt: skip
+    """The limit; without a holding time where more was served than that would allow, or requests pass by.
+
+    sent: when each request began and ended.
+    """
+    limit, times_s = limit_of(where, blocking, answers, slots), answers.times_s
+    if not limit or not limit.ceiling_rps or not times_s:
+        return limit
+    # The first requests find free slots, and what is held after the answer delays only those behind them.
+    is_exceeded = (len(times_s) - (limit.slots or 0)) / (times_s[-1] - min(sent[0])) > 1.02 * limit.ceiling_rps
+    # But each request needs one of the server's slots.
+    is_passed = not answers.of_burst and limit.resource != Resource.SLOTS and some_pass_by(*sent)
+    return replace(limit, held_s=None, ceiling_rps=None) if is_exceeded or is_passed else limit
+
+
+def some_pass_by(began_s: Sequence[float], ended_s: Sequence[float]) -> bool:
+    """Whether a good part of the requests of a load that goes on is answered far sooner than others: then not each of
+    them needs what others wait for, and the rate of answers does not tell how long that is held."""
+    later = sorted(range(len(began_s)), key=began_s.__getitem__)[len(began_s) // 3 :]
+    latencies_s = sorted(ended_s[i] - began_s[i] for i in later)
+    return latencies_s[len(later) // 10] < PASSES_BY * latencies_s[len(later) * 9 // 10]
 
 
 def limit_of(where: Where, blocks: Sequence[Spot], answers: Answers, slots: float | None = None) -> Limit | None:
@@ -205,8 +233,8 @@ def number_of(spot: Spot) -> int:
 
 def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
     """How much of a resource a request has at a time: as many tasks or threads as it works in."""
-    go_on = [one for one in spots if one.state in GOES_ON and not one.resource]
-    return max([1.0, waiting.parts, *(one.parts for one in go_on if one.requests >= HALF)])
+    inside = [one for one in going_on(spots, waiting) if {*waiting.through} & {*one.through} or not waiting.through]
+    return max([1.0, waiting.parts, *(one.parts for one in inside if one.requests >= HALF)])
 
 
 def going_on(spots: Sequence[Spot], waiting: Spot) -> list[Spot]:
@@ -236,7 +264,9 @@ def is_unclear(where: Where, waiting: Spot, answers: Answers) -> bool:
     is_uncounted = waiting.size is None and (
         is_for_all or goes_on_at_lines(where.places, waiting) > 1 or is_uneven(where.places, waiting)
     )
-    return is_uncounted or (answers.of_burst and is_held_otherwise(where, waiting))
+    # Nobody has it for a part of the time, or not each request gets it.
+    is_not_had = waiting.resource == SQLITE or waiting.setting == TIMED
+    return is_uncounted or is_not_had or (answers.of_burst and is_held_otherwise(where, waiting))
 
 
 def is_uneven(spots: Sequence[Spot], waiting: Spot) -> bool:
@@ -263,7 +293,13 @@ def is_one_of_many(spots: Iterable[Spot], waiting: Spot) -> bool:
 def objects_at(spots: Iterable[Spot], waiting: Spot) -> int:
     """How many objects of the kind are waited for at the same line, in one process."""
     same = [one for one in spots if (one.line, one.resource) == (waiting.line, waiting.resource)]
-    return sum(one.objects for one in same)
+    known = len(owners_of(same)) / max(one.processes for one in same)
+    return math.ceil(known) or sum(one.objects for one in same)
+
+
+def owners_of(spots: Iterable[Spot]) -> frozenset[int]:
+    """The objects that requests wait for at any of these places."""
+    return frozenset(owner for one in spots for owner in one.owners)
 
 
 def has_other_holders(spots: Sequence[Spot], waiting: Spot) -> bool:
@@ -277,7 +313,7 @@ def has_other_holders(spots: Sequence[Spot], waiting: Spot) -> bool:
 def can_have(spots: Sequence[Spot], waiting: Spot) -> float:
     """How many can have what those at a place wait for: the tasks and threads of all requests that do not."""
     others = [one for one in spots if one.state is not State.QUEUED and one.resource != waiting.resource]
-    return sum(one.requests * max(1.0, one.parts) for one in others)
+    return sum(max(one.requests, one.tasks) for one in others)
 
 
 def is_line(spot: Spot) -> bool:

@@ -18,6 +18,7 @@ from engine.report_verdict import limit_text, name_of, verdict, warning_text
 from engine.report_words import said
 from engine.run import Run
 from engine.timelines import Timed, measured_of, predicted_of
+from engine.verdict import binding
 from engine.words import duration, plural, rate
 
 MOST_DRAWN = 2000  # requests, of all runs of a page
@@ -113,8 +114,8 @@ def lead(run: Run) -> str:
     failed = run.measured.failed and f"{run.measured.failed} of {run.measured.sent} requests failed."
     if found and found.circle:
         return said(failed, report_where.standstill(found))
-    if found and found.limit:
-        return said(failed, report_where.seen_limit_text(found.limit), report_where.more(run, found.limit))
+    if limit := binding(run):
+        return said(failed, report_where.seen_limit_text(limit), report_where.more(run, limit))
     if failed or not run.verdict.limits:
         return said(failed, "What limited this run is not known.")
     first = run.verdict.limits[0]

@@ -336,6 +336,11 @@ def found_rate(found: Found, full: Run, objective_s: float, percentile: int) -> 
     return "\n" + stacked(told("verdict", text), not is_wrong and stacked(bottleneck(full), where(full)))
 
 
+def search_stopped(signal: str) -> str:
+    """That a search for a rate was interrupted."""
+    return "\n" + told("verdict", f"Not known: the search was interrupted ({signal}).")
+
+
 def no_rate(last_run: Run) -> str:
     """Why a search found no rate: nothing was answered with a 2xx."""
     return "\n" + stacked(told("verdict", "No rate was found, as no request succeeded."), warnings(last_run))

@@ -134,7 +134,7 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
     offered, longer_s = load.offered_load(slots, plan.busy_s) or 0.0, prediction.p99_if_longer_s
     first = {
         f"CPU time decides here: {duration(plan.cpu_time_s)} per request.": held_for(plan, False) > plan.busy_s,
-        "But a request needs a slot twice, and queues twice: the second time behind all that wait by then.":
+        f"But a request needs a slot {len(plan.passes)} times, and queues each time behind all that wait by then.":
             plan.passes[-1] < max(plan.passes) and not (plan.launch and plan.launch.body_parts),
         "But a request gives its slot back after each part of its body, so that no slot is idle in the last round.":
             plan.launch and plan.launch.body_parts,

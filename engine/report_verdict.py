@@ -34,7 +34,7 @@ def verdict(run: Run) -> str:
     explained, judged_by = run.verdict.explained_by, run.plan.load.judged_by
     if not explained:
         return said(answers_text(run), not run.measured.failed and not run.prediction.is_known and seen_text(run))
-    shown = judged_by if explained is Explanation.NOTHING else judged_by[:2]
+    shown = judged_by[:2] if explained in AS_PREDICTED else judged_by
     split = run.split_prediction if explained is Explanation.SPLIT else None
     return said(
         EXPLANATIONS[explained.value],

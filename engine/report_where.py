@@ -246,17 +246,18 @@ def seen_limit_text(of: Limit) -> str:
             f"The server's slots: it works on {plural(of.slots or 0, 'request')} at a time; the others have not begun.",
             holding_text(of),
         )
+    waiting = plural(round(of.waiting or 0), "request")
     if of.slots is None:
-        waiting = plural(round(of.waiting or 0), "request")
-        ends = "What ends that wait ends it for all of them."
-        if FREES_ALL.match(of.resource):
-            return f"{name}: {waiting} wait for it{at}. {ends}"
-        return f"{name}: {waiting} wait for it{at}, and no request was seen to have it."
+        how = ". What ends that wait ends it for all of them." if FREES_ALL.match(of.resource) else NOT_HAD
+        return f"{name}: {waiting} wait for it{at}{how}"
     if of.slots <= 1 and CONDITION.match(of.resource):
-        return f"{name}{at}: {plural(round(of.waiting or 0), 'request')} wait for it, while one goes on."
-    if of.slots <= 1 and not of.size and of.objects == 1:
+        return f"{name}{at}: {waiting} wait for it, while one goes on."
+    if of.slots <= 1 and not of.size and of.objects == 1 and of.parts == 1:
         return f"{name}{at}: one at a time has it{f', for {held} on average' if of.held_s else ''}."
     return said(shared_text(of, f"{name}{f' ({of.setting})' * bool(of.setting)}", at), holding_text(of))
+
+
+NOT_HAD = ", and no request was seen to have it."
 
 
 def shared_text(of: Limit, name: str, at: str) -> str:
@@ -273,9 +274,10 @@ def shared_text(of: Limit, name: str, at: str) -> str:
         return f"{name}{at}: requests wait for {of.objects} such objects there, and {go_on}."
     made = f", made at {of.size_line}" * bool(of.size_line)
     have = f"have it{in_each(of)}" if of.is_sized else "are seen to go on" if of.held_s else "at most are seen to go on"
+    many = f"{plural(of.slots or 0, 'request')} at a time"
     if of.parts > 1:
-        have = f"have it, each {of.parts:.2g} of its {(of.slots or 0) * of.parts:.3g}"
-    return f"{name}{made}: {of.slots:g} requests at a time {have}, and others wait{at}."
+        have = f"{'has' if of.slots == 1 else 'have'} it, each {of.parts:.2g} of its {(of.slots or 0) * of.parts:.3g}"
+    return f"{name}{made}: {many} {have}, and others wait{at}."
 
 
 def holding_text(of: Limit) -> str:

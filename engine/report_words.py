@@ -94,7 +94,7 @@ EXPLANATIONS = {
     "connected": "NOT as predicted: a program that the service is connected to was busy.",
     "after-answer": "NOT as predicted: requests keep their slots after the answer.",
     "longer-handlers": "NOT as predicted: under this load the handlers took longer.",
-    "busy-machine": "NOT as predicted: other programs used the CPUs.",
+    "busy-machine": "NOT as predicted, and other programs used the CPUs.",
     "longer-wait": "NOT as predicted: a request takes longer than stated.",
     "backlog-overflow": "NOT as predicted: the server's listen queue was full.",
     "delayed-ack": "NOT as predicted: answers came in two parts, some 40 ms apart.",
@@ -140,7 +140,7 @@ SEEN = {  # {many}: "4 requests at a time", or a range
 DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     "failures": "Some requests failed.",
     "few-answers": "There are too few answers.",
-    "no-lone-request": "No request was sent by itself, so there is nothing to compare with.",
+    "no-lone-request": "There is no time of a request by itself to compare with.",
     "short-wait": "A request by itself takes less than 5 ms. That is too short to tell waiting from CPU time.",
     "unlike-lone-requests": "Requests by themselves took very different times, so they predict nothing.",
     "cpu": "The server's CPUs were busy most of the time, so CPU time may be the limit.",
@@ -284,7 +284,7 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         " not run to its end, or it waits for less under this load."
         if (of.shortest_s or math.inf) < 0.9 * of.wait_s
         else f"There may be more than {slots_text(of.slots)} slots, or requests wait for less than"
-        f" {duration(of.wait_s)}.",
+        f" {duration(of.wait_s)}{', or a part of it in a dependency, which gives its thread back' * (of.passes > 1)}.",
     "cold": lambda of:
         f"{of.asked} took {duration(of.first_s)} the first time"
         f"{f', most of it at {of.line}' if of.line else ''}, then {duration(of.usual_s)}: probably a connection, a"

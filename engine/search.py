@@ -105,12 +105,16 @@ def find_rate(
             with line_says(so_far):
                 run = one_run(plan, Open.poisson(rate, math.inf, time_s, seed=len(tried) + 1), site, before)
             bring_home(run)
+            if run.measured.stopped and signals.received:
+                break
             tried.append(tried_at(rate, run, percentile))
             show(report.tried_line(tried[-1], objective_s, percentile))
             if not run.measured.answered:
                 break
             rate = objectives.next_rate(objective_s, tried)
-    if tried and not run.measured.answered:
+    if signals.received:
+        show(report.search_stopped(signals.name))
+    elif tried and not run.measured.answered:
         show(report.no_rate(run))
     elif isinstance(rate, objectives.Found):
         show(report.found_rate(rate, full, objective_s, percentile))
@@ -125,7 +129,7 @@ def full_load(plan: Plan, site: Site, before: Before) -> Run:
 
 def predicted_rate(full: Run, objective_s: float, percentile: int) -> float | None:
     """Of the slots that were seen, at most what a full load got; None: not known."""
-    limit, plan = verdict.seen_limit(full), full.plan
+    limit, plan = verdict.binding(full), full.plan
     slots, held_s = (limit.slots, limit.held_s) if limit else (plan.slots, max(plan.busy_s, plan.held_s or 0.0))
     most_rps = max(1.0, full.measured.throughput_rps)
     left_s = objective_s - advice.beside_s(full)

@@ -37,7 +37,7 @@ def judge(facts: Facts, estimate: Estimate | None, timer_s: float) -> Verdict:
     other = None
     if explained is Explanation.OTHER_SLOTS:
         other = slots_of_log(facts) or slots_of_answers(facts, estimate)
-    limits = () if facts.measured.failed else limits_of(facts, estimate, other)  # else the rates say nothing
+    limits = () if facts.measured.failed else limits_of(facts, estimate, other, explained)  # else rates say nothing
     warnings = *warnings_of(facts), *why_not_as_predicted(facts, explained, band, other)
     return Verdict(explained, limits, estimate, band, warnings)
 
@@ -103,11 +103,18 @@ def seen_limit(facts: Facts) -> Limit | None:
     return facts.inside.where.limit if facts.inside and facts.inside.where else None
 
 
+def binding(run: Run) -> Limit | None:
+    """What the requests were seen to wait for, where that is what limits."""
+    limit = seen_limit(run)
+    return limit if limit in run.verdict.limits else None
+
+
 def slower_than_alone_s(run: Run) -> float | None:
     """How long a request takes by itself, where it was seen to keep what limits much longer than that: what it waits
     for meanwhile was not seen. None: not so, or not known."""
     limit, plan, estimate = seen_limit(run), run.plan, run.verdict.estimate
     varies = plan.distribution != "constant" or (estimate and estimate.doubt == "unlike-lone-requests")
+    varies = varies or run.verdict.explained_by is Explanation.SPLIT  # some processes were idle in the end
     if not (limit and plan.wait_s) or limit.resource == LOOP or varies or is_held_after(run):
         return None
     if limit.parts > 1:  # by itself a request has all of its parts at once, and here one after the other
@@ -153,16 +160,21 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
 
 def waits_inside(facts: Facts) -> bool:
     """Whether requests were seen to wait for something else than the slots that were predicted."""
-    limit = seen_limit(facts)
+    limit, plan = seen_limit(facts), facts.plan
     if not limit or limit.resource == Resource.SLOTS:
         return False
-    return not is_servers(limit) or limit.slots != facts.plan.slots
+    return limit.slots != plan.slots or not (is_servers(limit) or plan.slots_stated)
 
 
 def is_held_after(facts: Facts) -> bool:
     """Whether requests keep their slots after the answer, so that others wait for these."""
-    limit, where = seen_limit(facts), facts.inside and facts.inside.where
-    return bool(limit and where and any(one.state is State.ANSWERED and one.requests >= 0.5 for one in where.places))
+    return bool(seen_limit(facts)) and some_are_answered(facts)
+
+
+def some_are_answered(facts: Facts) -> bool:
+    """Whether requests were seen that keep what they have after their answer."""
+    where = facts.inside and facts.inside.where
+    return bool(where and any(one.state is State.ANSWERED and one.requests >= 0.5 for one in where.places))
 
 
 def opens_anew(facts: Facts) -> bool:
@@ -178,7 +190,8 @@ def takes_longer(facts: Facts) -> bool:
     """Whether the handlers took much longer under the load than by themselves, as the log has it, and not for CPU: the
     server used too little of it, even if others took the rest."""
     plan, measured, inside = facts.plan, facts.measured, facts.inside
-    if not (inside and inside.handler_s and inside.log_lines and plan.wait_s and plan.distribution == "constant"):
+    is_known = inside and inside.handler_s and inside.log_lines and plan.wait_s and plan.distribution == "constant"
+    if not inside or not is_known or plan.first_byte:  # after which the handler goes on
         return False
     added_s = longer_handlers(facts)["handled_s"] - plan.busy_s
     # A request that shares the CPUs waits for the CPU time of all that are at work, at most ten times as long.
@@ -243,9 +256,9 @@ def slots_of_log(facts: Facts) -> OtherSlots | None:
 
 def held_in_log(facts: Facts) -> int | None:
     """The slots of a worker by its log; None: not known. All users there are, or all but the one that waits, are no
-    slots: that one may wait for CPU time."""
+    slots: that one may wait for CPU time. Of requests that keep a slot after the answer the log has no line."""
     held, users = facts.inside.slots_held if facts.inside else None, facts.plan.load.steady_count
-    return None if held is None or users in (held, held + 1) else held
+    return None if held is None or users in (held, held + 1) or some_are_answered(facts) else held
 
 
 def never_more(facts: Facts, seen: int, due: float) -> bool:
@@ -276,19 +289,20 @@ FULL, NOT_FULL = 3, 4  # how a resource is placed: it can have limited the run, 
 Placed = tuple[int, Limit]
 
 
-def limits_of(facts: Facts, estimate: Estimate | None, other: OtherSlots | None) -> tuple[Limit, ...]:
+def limits_of(
+    facts: Facts, estimate: Estimate | None, other: OtherSlots | None, explained: Explanation | None = None
+) -> tuple[Limit, ...]:
     """What limited the run, and what would be next; most binding first."""
     if not facts.measured.answered:
         return (Limit(Resource.NONE, 0.0),)
-    seen = seen_limit(facts)
+    seen, is_no_limit = seen_limit(facts), explained is Explanation.PREDICTION and waits_inside(facts)
     by_answers = not facts.plan.slots_known or (other and other.kind in ("answers", "inside"))
     slots = limit_of_answers(facts, estimate) if estimate and by_answers else limit_of_slots(facts)
-    slots = [(FULL, seen)] if seen else slots
+    slots = [(FULL, seen)] if seen and not is_no_limit else slots  # it cost no time that was not predicted
     if takes_longer(facts) and not is_held_after(facts):  # what keeps the handlers is the limit, and was not seen
         slots = [(place, one) for place, one in slots if one.resource != Resource.SLOTS]
-    found = [limit_of_client(facts), *slots, *limit_of_cpu(facts), *limit_of_machine(facts)]
-    if connects_again(facts):
-        found.append((0, Limit(Resource.BACKLOG, 1.0)))
+    backlog = [(0, Limit(Resource.BACKLOG, 1.0))] * bool(connects_again(facts))
+    found = [limit_of_client(facts), *slots, *limit_of_cpu(facts), *limit_of_machine(facts), *backlog]
     found.sort(key=lambda one: (one[0], -one[1].busy))
     limits = tuple(limit for _, limit in found)
     return limits if found[0][0] != NOT_FULL else (offered(facts), *limits)
@@ -306,9 +320,9 @@ def limit_of_answers(facts: Facts, estimate: Estimate) -> list[Placed]:
 def limit_of_slots(facts: Facts) -> list[Placed]:
     """The slots of the settings, or the pool behind them."""
     plan, measured, slots, is_pool = facts.plan, facts.measured, facts.plan.slots, has_pool(facts.plan)
-    if not slots or not plan.wait_s or are_contradicted(facts, slots):
+    if not slots or not plan.wait_s or are_contradicted(facts, slots) or some_are_answered(facts):
         return []
-    logged_s = facts.inside and not is_pool and facts.inside.handler_s
+    logged_s = facts.inside and not is_pool and len(plan.passes) == 1 and facts.inside.handler_s
     busy = (logged_s or measured.answered * plan.busy_s) / (slots * measured.measured_s)
     held_s = held_by_handler_s(facts)
     limit = Limit(Resource.POOL if is_pool else Resource.SLOTS, min(1.0, busy), slots / held_s, slots, held_s)
@@ -318,7 +332,7 @@ def limit_of_slots(facts: Facts) -> list[Placed]:
 def held_by_handler_s(facts: Facts) -> float:
     """How long a request holds a slot of the server: as long as is planned, or as its handler was seen to take."""
     handled_s, planned_s = longer_handlers(facts)["handled_s"], facts.plan.busy_s
-    return handled_s if takes_longer(facts) or handled_s > 1.5 * planned_s else planned_s
+    return max(handled_s, planned_s) if facts.inside and len(facts.plan.passes) == 1 else planned_s
 
 
 def are_contradicted(facts: Facts, slots: float) -> bool:
@@ -354,7 +368,7 @@ def computes_beside(facts: Facts) -> bool:
     if not computing or not waits_inside(facts):
         return False
     beside_s = sum(spot.cpu_s for spot in computing.places if spot.state is State.BESIDE)
-    return beside_s > 0.5 * computing.cpu_s
+    return beside_s > 0.5 * sum(spot.cpu_s for spot in computing.places)
 
 
 def limit_of_machine(facts: Facts) -> list[Placed]:
@@ -421,7 +435,8 @@ def why_not_as_predicted(
         Explanation.SPLIT: Warned("uneven-split", off | {"shares": shares_of(facts)}),
         Explanation.NOTHING: Warned("unexplained", off),
         Explanation.SOONER: Warned(
-            "sooner", off | {"shortest_s": shortest_s, "wait_s": plan.wait_s, "slots": plan.slots}
+            "sooner",
+            off | {"shortest_s": shortest_s, "wait_s": plan.wait_s, "slots": plan.slots, "passes": len(plan.passes)},
         ),
         Explanation.CONNECTED: Warned("connected", {"cpus": connected_cpus(facts)}),
         Explanation.LONGER_HANDLERS: Warned("longer-handlers", longer_handlers(facts)),

@@ -17,8 +17,20 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
-from engine.limit import HALF, LOOP, MOSTLY, SQLITE, Answers, as_known, circle_of, limit_of, requests_in, total
-from engine.places import Computing, Limit, Opening, Resource, Spot, State, Where, line_of, named
+from engine.limit import (
+    HALF,
+    LOOP,
+    MOSTLY,
+    SQLITE,
+    Answers,
+    as_known,
+    circle_of,
+    limit_in,
+    owners_of,
+    requests_in,
+    total,
+)
+from engine.places import Computing, Opening, Resource, Spot, State, Where, line_of, named
 
 Line = Mapping[str, Any]  # as a sampler wrote it: a sample, or a last word
 Row = Mapping[str, Any]
@@ -26,7 +38,6 @@ UnderWay = Callable[[float], int]  # how many requests the client had under way 
 FULL = 0.9  # of the most requests: a sample with so many counts
 LEAST_ALIKE = 5  # samples of a process with as many requests
 LEAST = 3  # samples of a process; with fewer, those that are half full count too
-PASSES_BY = 0.2  # of the latency that a tenth exceeds: what a tenth does not need
 UNSETTLED = 0.2  # of a sample's requests: so many on their way, and it is left out if there are others
 MORE = 1.1  # times the requests under way are more than can be
 FEW = 0.05  # requests: what is seen as rarely is no place
@@ -81,32 +92,6 @@ def enough_for(circle: Mapping[str, float | None], requests: float) -> float | N
     """How many requests make a circle of these sizes; None where that is more than there were."""
     enough = total(circle.values()) or math.inf
     return enough if enough < requests + 1 else None
-
-
-def limit_in(
-    where: Where, blocking: Sequence[Spot], answers: Answers, sent: tuple[Sequence[float], Sequence[float]],
-    slots: float | None,
-) -> Limit | None:  # fmt: skip
-    """The limit; without a holding time where more was served than that would allow, or requests pass by.
-
-    sent: when each request began and ended.
-    """
-    limit, times_s = limit_of(where, blocking, answers, slots), answers.times_s
-    if not limit or not limit.ceiling_rps or not times_s:
-        return limit
-    # The first requests find free slots, and what is held after the answer delays only those behind them.
-    is_exceeded = (len(times_s) - (limit.slots or 0)) / (times_s[-1] - min(sent[0])) > 1.02 * limit.ceiling_rps
-    # But each request needs one of the server's slots.
-    is_passed = not answers.of_burst and limit.resource != Resource.SLOTS and some_pass_by(*sent)
-    return replace(limit, held_s=None, ceiling_rps=None) if is_exceeded or is_passed else limit
-
-
-def some_pass_by(began_s: Sequence[float], ended_s: Sequence[float]) -> bool:
-    """Whether a good part of the requests of a load that goes on is answered far sooner than others: then not each of
-    them needs what others wait for, and the rate of answers does not tell how long that is held."""
-    later = sorted(range(len(began_s)), key=began_s.__getitem__)[len(began_s) // 3 :]
-    latencies_s = sorted(ended_s[i] - began_s[i] for i in later)
-    return latencies_s[len(later) // 10] < PASSES_BY * latencies_s[len(later) * 9 // 10]
 
 
 def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot]) -> list[Spot]:
@@ -351,16 +336,17 @@ def at_times(spot: Spot, share: float) -> Spot:
     if share == 1.0:
         return spot
     size, used = ((value or 0.0) * share if value is not None else None for value in (spot.size, spot.used))
-    return replace(spot, requests=spot.requests * share, most=spot.most * share, size=size, used=used)
+    requests, most, tasks = spot.requests * share, spot.most * share, spot.tasks * share
+    return replace(spot, requests=requests, most=most, tasks=tasks, size=size, used=used)
 
 
 def together(of_processes: Sequence[Sequence[Spot]]) -> Spot:
     """One place in several processes, with all objects that requests wait for there."""
     same = [spot for own in of_processes for spot in own]
+    sums = {name: sum(getattr(one, name) for one in same) for name in ("requests", "cpu_s", "most", "tasks")}
     found = replace(
-        same[0], requests=sum(one.requests for one in same), cpu_s=sum(one.cpu_s for one in same),
-        processes=len(of_processes), objects=max(map(len, of_processes)), most=sum(one.most for one in same),
-        share=max(one.share for one in same),
+        same[0], processes=len(of_processes), objects=max(len(owners_of(own)) for own in of_processes) or 1,
+        share=max(one.share for one in same), owners=owners_of(same), **sums,
     )  # fmt: skip
     if found.resource in OF_ALL_PROCESSES:
         return found
@@ -389,7 +375,8 @@ def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> l
         if at := made.get(str(resource_of(same[0])[1])):
             spot = replace(spot, size_line=line_of(at, folder))
         if requests >= FEW or spot.state in (State.BLOCKING, State.BESIDE):
-            found.append(replace(spot, requests=requests, share=share, cpu_s=sum(row["cpu_s"] for row in same)))
+            spot = replace(spot, requests=requests, share=share, cpu_s=sum(row["cpu_s"] for row in same))
+            found.append(replace(spot, tasks=sum(row["parts"] for row in same) / len(samples)))
     return found
 
 
@@ -425,7 +412,8 @@ def spot_of(rows: Sequence[Row], state: State, folder: str) -> Spot:
         through=tuple(f"{named(file, folder)} {function}" for file, _, function in first["through"]),
         most=max(row["n"] for row in rows),
         is_after=all(row["answered"] for row in rows),
-        parts=sum(row["parts"] for row in rows) / (sum(row["n"] for row in rows) or 1),
+        parts=sum(row["parts"] for row in rows) / (sum(row["calls"] for row in rows) or 1),
+        owners=frozenset({resource_of(first)[1]} - {None}),
     )  # fmt: skip
 
 

@@ -103,6 +103,8 @@ def comparison_report(a: Json, b: Json) -> tuple[str, list[list[Any]]]:
     """As Markdown, and the rows of its table. Raises Problem if no run is in both."""
     of_a, of_b = runs_of(a), runs_of(b)
     rows = [row for name in of_a if name in of_b for row in rows_of(name, of_a[name], of_b[name])]
+    if not rows and {*of_a} & {*of_b}:
+        raise Problem("in one of them no request was answered, so that there is nothing to compare")
     if not rows:
         raise Problem(f"they have no run in common: {', '.join(list(of_a)[:3])}; {', '.join(list(of_b)[:3])}")
     parts = [f"## B against A\n\nA: {about(a)}.\n\nB: {about(b)}."]

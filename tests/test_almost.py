@@ -221,7 +221,7 @@ def test_a_line_blocks_the_loop_for_the_time_that_it_has(shares, requests, line,
 
 APP = """
 import asyncio, hashlib, itertools, os, threading, time
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI
 
 app, number = FastAPI(), itertools.count()
 tills, cutters, binders = asyncio.Semaphore(5), asyncio.Semaphore(6), asyncio.BoundedSemaphore(4)
@@ -311,6 +311,47 @@ def waits(value):
 @app.get("/slower")
 def slower():
     waits(1)
+
+three, four, two, seven = (asyncio.Semaphore(size) for size in (3, 4, 2, 7))
+
+async def briefly(semaphore):
+    async with semaphore:
+        await asyncio.sleep(0.03)
+
+@app.get("/fans-out")
+async def fans_out():
+    async with three:
+        await asyncio.gather(*(briefly(four) for _ in range(4)))
+
+async def has_one_of_two():
+    async with two:
+        await asyncio.sleep(0.05)
+
+async def has_one_of_seven():
+    async with seven:
+        await asyncio.sleep(0.05)
+
+@app.get("/both")
+async def both_at_once():
+    await asyncio.gather(has_one_of_two(), has_one_of_seven())
+
+tries = asyncio.Semaphore(3)
+
+@app.get("/retries")
+async def tries_again():
+    while True:
+        try:
+            await asyncio.wait_for(tries.acquire(), 0.02)
+            break
+        except asyncio.TimeoutError:
+            await asyncio.sleep(0.03)
+    await asyncio.sleep(0.05)
+    tries.release()
+
+@app.get("/later")
+def works_after_the_answer(tasks: BackgroundTasks):
+    time.sleep(0.05)
+    tasks.add_task(time.sleep, 0.2)
 """
 FLASK = """
 import fcntl, itertools, os, tempfile, threading, time
@@ -354,6 +395,17 @@ def a_number_and_then_an_oven():
 
 def lock_of(currency):
     return locks.setdefault(currency, threading.Lock())
+
+part = threading.Lock()
+
+@app.get("/or-not")
+def a_lock_if_it_is_free_soon():
+    if part.acquire(timeout=0.03):
+        time.sleep(0.05)
+        part.release()
+    else:
+        time.sleep(0.02)
+    return ""
 
 @app.get("/change")
 def a_lock_that_a_function_gives():
@@ -437,3 +489,32 @@ def test_a_lock_before_a_pool_that_is_slower_is_not_the_limit(told):
 def test_requests_that_wait_for_a_lock_of_a_call_are_not_worked_on(told):
     _, where, _ = told(*THREADS, "--path", "/change", "-n", "16")
     assert sum(one["requests"] for one in where["places"] if one["state"] == "waiting") > 10
+
+
+def test_of_a_semaphore_that_a_request_takes_in_several_parts_it_is_said(told):
+    """Three requests have the outer one; inside, one request after the other has all four of the inner one."""
+    run, _, text = told("--path", "/fans-out", "-n", "40")
+    limit = limit_in(run)
+    assert limit["slots"] * limit["parts"] == pytest.approx(4, abs=1) and "one at a time has it" not in text
+
+
+def test_parts_that_wait_for_two_things_have_one_of_each(told):
+    limit = limit_in(told("--path", "/both", "-n", "40")[0])
+    assert (limit["slots"], limit["parts"]) == (2, 1)
+
+
+def test_a_request_that_tries_again_has_nothing_meanwhile(told):
+    run, _, text = told("--path", "/retries", "-n", "40")
+    assert (limit_in(run) or {"slots": 3})["slots"] == 3 and "more often than taken" not in text
+
+
+def test_two_places_that_wait_for_one_thing_are_no_two_things(told):
+    run, _, text = told("--path", "/later", "-c", "60", "-t", "2")
+    assert "such objects" not in text and "has 37 slots" not in text and limit_in(run) is None
+    assert run["verdict"]["limits"][0]["objects"] == 1
+
+
+def test_what_cost_no_time_that_was_not_predicted_is_no_limit(told):
+    """One of the 20 threads has the lock; the others do not wait for long."""
+    run, *_ = told(*THREADS[:-1], "20", "--path", "/or-not", "-c", "60", "-t", "3")
+    assert run["verdict"]["explained_by"] != "prediction" or run["verdict"]["limits"][0]["slots"] == 20

@@ -21,7 +21,7 @@ NUMBERS = """
     failed sent redirected unended due late overflows busy more_processes lag_s latency_s sockets expected late_bodies
     under_way asked lines slots each of alone_s wait_s share rows created statements shortest_s stalled_s
     handled_s assumed_s cpu throttled_s cpus restarts last_s first_s usual_s requests least_s most_s warm_up warmed
-    never opened answered
+    never opened answered passes
 """
 FACTS = dict.fromkeys(NUMBERS.split(), 7) | {
     "errors": {"HTTP 500": 20, "timed out": 5}, "predicted": math.inf, "said": ["it is full"],

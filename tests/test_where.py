@@ -24,6 +24,7 @@ def row(n, app=APP, resource=None, **changes):
         "phase": None,
         "through": [],
         "parts": n,
+        "calls": n,
         "answered": False,
         "on_loop": False,
         "opens": None,
@@ -108,7 +109,7 @@ WORKS = Spot(7.0, State.WORKING, "app.py:5")
         ((waits(60.0, "AnyIO's threads", 40), waits(25.0, size=15), WORKS), ("a pool", 15, 40)),  # one inside another
         ((waits(60.0, "AnyIO's threads", 40), replace(WORKS, requests=39.0)), ("AnyIO's threads", 40, None)),
         ((waits(60.0, size=20), WORKS), ("a pool", 7, None)),  # something else has the rest
-        ((waits(60.0, size=20, parts=2.0), replace(WORKS, requests=10.0, parts=2.0)), ("a pool", 10, None)),
+        ((waits(60.0, size=20, parts=2.0), replace(WORKS, requests=10.0, parts=2.0, tasks=20.0)), ("a pool", 10, None)),
         ((waits(60.0, size=20),), ("a pool", 0, None)),  # all is lost: no request goes on
         ((waits(30.0, "a semaphore"), WORKS), ("a semaphore", 7, None)),  # its size is what goes on
         ((waits(0.3, size=15), WORKS), None),  # hardly ever

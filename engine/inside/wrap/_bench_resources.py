@@ -12,130 +12,26 @@ import io
 import os
 import re
 import sys
-from collections import namedtuple
 
 from _bench_frames import remembered
+from _bench_pools import (
+    Resource,
+    aiohttp_connector,
+    asyncpg_pool,
+    attribute,
+    httpcore_pool,
+    length,
+    less,
+    log_handler,
+    psycopg_pool,
+    pymongo_pool,
+    redis_pool,
+    sqlalchemy_pool,
+    urllib3_pool,
+)  # fmt: skip
 
-# owner: the live object; size, used: of it, now; None: not known. setting: what sets the size. is_shared: it is a wait
-# for other requests only if several wait for the same object.
-Resource = namedtuple("Resource", "name owner size used setting is_shared", defaults=(None, None, "", False))
 LOCK = Resource("a lock or the like", None)  # of which no more is known
 LOCKS = (_thread.LockType, _thread.RLock)
-
-
-def attribute(owner, *names):
-    """An attribute of an attribute ..., without running the code of a property; None if there is none."""
-    for name in names:
-        fields = fields_of(owner)
-        owner = fields[name] if name in fields else slot_of(owner, name)
-    return owner
-
-
-def fields_of(owner):
-    """An object's own attributes."""
-    found = getattr(type(owner), "__dictoffset__", 0) and getattr(owner, "__dict__", None)
-    return found if type(found) is dict else {}
-
-
-def slot_of(owner, name):
-    slot = next((vars(kind)[name] for kind in type(owner).__mro__ if name in vars(kind)), None)
-    is_field = type(slot).__name__ in ("member_descriptor", "getset_descriptor")
-    try:
-        return slot.__get__(owner) if is_field else None
-    except AttributeError:  # a slot that is not filled
-        return None
-
-
-def length(owner, *names):
-    found = attribute(owner, *names)
-    return None if found is None else len(found)
-
-
-def less(size, free):
-    return None if size is None or free is None else size - free
-
-
-# ---------------------------------------------------------------- pools of libraries
-
-
-def sqlalchemy_pool(pool):
-    base, overflow = attribute(pool, "_pool", "maxsize"), attribute(pool, "_max_overflow")
-    free = length(pool, "_pool", "queue")
-    if base is None:  # of its asyncio
-        base, free = attribute(pool, "_pool", "_queue", "_maxsize"), length(pool, "_pool", "_queue", "_queue")
-    if base is None or overflow is None:
-        return Resource("SQLAlchemy's pool", pool)
-    used = less(base + (attribute(pool, "_overflow") or 0), free)
-    return Resource("SQLAlchemy's pool", pool, base + overflow, used, f"pool_size {base} + max_overflow {overflow}")
-
-
-def psycopg_pool(pool):
-    used = less(attribute(pool, "_nconns"), length(pool, "_pool"))
-    return Resource("psycopg's pool", pool, attribute(pool, "_max_size"), used, "max_size")
-
-
-def asyncpg_pool(pool):
-    size = attribute(pool, "_maxsize")
-    return Resource("asyncpg's pool", pool, size, less(size, length(pool, "_queue", "_queue")), "max_size")
-
-
-def httpcore_pool(pool):
-    size = attribute(pool, "_max_connections")
-    return Resource("httpx's connections", pool, size, length(pool, "_connections"), "Limits(max_connections)")
-
-
-def aiohttp_connector(connector):
-    of_host = attribute(connector, "_limit_per_host")
-    setting = f"TCPConnector({'limit_per_host' if of_host else 'limit'})"
-    size = of_host or attribute(connector, "_limit")
-    return Resource("aiohttp's connections", connector, size, length(connector, "_acquired"), setting)
-
-
-def urllib3_pool(pool):
-    size = attribute(pool, "pool", "maxsize")
-    used = less(size, length(pool, "pool", "queue"))
-    return Resource("urllib3's connections (requests)", pool, size, used, "pool_maxsize, with pool_block")
-
-
-def redis_pool(pool):
-    size, used = attribute(pool, "max_connections"), length(pool, "_in_use_connections")
-    free = [one for one in attribute(pool, "pool", "queue") or () if one is not None]
-    used = less(length(pool, "_connections"), len(free)) if used is None else used
-    return Resource("redis's pool", pool, size, used, "max_connections")
-
-
-def pymongo_pool(pool):
-    size, used = attribute(pool, "max_pool_size"), attribute(pool, "active_sockets")
-    return Resource("pymongo's pool", pool, size, used, "maxPoolSize")
-
-
-def log_handler(handler):
-    return Resource(f"the lock of a log handler ({type(handler).__name__})", handler, 1, 1)
-
-
-OPENS = ("sqlalchemy/pool/base.py", "_create_connection")
-
-
-def opened_beyond(frames):
-    """The pool for which a connection is opened there that it will not keep, as [name, how many it keeps, how many it
-    may have]; None: no such thing. frames: outermost first."""
-    at = where_opened(tuple([frame.f_code for frame in frames]))
-    pool = None if at is None else frames[at].f_locals.get("self")
-    if pool is None or type(pool).__name__ == "NullPool":
-        return pool and ["SQLAlchemy's NullPool", 0, None]
-    kept = attribute(pool, "_pool", "maxsize") or attribute(pool, "_pool", "_queue", "_maxsize")
-    opened, beyond = attribute(pool, "_overflow"), attribute(pool, "_max_overflow")
-    if not kept or not opened or opened < 1:
-        return None
-    return ["SQLAlchemy's pool", kept, None if beyond < 0 else kept + beyond]
-
-
-@remembered
-def where_opened(codes):
-    """Which of these frames, by their code, opens a connection for a pool; None: there is none."""
-    file, function = OPENS
-    found = (i for i, code in enumerate(codes) if code.co_name == function and code.co_filename.endswith(file))
-    return next(found, None)
 
 
 # ---------------------------------------------------------------- primitives
@@ -272,12 +168,27 @@ def resource_of(frames, is_thread):
     found = wait_in_c(frames[0]) if is_thread and not tells and not joins(frames[0].f_code) else None
     if known and (tells or found or (known_at == 0 and not is_thread)):
         return told_once(known, frames[owner_at].f_locals.get("self"))
-    if not tells:
-        return found
+    return primitive(tells, frames, at) if tells else found
+
+
+def primitive(tells, frames, at):
+    """What is waited for in such a frame; None: it is a way to sleep."""
     here = frames[at].f_locals
+    is_timed = here.get("timeout") is not None or waits_for_a_time(frames, at)
     # An Event that is waited for no longer than some time is often a way to sleep.
-    is_pause = type(here.get("self")).__name__ == "Event" and here.get("timeout") is not None
-    return None if is_pause else told_once(tells, here.get("self"))
+    if is_timed and type(here.get("self")).__name__ == "Event":
+        return None
+    found = told_once(tells, here.get("self"))
+    return found._replace(setting=TIMED) if is_timed and not found.setting else found
+
+
+TIMED = "with a time limit"
+
+
+def waits_for_a_time(frames, at):
+    """Whether asyncio waits there for a primitive no longer than some time."""
+    outer = [frame.f_code for frame in frames[at + 1 : at + 3]]
+    return any(code.co_name == "wait_for" and code.co_filename.endswith("asyncio/tasks.py") for code in outer)
 
 
 def joins(code):
@@ -342,7 +253,7 @@ def queue_among(values):
 
 
 CALLS = (  # names of methods -> what tells the resource, of the values on the stack
-    ({"acquire"}, lambda values: lock_among(values) or LOCK),
+    ({"acquire"}, lambda values: lock_acquired(values)),
     ({"get"}, queue_among),
     ({"flock", "lockf"}, lambda values: lock_of_file(values)),
     ({"execute", "executemany"}, lambda values: sqlite_lock(values)),
@@ -350,6 +261,12 @@ CALLS = (  # names of methods -> what tells the resource, of the values on the s
 QUEUES = ("_queue", "gevent._gevent_cqueue", "gevent.queue")
 TAKES_LOCK = re.compile(r"\s*begin\s+(immediate|exclusive)", re.IGNORECASE)
 WRITES = re.compile(r"\s*(insert|update|delete|replace)\b", re.IGNORECASE)
+
+
+def lock_acquired(values):
+    """A lock; one that is acquired with arguments is tried for a time."""
+    found = lock_among(values) or LOCK
+    return found._replace(setting=TIMED) if type(values[-1][0]) in (int, float) else found
 
 
 def lock_among(values):

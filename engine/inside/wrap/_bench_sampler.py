@@ -11,6 +11,7 @@ row is a place, with all that stand there:
 
     n          how many requests; one that works in several tasks or threads counts in parts. 0: of no request
     parts      how many tasks or threads
+    calls      of how many requests
     through    the frames of the app's code on the way there, outermost first
     app        file, line and function of the app's innermost frame; null: no code of the app is there
     below      the frames inside of that, outermost first; where there is no code of the app, the innermost of all
@@ -46,6 +47,7 @@ import time
 from collections import Counter, defaultdict
 
 import _bench_cpu as cpu
+import _bench_pools as pools
 import _bench_resources as resources
 import _bench_source as source
 from _bench_calls import greenlets, loops, original, request_call, serving, under_way
@@ -135,16 +137,16 @@ class Place:
         """What it waits for that other requests hold; None: no such thing is known."""
         task, call = self.task, self.call
         if task and task._fut_waiter is None:  # it could go on
-            return resources.Resource("the event loop", loops, 1, 1)
+            return pools.Resource("the event loop", loops, 1, 1)
         if call and self.waits_for_itself():
-            return resources.Resource("an answer of this very server", None)
+            return pools.Resource("an answer of this very server", None)
         for future, executor in list(call.queued.items()) if call else ():
             if not resources.has_turn(future, executor) and self.waits_for(future):
                 return resources.executor(executor)
         frames = [*reversed(self.below), *([self.app] if self.app else [])]
         found = resources.resource_of(frames, not task) if frames else None
         if task and call and not found:
-            return resources.Resource("a future of several requests", task._fut_waiter, is_shared=True)
+            return pools.Resource("a future of several requests", task._fut_waiter, is_shared=True)
         return found
 
     def waits_for(self, future):
@@ -308,12 +310,14 @@ def sample():
     """The rows of a sample."""
     resources.seen.clear()
     found = without_own(waited_for(places()))
-    parts, rows, computing = Counter(one.call for one, _ in found), {}, []
+    parts, rows, computing, calls = Counter(one.call for one, _ in found), {}, [], set()
     for one, resource in found:
         key = key_of(one, resource)
         row = rows[key] = rows.get(key) or row_at(one, resource)
         row["n"] += one.weight / parts[one.call] if one.call else 0.0
         row["parts"] += 1
+        row["calls"] += (key, one.call) not in calls
+        calls.add((key, one.call))
         if one.thread and not resource:
             computing.append((row, one.thread))
     background = [(row_at(one, None), one.thread) for one in background_places(sys._current_frames())]
@@ -365,12 +369,13 @@ def row_at(place, resource):
     call, app, below = place.call, place.app, place.below
     handler = None if app else handler_of(call)
     return {
-        "n": 0.0, "parts": 0, "app": app and frame_as_list(app), "below": list(map(frame_as_list, below[-SHOWN:])),
+        "n": 0.0, "parts": 0, "calls": 0, "app": app and frame_as_list(app),
+        "below": list(map(frame_as_list, below[-SHOWN:])),
         "through": list(map(frame_as_list, place.app_frames)),
         "phase": None if app else phase_of(tuple([frame.f_code for frame in below])),
         "handler": handler and [handler.co_filename, handler.co_firstlineno, handler.co_name],
         "resource": resource and resource_as_list(resource), "answered": bool(call and call.is_answered),
-        "on_loop": place.on_loop, "cpu_s": 0.0, "opens": resources.opened_beyond(place.frames),
+        "on_loop": place.on_loop, "cpu_s": 0.0, "opens": pools.opened_beyond(place.frames),
         "held_to": app and resource and source.held_to(resource, app),
     }  # fmt: skip
 

@@ -8,7 +8,7 @@ import functools
 import linecache
 import sys
 
-from _bench_resources import fields_of, slot_of
+from _bench_pools import fields_of, slot_of
 
 MOST_LOOKED_AT = 4000
 
@@ -87,12 +87,15 @@ def held_lines(file, line):
     return found
 
 
+BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try)
+
+
 def given_back_at(function, name, line):
-    """The line of the next release(); None: there is none, or it is not in the branch in which it is taken, so that
-    not all requests have it that come by there."""
+    """The line of the next release(); None: there is none, or it is not in the branch or loop in which it is taken, so
+    that not all requests have it that come by there."""
     lines = [one.lineno for one in ast.walk(function) if called_on(one, "release") == name and one.lineno > line]
-    branches = [one for one in ast.walk(function) if isinstance(one, ast.If)]
-    ends = [one.end_lineno for one in branches if one.test.end_lineno < line <= one.end_lineno]
+    branches = [one for one in ast.walk(function) if isinstance(one, BRANCHES) and one.body[0].lineno <= line]
+    ends = [one.end_lineno for one in branches if line <= one.end_lineno]
     return min(lines) if lines and min(lines) <= min(ends, default=min(lines)) else None
 
 
