@@ -326,10 +326,13 @@ class Bench:
         rows = [changes.Change("as it is", *as_it_is)]
         tried = [changes.advised(first) if words == "auto" else words for words in self.asked.tries]
         for words in dict.fromkeys(tried):
-            if words:
-                rows.append(self.changed(words, number, first, database))
-            else:
+            if not words:
                 self.printer.show(report_changes.NO_CHANGE)
+                continue
+            with contextlib.suppress(Interrupted):  # before its load: what was tried until then stands
+                rows.append(self.changed(words, number, first, database))
+            if signals.received:
+                break
         self.show_of_all(report_changes.changes_table(rows, figure))
 
     def changed(self, words: str, number: int, first: Run, database: BooksDatabase | None) -> changes.Change:

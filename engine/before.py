@@ -143,7 +143,7 @@ def send_first(plan: Plan, site: Site, sent: list[Exchanges]) -> First | None:
     server, samples = site.server, list[Mapping[str, Any]]()
     with server.samples.into(samples) if server and server.samples else contextlib.nullcontext():
         found = send_one(plan, site, sent)
-    if not all(map(is_success, found.status, found.error)):
+    if not found.status or not all(map(is_success, found.status, found.error)):
         return None
     return First(latency_s(found), first_line_of(samples, found, server.code) if server and samples else None)
 
@@ -251,7 +251,7 @@ def lone_victim_s(plan: Plan, site: Site) -> float | None:
         return None
     alone = lone_plan(victim.victim_plan(plan))
     found = [send.measure(alone, site.address).exchanges for _ in range(3)]
-    if not all(is_success(one.status[0], one.error[0]) for one in found if one.status):
+    if not all(one.status and is_success(one.status[0], one.error[0]) for one in found):
         return None
     return median(map(latency_s, found))
 

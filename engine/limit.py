@@ -266,7 +266,9 @@ def is_unclear(where: Where, waiting: Spot, answers: Answers) -> bool:
     )
     # Nobody has it for a part of the time, or not each request gets it.
     is_not_had = waiting.resource == SQLITE or waiting.setting == TIMED
-    return is_uncounted or is_not_had or (answers.of_burst and is_held_otherwise(where, waiting))
+    # Of a burst at its fullest, what is waited for later may be what limits.
+    is_first = not {*where.persistent} <= {one.resource for one in waiting_places(where)} | {LOOP}
+    return is_uncounted or is_not_had or (answers.of_burst and (is_first or is_held_otherwise(where, waiting)))
 
 
 def is_uneven(spots: Sequence[Spot], waiting: Spot) -> bool:

@@ -114,19 +114,20 @@ def slower_than_alone_s(run: Run) -> float | None:
     for meanwhile was not seen. None: not so, or not known."""
     limit, plan, estimate = seen_limit(run), run.plan, run.verdict.estimate
     varies = plan.distribution != "constant" or (estimate and estimate.doubt == "unlike-lone-requests")
-    varies = varies or run.verdict.explained_by is Explanation.SPLIT  # some processes were idle in the end
+    # Of a split some processes were idle in the end; after a first byte the handler goes on.
+    varies = varies or run.verdict.explained_by is Explanation.SPLIT or plan.first_byte
     if not (limit and plan.wait_s) or limit.resource == LOOP or varies or is_held_after(run):
         return None
     if limit.parts > 1:  # by itself a request has all of its parts at once, and here one after the other
         return None
-    in_log_s = longer_handlers(run)["handled_s"] if limit.resource == Resource.SLOTS and takes_longer(run) else 0.0
+    in_log_s = longer_handlers(run)["handled_s"] if is_servers(limit) and takes_longer(run) else 0.0
     return plan.wait_s if (limit.held_s or in_log_s) > 1.5 * plan.busy_s + 0.02 else None
 
 
 def is_not_known(run: Run) -> bool:
     """Whether the server's slots are taken only because something that was not seen keeps the requests."""
     limit = seen_limit(run)
-    return bool(limit and limit.resource == Resource.SLOTS and slower_than_alone_s(run))
+    return bool(limit and is_servers(limit) and slower_than_alone_s(run))
 
 
 def is_servers(limit: Limit | Spot) -> bool:

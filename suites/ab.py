@@ -68,6 +68,9 @@ def tables(document: SweepDocument) -> str:
                  " again after about 1, 3 and 7 s. It is not the framework that computes. The listen queue of the"
                  " development server has room for 128 connections, and that of gunicorn's asgi workers for asyncio's"
                  " 100. Of 1000 that come at once the others have to ask again.")  # fmt: skip
+    failed = document.figure(DEVELOPMENT, "measured.failed", 1000)
+    if any(failed.values()):
+        parts.append(f"With 1000 users, {failed} of the development server's requests had no answer within 100 s.")
     return "\n\n".join(parts)
 
 
@@ -107,7 +110,13 @@ SUITE = Suite(
     tables,
     headline,
     variants=tuple(
-        Variant(name, f"--target {target} -n {{n}} -c {{c}} --warmup 200 --timeout 100", "hello", tuple(BASE))
+        Variant(
+            name,
+            f"--target {target} -n {{n}} -c {{c}} --warmup 200 --timeout 100",
+            "hello",
+            tuple(BASE),
+            may_fail=name == DEVELOPMENT,  # some get no connection within that time
+        )
         for name, target in HELLO_TARGETS.items()
     ),
     full={"n": "5000"},

