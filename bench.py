@@ -109,6 +109,10 @@ from engine.signals import Interrupted, signals
 from engine.views import Views
 from engine.words import Problem, plural, slots_text
 
+OF_THE_LOAD = (  # and of the service: options that --try cannot change
+    "target", "app", "run", "path", "requests", "time_limit", "concurrency", "rate", "ramp", "think", "workload",
+    "requests_from",
+)  # fmt: skip
 NO_SERVICE = (
     "which service? add --target NAME (see --list), --app MODULE:APP, --run 'COMMAND {port}' or --url URL;"
     " or on paper --slots and --wait"
@@ -223,6 +227,12 @@ class Bench:
         """Raises Problem where a change that is to be tried cannot be made, before anything is started."""
         for words in self.asked.tries:
             changed = parse([*self.argv, *shlex.split(words)]) if words != "auto" else self.asked
+            for name in OF_THE_LOAD:
+                if getattr(changed, name) != getattr(self.asked, name):
+                    what = name.replace("_", "-")
+                    raise Problem(
+                        f"--try {words!r}: --{what} makes it another load or service, and no change of this one"
+                    )
             if self.asked.target:  # an app of the user's is asked only once
                 plans.plans_of(changed)
 

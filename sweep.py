@@ -368,13 +368,19 @@ def report(asked_for: argparse.Namespace) -> int:
 def compare(asked_for: argparse.Namespace) -> int:
     if len(asked_for.files) != 2:
         raise Problem("compare takes two files")
-    with readable(asked_for.files[0]):
-        a, b = (json.loads(file.read_text()) for file in asked_for.files)
-        text, rows = comparison.comparison_report(a, b)
+    documents = []
+    for file in asked_for.files:
+        with readable(file):
+            documents.append(json.loads(file.read_text()))
+            comparison.runs_of(documents[-1])
+    with readable(asked_for.files[1]):
+        text, rows = comparison.comparison_report(*documents)
     tell(text)
     if not asked_for.fail_if_worse:
         return 0
-    reasons = [why for row in rows if (why := why_not_kept(row))]
+    before, now = comparison.failed_share(*documents), comparison.failed_share(*reversed(documents))
+    reasons = [f"worse: {now:.1%} of the requests failed, {before:.1%} before"] * (now > before)
+    reasons += [why for row in rows if (why := why_not_kept(row))]
     for why in reasons:
         say(f"sweep.py: {why}")
     return 1 if reasons else 0

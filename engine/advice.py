@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from engine.limit import LOOP, is_lock, requests_in
@@ -90,7 +90,8 @@ def asked_of(run: Run, objective: tuple[float, int]) -> Asked:
     held_s = limit.held_s if limit and limit.held_s else (plan.wait_s or 0.0) + cpu_s
     objective_s, percentile = objective
     left_s = max(0.001, objective_s - rest_s(run))
-    return Asked(rate_rps, max(0.0, held_s - cpu_s), left_s, percentile, cpu_s=min(cpu_s, held_s), cpus=plan.cpus)
+    cpus = min(plan.cpus, plan.workers)  # a Python process computes on one at a time
+    return Asked(rate_rps, max(0.0, held_s - cpu_s), left_s, percentile, cpu_s=min(cpu_s, held_s), cpus=cpus)
 
 
 def beside_s(run: Run) -> float:
@@ -116,7 +117,7 @@ def cure_of(run: Run, limit: Limit | None, asked: Asked) -> tuple[Cure, int | No
     if name in OF_ALL_PROCESSES:
         raise Problem(f"all processes share {name}: no number of threads or processes helps")
     if limits and limits[0].resource == Resource.CPU:
-        return Cure.PROCESSES, processes_for_cpu(asked), None
+        return Cure.PROCESSES, processes_for_cpu(replace(asked, cpus=run.plan.cpus)), None
     check_objective(run, asked)
     if why := why_unknown(run, limit, asked):
         raise Unknown(why)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from engine.alone import Alone, is_far
 from engine.estimate import taken_by_others
+from engine.places import State
 from engine.run import Facts, Measured, Warned
 from engine.targets import SEEDED_BOOKS
 
@@ -173,3 +174,12 @@ def warnings_of_database(facts: Facts) -> Iterator[Warned]:
     # A connection that is still there has not reported all of its statements.
     if not database.connections and database.statements not in (None, asked):
         yield Warned("statements", {"statements": database.statements, "asked": asked})
+
+
+def is_mostly_beside(facts: Facts) -> bool:
+    """Whether most of the CPU time was seen to be of no request."""
+    computing = facts.inside and facts.inside.where and facts.inside.where.computing
+    if not computing:
+        return False
+    beside_s = sum(spot.cpu_s for spot in computing.places if spot.state is State.BESIDE)
+    return beside_s > 0.5 * sum(spot.cpu_s for spot in computing.places)

@@ -7,6 +7,7 @@ it was in each process; the server's own slots are those of the changed settings
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +21,7 @@ from engine.verdict import binding, is_held_after, is_servers, slower_than_alone
 from engine.where import OF_ALL_PROCESSES
 
 NEAR = 1.4  # times
-UNKNOWN = ("--env", "--server-args", "--server")  # what they change is not known beforehand
+KNOWN = {"--workers", "--threads", "--anyio-threads", "--pool-size"}  # what others change is not known beforehand
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def expected_s(plan: Plan, options: str, first: Run) -> float | None:
 
     plan: with the changed settings.
     """
-    is_known = not any(word in options for word in UNKNOWN) and not is_out_of_cpus(first)
+    asked = {word.partition("=")[0] for word in shlex.split(options) if word.startswith("-")}
+    is_known = asked <= KNOWN and not is_out_of_cpus(first)
     if not is_known or slower_than_alone_s(first) or not is_reproduced(first):
         return None
     return due_with(plan, first)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import hints
+from engine.listeners import OWN_OF_WAITRESS
 from engine.model import NO_LIMIT
 from engine.targets import (
     ANYIO_THREADS,
@@ -42,7 +43,6 @@ from engine.words import Problem, plural
 
 INSIDE = Path(__file__).resolve().parent / "inside"
 APPS = INSIDE.parents[1] / "apps"
-OWN_OF_WAITRESS = 2  # sockets that it counts, too: its listener and its trigger (waitress/server.py, readable)
 BIN = Path(sys.executable).parent  # where the commands of this very Python's packages are
 
 
@@ -310,7 +310,10 @@ def last_line_of(
 
 def given_to_server(launch: Launch) -> dict[str, str]:
     """The options of --server-args with their values. Raises Problem where one takes away what we need."""
-    given = dict(re.findall(r"(--[\w-]+)(?=[ =](\S*))", " ".join([*launch.server_args, ""])))
+    text = " ".join([*launch.server_args, ""])
+    if launch.server == "hypercorn":
+        text = re.sub(r"(?<!\S)-w(?=[ =])", "--workers", text)
+    given = dict(re.findall(r"(--[\w-]+)(?=[ =](\S*))", text))
     for option, value in given.items():
         if reason := NOT_FOR_US.get(option) or NOT_FOR_US.get(f"{option} {value}"):
             raise Problem(f"--server-args {option}: {reason}")
@@ -321,7 +324,8 @@ def in_force(launch: Launch) -> Launch:
     """The launch as its server will understand it: command line, environment and configuration file together."""
     kind, env = launch.kind, os.environ | dict(launch.env)
     given = given_to_server(launch)
-    workers = launch.server == "uvicorn" and (env.get("UVICORN_WORKERS") or env.get("WEB_CONCURRENCY"))
+    names = {"uvicorn": ("UVICORN_WORKERS", "WEB_CONCURRENCY"), "granian": ("GRANIAN_WORKERS",)}
+    workers = next((env[name] for name in names.get(launch.server, ()) if env.get(name)), None)
     known: dict[str, Any] = {"workers": workers or 1, "threads": kind.threads, "connections": kind.connections}
     known |= dict(launch.settings)
     for name, option in ("workers", "--workers"), ("threads", "--threads"), ("connections", "--connection-limit"):

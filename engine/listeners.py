@@ -6,6 +6,7 @@ Of servers whose command line decides how many requests they work on, that numbe
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import time
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 PROC = Path("/proc")
 LISTENS = "0A"  # the state in /proc/net/tcp
+OWN_OF_WAITRESS = 2  # sockets that it counts, too: its listener and its trigger (waitress/server.py, readable)
 
 
 @dataclass(frozen=True, order=True)
@@ -96,13 +98,22 @@ def slots_by_command(found: Iterable[Listener]) -> Slots | None:
         return None
     workers, first = workers_among(processes), processes[0]
     program, text = program_of(first.command), " ".join(first.command)
-    threads = re.search(r"--threads[ =](\d+)", text)
+    threads, most = number_after("--threads", text), number_after("--(?:worker-connections|connection-limit)", text)
     if program in ("waitress", "waitress-serve"):
-        return Slots(len(workers), int(threads[1]) if threads else 4, False)
-    if program != "gunicorn" or re.search(r"(-k|--worker-class)[ =](?!gthread|sync)", text) or is_set_elsewhere(first):
+        return Slots(len(workers), int(min(threads or 4, (most or math.inf) - OWN_OF_WAITRESS)), False)
+    is_other = re.search(r"( -k[ =]?| --worker-cl[a-z]*[ =])(?!gthread|sync)[a-z]", text)
+    if program != "gunicorn" or is_other or is_set_elsewhere(first):
         return None
-    is_threaded = threads or "gthread" in text
-    return Slots(len(workers), int(threads[1]) if threads else 1, not is_threaded)
+    each = threads or 1
+    is_threaded = each > 1 or "gthread" in text
+    holds_more = is_threaded and each < (most or math.inf)
+    return Slots(len(workers), int(min(each, most or math.inf)) if is_threaded else each, not holds_more)
+
+
+def number_after(option: str, text: str) -> int | None:
+    """The value of an option in a command line; None: it has none."""
+    found = re.search(rf"{option}[ =](\d+)", text)
+    return int(found[1]) if found else None
 
 
 def program_of(command: Sequence[str]) -> str:

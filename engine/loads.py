@@ -236,13 +236,16 @@ class Open(Load):
     arrivals: str = "constant"  # or poisson
     seed: int | None = None
     schedule_s: Sequence[float] = field(default=(), repr=False, metadata={"json": False})
+    asked: float = field(
+        default=math.inf, compare=False, metadata={"json": False}
+    )  # requests of a random schedule, at most
 
     @classmethod
     def poisson(cls, rate_rps: float, requests: float, time_limit_s: float, seed: int) -> Open:
         if min(requests, time_limit_s * rate_rps) > 10_000_000:
             raise Problem("--arrivals poisson: at most 10 million requests")
         schedule_s = model.poisson_schedule(rate_rps, requests, time_limit_s, seed)
-        return cls(len(schedule_s), time_limit_s, 0.0, rate_rps, "poisson", seed, tuple(schedule_s))
+        return cls(len(schedule_s), time_limit_s, 0.0, rate_rps, "poisson", seed, tuple(schedule_s), requests)
 
     @property
     def most_requests(self) -> float:

@@ -241,7 +241,7 @@ EXCLUDES = {  # option -> it goes with none of these
     "until": "processes probe find_rate requests",
     "repeats": "probe find_rate try serve list is_paper",
     "probe": f"victim {SENDS_ITS_OWN}",
-    "find_rate": f"try victim requests probe {SENDS_ITS_OWN}",
+    "find_rate": f"try victim requests probe fail_if {SENDS_ITS_OWN}",
     "workload": "path method head data body_file requests_from",
     "requests_from": "path method head data body_file",
     "serve": f"try url requests probe {SENDS_ITS_OWN}",

@@ -187,8 +187,7 @@ def figures(shown: Shown) -> str:
     """Predicted and measured figures as a table."""
     rows = {name: of for name, of in tables.compared_figures(shown.run).items() if is_shown(shown, name)}
     if not rows:
-        known = shown.run.prediction.is_known
-        return paragraph("No request was answered." if known else "Nothing was predicted: slots or wait are not known.")
+        return paragraph("No request was answered.")
     head = ["", "throughput", "mean", "median", "p95", "p99", "last answer"]
     body = [
         [name, rate(of.throughput_rps) if of.throughput_rps else "-"]

@@ -194,7 +194,7 @@ def with_launch(plan: Plan, launch: Launch) -> Plan:
         plan, launch=launch, workers=launch.workers, slots_per_worker=each, server_slots=launch.server_slots,
         slots=None if each is None else each * launch.workers, slots_known=each is not None,
         shared_queue=launch.shared_queue, passes=launch.passes or HANDLERS[launch.handler].passes,
-        most_connections=launch.open_connections,
+        most_connections=launch.open_connections * launch.workers,
     )  # fmt: skip
 
 

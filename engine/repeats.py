@@ -44,8 +44,7 @@ def repeated(plan: Plan, number: int) -> Plan:
 def other_arrivals(load: Load, number: int) -> Load:
     if not isinstance(load, Open) or load.seed is None or not number:
         return load
-    return Open.poisson(load.rate_rps, load.requests if load.time_limit_s == float("inf") else float("inf"),
-                        load.time_limit_s, load.seed + number)  # fmt: skip
+    return Open.poisson(load.rate_rps, load.asked, load.time_limit_s, load.seed + number)
 
 
 def rows_of_repeats(runs: Iterable[Run]) -> list[Repeated]:

@@ -212,7 +212,8 @@ def targets_list(defaults: argparse.Namespace) -> str:
         rows.append(f"\n{name}")
         for route in target.routes:
             launch = launch_target(name, route, defaults)
-            slots = slots_text((launch.slots_per_worker or 0) * launch.workers)
+            each = launch.slots_per_worker
+            slots = slots_text(None if each is None else each * launch.workers)
             rows.append(told("  slots", f"{slots} for {route.path}: {launch.why_slots}"))
         rows.append(told("  server", *launch.command("PORT", "APP")))
     return "\n".join(rows)

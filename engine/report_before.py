@@ -128,13 +128,18 @@ def prediction_text(plan: Plan, prediction: Prediction) -> str:
     return said(f"{prediction.form}, with {LETTERS[plan.load.kind]}.", conditions(plan, prediction, plan.slots))
 
 
+def unless(plan: Plan) -> str:
+    """FastAPI serialises an answer in a slot of its own, but for a Response."""
+    return " (unless its handler makes the response itself)" * bool(plan.launch and not plan.is_target)
+
+
 def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
     """What the closed form means for each request, or why it is not all."""
     load, t = plan.load, duration(plan.busy_s)
     offered, longer_s = load.offered_load(slots, plan.busy_s) or 0.0, prediction.p99_if_longer_s
     first = {
         f"CPU time decides here: {duration(plan.cpu_time_s)} per request.": held_for(plan, False) > plan.busy_s,
-        f"But a request needs a slot {len(plan.passes)} times, and queues each time behind all that wait by then.":
+        f"But a request needs a slot {len(plan.passes)} times{unless(plan)}, each time behind all that wait by then.":
             plan.passes[-1] < max(plan.passes) and not (plan.launch and plan.launch.body_parts),
         "But a request gives its slot back after each part of its body, so that no slot is idle in the last round.":
             plan.launch and plan.launch.body_parts,
@@ -146,6 +151,8 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
         "More is sent than the slots allow: the queue grows until the end.": offered > 1,
         "Here t is a mean: each wait is drawn, and the expected figures are those of the drawn waits.":
             plan.distribution != "constant",
+        "It is not known how much of the wait is in a `def` dependency. That queues for a slot of its own, so that the"
+        " first answers may come as late as the last.": len(plan.passes) > 1 and not load.is_steady,
         f"Counted from 0, request k starts after floor(k / {slots:g}) x {t} and is answered {t} later.":
             not load.is_steady,
     }  # fmt: skip

@@ -10,7 +10,7 @@ from engine.report_where import capital, seen_in_short
 from engine.report_words import said, stacked, told
 from engine.run import Run
 from engine.sizes import POSTGRES_CONNECTIONS, Asked, Size, settings_for
-from engine.words import MARGIN, duration, per_cent, plural, slots_text
+from engine.words import MARGIN, Problem, duration, per_cent, plural, slots_text
 
 
 def size_text(found: Size, workers: int) -> str:
@@ -19,9 +19,16 @@ def size_text(found: Size, workers: int) -> str:
     each = math.ceil(need / workers)
     asked = Asked(found.rate_rps / workers, found.wait_s, found.objective_s, found.percentile, found.cpu_s)
     computes = f" and computes for {duration(found.cpu_s)}" * bool(found.cpu_s)
-    settings, queue = settings_for(need, workers, asked.slots()), (" (a queue for each process)", "")
+    queue = (" (a queue for each process)", "")
+    try:
+        settings = settings_for(need, workers, asked.slots())
+    except Problem:  # no number is enough where each process has a queue of its own
+        settings = [one for one in settings_for(need, workers, need) if one.is_shared]
+    more = plural(found.slots_for_more, "slot") if found.slots_for_more else "more CPUs"
     rows = ["             slots    load      p50      p95      p99"]
     near = {"one fewer": found.below, "the size": found.fits, "one more": found.above, "20 % more": found.more_traffic}
+    if need == 1:
+        del near["one fewer"]
     for name, at in near.items():
         times = "".join(f"{duration(at.latency_s.get(percentile)):>9}" for percentile in (50, 95, 99))
         rows.append(
@@ -36,10 +43,11 @@ def size_text(found: Size, workers: int) -> str:
         ),
         told(
             "slots",
-            f"{need} slots in one queue are enough. On average {found.rate_rps * asked.held_s:.3g} of them are busy.",
+            f"{plural(need, 'slot')} in one queue {'is' if need == 1 else 'are'} enough."
+            f" On average {found.rate_rps * asked.held_s:.3g} of them are busy.",
             found.cpu_s and f"The CPUs are {per_cent(found.cpu_busy)} busy.",
-            f"They are enough until a request takes {duration(found.longest_s)} by itself.",
-            f"20 % more requests/s need {f'{found.slots_for_more} slots' if found.slots_for_more else 'more CPUs'}.",
+            f"That is enough until a request takes {duration(found.longest_s)} by itself.",
+            f"20 % more requests/s need {more}.",
         )
         + "\n",
         *rows,

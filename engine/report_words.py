@@ -78,7 +78,7 @@ def next_request(load: Load) -> str:
 # ---------------------------------------------------------------- prediction and verdict
 
 HANDLER_WORDS = {  # of an ASGI app that does not say
-    "def": "a `def` handler",
+    "def": "a `def` handler or dependency",
     "async": "an `async def` handler that awaits",
     "blocking": "an `async def` handler that blocks",
 }

@@ -91,19 +91,20 @@ def batch_table(run: Run, forecast: Forecast | None) -> str:
 
 
 def compared_figures(run: Run) -> dict[str, Prediction]:
-    """Predicted and measured, by name; empty where nothing was predicted or answered."""
+    """Predicted, where that is known, and measured, by name; empty where nothing was answered."""
     measured, latency = run.measured, run.measured.latency_s
-    if not latency or not run.prediction.is_known:
+    if not latency:
         return {}
     times_s = latency.mean, latency.median, latency.p95, latency.p99, measured.last_answer_s
     split = {"given the split": run.split_prediction} if run.split_prediction else {}
-    return {"predicted": run.prediction, **split, "measured": Prediction(measured.throughput_rps, *times_s)}
+    predicted = {"predicted": run.prediction} if run.prediction.is_known else {}
+    return {**predicted, **split, "measured": Prediction(measured.throughput_rps, *times_s)}
 
 
 def figure_table(run: Run) -> str:
     """Predicted and measured, a line each."""
     figures = compared_figures(run)
-    if not figures:
+    if "predicted" not in figures:  # the table of phases has what was measured
         return ""
     rows = ["ms                    req/s     mean   median      p95      p99  last answer"]
     for name, of in figures.items():

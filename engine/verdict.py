@@ -13,6 +13,7 @@ from engine.audit import (
     client_busy,
     connected_cpus,
     connects_again,
+    is_mostly_beside,
     longer_handlers,
     warnings_of_alone,
     warnings_of_client,
@@ -71,7 +72,7 @@ def agreement(facts: Facts, band: Band) -> Explanation | None:
     seen = seen_limit(facts)
     other_was_seen = seen and (seen.slots or 0) != facts.plan.slots
     for explanation, prediction, with_cpu in tries:
-        if with_cpu and (other_was_seen or some_wait_inside(facts)):
+        if with_cpu and (other_was_seen or some_wait_inside(facts) or is_mostly_beside(facts)):
             break
         if prediction and all(figure.fits for figure in compared(facts, prediction, band, with_cpu)):
             is_mostly_cpu = with_cpu and explains_little(facts, prediction)
@@ -365,11 +366,7 @@ def limit_of_cpu(facts: Facts) -> list[Placed]:
 
 def computes_beside(facts: Facts) -> bool:
     """Whether most of the CPU time was seen to be of no request, while requests wait for something inside."""
-    computing = facts.inside and facts.inside.where and facts.inside.where.computing
-    if not computing or not waits_inside(facts):
-        return False
-    beside_s = sum(spot.cpu_s for spot in computing.places if spot.state is State.BESIDE)
-    return beside_s > 0.5 * sum(spot.cpu_s for spot in computing.places)
+    return waits_inside(facts) and is_mostly_beside(facts)
 
 
 def limit_of_machine(facts: Facts) -> list[Placed]:

@@ -99,6 +99,14 @@ def about_side(side: str, runs: dict[str, list[Json]], others: dict[str, list[Js
         yield f"**Failed requests** in {side}: {failed}."
 
 
+def failed_share(document: Json, other: Json) -> float:
+    """Of all requests of the runs that the other document has, too."""
+    in_common = runs_of(document).keys() & runs_of(other).keys()
+    runs = [run["measured"] for name in in_common for run in runs_of(document)[name]]
+    share: float = sum(run["failed"] for run in runs) / (sum(run["sent"] for run in runs) or 1)
+    return share
+
+
 def comparison_report(a: Json, b: Json) -> tuple[str, list[list[Any]]]:
     """As Markdown, and the rows of its table. Raises Problem if no run is in both."""
     of_a, of_b = runs_of(a), runs_of(b)
@@ -108,8 +116,9 @@ def comparison_report(a: Json, b: Json) -> tuple[str, list[list[Any]]]:
     if not rows:
         raise Problem(f"they have no run in common: {', '.join(list(of_a)[:3])}; {', '.join(list(of_b)[:3])}")
     parts = [f"## B against A\n\nA: {about(a)}.\n\nB: {about(b)}."]
-    if a["machine"] != b["machine"] or a["versions"] != b["versions"]:
-        parts.append(f"**They differ in more than what is compared**: A has {a['versions']}, B has {b['versions']}.")
+    for what in ("machine", "versions", "values"):
+        if a.get(what) != b.get(what):
+            parts.append(f"**They differ in more than what is compared**: A has {a.get(what)}, B has {b.get(what)}.")
     parts += [*about_side("A", of_a, of_b), *about_side("B", of_b, of_a)]
     if once := [name for name in of_a if name in of_b and min(len(of_a[name]), len(of_b[name])) == 1]:
         parts.append(f"**Measured once**: {', '.join(once)}. {ONCE}")

@@ -54,7 +54,13 @@ def read_variants(path: Path) -> Json:
     each. Raises Problem that names the variant."""
     asked = {"title": path.name, "repeats": 3, "variants": [], **read_toml(path)}
     title, repeats, variants, *more = asked.values()
-    is_right = isinstance(title, str) and repeats in range(1, 101) and isinstance(variants, list) and not more
+    is_right = (
+        isinstance(title, str)
+        and type(repeats) is int
+        and 1 <= repeats <= 100
+        and isinstance(variants, list)
+        and not more
+    )
     if not is_right or {*map(type, variants)} != {dict}:
         raise Problem(f"{path.name} has a title, repeats (1 to 100) and [[variants]], and nothing else")
     os.chdir(path.parent)

@@ -117,7 +117,7 @@ def test_an_app_says_how_a_request_is_run():
 
 
 def test_the_method_and_the_dependencies_count():
-    assert ask_app("main:api", "/r/7?x=1", "POST")["handlers"] == ("async", "blocking")
+    assert ask_app("main:api", "/r/7?x=1", "POST")["handlers"] == ("async", "def", "blocking")
     says = ask_app("main:api", "/r/7")
     assert says["imported"] == ("anyio", "asgiref")
     assert ask_app("main:create", "/")["app"] == "main:create()"

@@ -14,27 +14,35 @@ from commands import BENCH, run_bench
 from samples import LAUNCH, LOADS, sample_facts, sample_plan, sample_run, sample_where
 from servers import write_files
 
+import bench
+import sweep
 from engine import before, listeners, report, report_changes, report_sizes, report_verdict
 from engine.access_log import LogLine, slots_seen
-from engine.advice import advice_for, is_one_at_a_time
-from engine.changes import Change
+from engine.advice import advice_for, asked_of, is_one_at_a_time
+from engine.changes import Change, expected_s
 from engine.client import Exchanges, Outcome
+from engine.launch import Launch, in_force
 from engine.limit import LOOP, Answers, circle_of, is_lock, limit_of
 from engine.listeners import Listener, slots_by_command
 from engine.loads import Figure, Open
 from engine.objectives import Found, Tried
 from engine.places import Limit, Spot, State
+from engine.plans import with_launch
 from engine.processes import stopped_all
+from engine.repeats import other_arrivals
 from engine.report_before import conditions
 from engine.report_where import doing, seen_limit_text
 from engine.report_words import WARNINGS
+from engine.run import Prediction
+from engine.sizes import Asked, size
 from engine.summary import levels
+from engine.tables import compared_figures
 from engine.until import Wanted, until_of
 from engine.verdict import judge
 from engine.victim import shares_slots
 from engine.words import Problem
 from engine.workload import read_log
-from suites.comparison import comparison_report, runs_of
+from suites.comparison import comparison_report, failed_share, runs_of
 
 # ---------------------------------------------------------------- what is known before a run
 
@@ -314,6 +322,10 @@ async def goods():
 def waits(value):
     time.sleep(0.2 if next(number) < 10 else 0.4)
 
+@app.get("/steady")
+def steady():
+    time.sleep(0.2)
+
 @app.get("/slower")
 def slower():
     waits(1)
@@ -365,14 +377,92 @@ async def gives_up():
     await asyncio.sleep(0.05)
     both_free.release()
 
+@app.get("/timeout")
+async def gives_up_in_a_with_statement():
+    try:
+        async with asyncio.timeout(0.04):
+            await both_free.acquire()
+    except TimeoutError:
+        return
+    await asyncio.sleep(0.05)
+    both_free.release()
+
+six = asyncio.Semaphore(6)
+
+@app.get("/asks-four")
+async def asks_four_services_at_once():
+    async with six:
+        await asyncio.gather(*(asyncio.sleep(0.1) for _ in range(4)))
+
+mails = set()
+
+@app.get("/mails")
+async def sends_a_mail_later():
+    async with six:
+        await asyncio.sleep(0.1)
+    mails.add(asyncio.create_task(asyncio.sleep(1.5)))
+
+jobs = asyncio.Queue()
+
+async def works_on_jobs():
+    while True:
+        result = await jobs.get()
+        await asyncio.sleep(0.1)
+        result.set_result(1)
+
+class Copies:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        await self.app({**scope}, receive, send)
+
+app.add_middleware(Copies)
+
+workers = []
+
+@app.on_event("startup")
+async def starts_workers():
+    workers.extend(asyncio.create_task(works_on_jobs()) for _ in range(4))
+
+@app.get("/jobs")
+async def awaits_the_result_of_a_job():
+    result = asyncio.get_running_loop().create_future()
+    jobs.put_nowait(result)
+    return await result
+
+seats, printers = asyncio.Semaphore(8), asyncio.BoundedSemaphore(2)
+
+@app.get("/closed")
+async def gives_its_seat_back_early_if_it_is_closed():
+    await seats.acquire()
+    if len(mails) > 10**6:
+        seats.release()
+        return
+    await asyncio.sleep(0.01)
+    async with printers:
+        await asyncio.sleep(0.05)
+    seats.release()
+
+class Alike:
+    def __eq__(self, other):
+        raise ValueError("compares its elements")
+
+@app.get("/closure")
+async def has_what_cannot_be_compared():
+    alike, future = Alike(), asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda _: alike)
+    asyncio.get_running_loop().call_later(0.2, future.set_result, 1)
+    await future
+
 @app.get("/later")
 def works_after_the_answer(tasks: BackgroundTasks):
     time.sleep(0.05)
     tasks.add_task(time.sleep, 0.2)
 """
 FLASK = """
-import fcntl, itertools, os, tempfile, threading, time
-from flask import Flask
+import contextlib, fcntl, itertools, os, tempfile, threading, time
+from flask import Flask, send_file
 
 app, number, locks = Flask(__name__), itertools.count(), {}
 page, is_loading, loads = threading.Condition(), False, 0
@@ -412,6 +502,24 @@ def a_number_and_then_an_oven():
 
 def lock_of(currency):
     return locks.setdefault(currency, threading.Lock())
+
+@app.get("/walrus")
+def takes_a_lock_as_it_names_it():
+    (lock := lock_of("pound")).acquire()
+    time.sleep(0.05)
+    lock.release()
+    return ""
+
+@app.get("/stack")
+def enters_a_lock_by_a_stack():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock_of("yen"))
+        time.sleep(0.05)
+    return ""
+
+@app.get("/file")
+def sends_a_file():
+    return send_file(__file__)
 
 @app.get("/short")
 def short():
@@ -459,6 +567,11 @@ def limit_in(run):
 def test_threads_that_were_predicted_are_not_inside_the_handlers(told):
     run, *_ = told("--path", "/slower", "-n", "80")
     assert run["verdict"]["explained_by"] not in ("inside", "prediction")
+
+
+def test_a_handler_starts_when_it_has_a_thread_though_a_middleware_copies_the_scope(told):
+    run, *_ = told("--path", "/steady", "-n", "90")
+    assert run["inside"]["slots_seen"] <= 40 and run["inside"]["handler_s"] < 90 * 0.3
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU time of each thread")
@@ -532,7 +645,7 @@ def test_a_request_that_tries_again_has_nothing_meanwhile(told):
 
 def test_two_places_that_wait_for_one_thing_are_no_two_things(told):
     run, _, text = told("--path", "/later", "-c", "60", "-t", "2")
-    assert "such objects" not in text and "has 37 slots" not in text and limit_in(run) is None
+    assert "such objects" not in text and "has 37 slots" not in text
     assert run["verdict"]["limits"][0]["objects"] == 1
 
 
@@ -597,3 +710,151 @@ def test_waits_with_a_time_limit_do_not_tell_how_long_something_is_held(told):
     run, *_ = told("--path", "/gives-up", "-c", "20", "-t", "2")
     limit = limit_in(run)
     assert not limit or (limit["slots"], limit["held_s"], limit["ceiling_rps"]) == (2, None, None)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout()")
+def test_nor_do_those_in_a_with_statement_that_ends_them(told):
+    limit = limit_in(told("--path", "/timeout", "-c", "20", "-t", "2")[0])
+    assert not limit or (limit["slots"], limit["held_s"], limit["ceiling_rps"]) == (2, None, None)
+
+
+def test_what_a_request_has_once_it_has_not_for_each_of_its_tasks(told):
+    limit = limit_in(told("--path", "/asks-four", "-n", "40")[0])
+    assert (limit["slots"], limit["parts"]) == (6, 1)
+
+
+def test_a_task_that_outlives_its_request_is_no_request(told):
+    _, where, text = told("--path", "/mails", "-c", "30", "-t", "3")
+    assert "answered" not in {one["state"] for one in where["places"]} and "after the answer" not in text
+
+
+def test_a_request_that_awaits_what_something_else_does_is_not_worked_on(told):
+    _, where, _ = told("--path", "/jobs", "-n", "40")
+    assert sum(one["requests"] for one in where["places"] if one["state"] == "working") < 5
+
+
+@pytest.mark.parametrize("path", ["/walrus", "/stack"])
+def test_a_lock_without_a_name_is_a_lock(told, path):
+    _, where, _ = told(*THREADS, "--path", path, "-n", "20")
+    assert sum(one["requests"] for one in where["places"] if one["state"] == "waiting") > 10
+
+
+def test_what_is_given_back_early_by_some_is_held_by_the_others(told):
+    assert limit_in(told("--path", "/closed", "-c", "40", "-t", "2")[0])["slots"] == 2
+
+
+def test_what_cannot_be_compared_loses_no_sample(told):
+    _, where, _ = told("--path", "/closure", "-n", "20")
+    assert sum(one["requests"] for one in where["places"]) == pytest.approx(20, abs=2)
+
+
+def test_a_file_is_sent_and_logged(told):
+    """gunicorn sends its own wrapper of a file without reading it; the log has the request all the same."""
+    run, *_ = told(*THREADS, "--path", "/file", "-n", "9")
+    assert (run["measured"]["answered"], run["inside"]["log_lines"]) == (9, 9)
+
+
+STARLETTE = """
+import asyncio
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+async def index(request):
+    await asyncio.sleep(0.05)
+    return PlainTextResponse("ok")
+
+app = Starlette(routes=[Route("/", index)])
+"""
+
+
+def test_an_app_of_starlette_itself_stays_one(tmp_path, monkeypatch):
+    """Servers tell an ASGI app by its `async def`, which looking inside must not change."""
+    write_files(tmp_path, {"plain.py": STARLETTE})
+    monkeypatch.chdir(tmp_path)
+    code, document = run_bench(tmp_path, "--run", f"{sys.executable} -m uvicorn plain:app --port {{port}}", "-n", "20")
+    (run,) = document["runs"]
+    assert code == 0 and run["measured"]["answered"] == 20 == run["inside"]["log_lines"]
+
+
+# ---------------------------------------------------------------- settings, tables and files
+
+
+@pytest.mark.parametrize(
+    "command_line, slots",
+    [
+        ("waitress-serve --threads 20 --connection-limit 10 main:app", (1, 8, False)),
+        ("gunicorn --threads 8 --worker-connections 4 main:app", (1, 4, True)),
+        ("gunicorn --threads 4 --worker-connections 1000 main:app", (1, 4, False)),
+        ("gunicorn --threads 1 main:app", (1, 1, True)),
+        ("gunicorn -kgevent main:app", None),
+        ("gunicorn -k gthread --threads 2 main:app", (1, 2, False)),
+    ],
+)
+def test_a_command_line_says_all_that_decides(monkeypatch, command_line, slots):
+    monkeypatch.setattr(listeners, "is_set_elsewhere", lambda _: False)
+    assert slots_by_command([Listener(7, 1, 1, tuple(command_line.split()))]) == slots
+
+
+def test_each_worker_of_gevent_has_connections_of_its_own():
+    launch = Launch("x", "gunicorn-gevent", "main:app", connections=9, workers=4)
+    assert with_launch(sample_plan(), launch).most_connections == 36
+
+
+@pytest.mark.parametrize("args, workers", [("-w 4", 4), ("--workers 3", 3)])
+def test_a_short_option_is_one(args, workers):
+    launch = Launch("x", "hypercorn", "main:app", server_args=tuple(args.split()))
+    assert in_force(launch).workers == workers
+
+
+def test_one_process_computes_on_one_cpu():
+    run = sample_run(load=Open(600, rate_rps=60.0), workers=1, cpus=2, server_cpu_s=6.6, answered=600, sent=600)
+    assert asked_of(run, (0.1, 99)).cpus == 1
+
+
+def test_a_size_is_said_where_separate_queues_have_none():
+    text = report_sizes.size_text(size(Asked(60, 0.05, 0.08, 99, 0.011, 2)), 2)
+    assert "8 slots in one queue are enough" in " ".join(text.split())
+
+
+def test_there_is_no_fewer_than_one():
+    text = report_sizes.size_text(size(Asked(1, 0.05, 0.2, 99)), 1)
+    assert "1 slot in one queue is enough" in text and "one fewer" not in text
+
+
+@pytest.mark.parametrize("words", ["--target flask-waitress", "--path /async-io", "--requests 32"])
+def test_another_load_is_no_change(words, capsys):
+    how = ["--target", "flask-gunicorn", "--path", "/io", "--task-time", "0.01", "-n", "4", "--try", words]
+    assert bench.main(how) == 2 and "another load" in capsys.readouterr().err
+
+
+def test_what_a_change_of_the_work_does_is_not_known_beforehand():
+    assert expected_s(sample_plan(), "--task-time 0.5", sample_run()) is None
+
+
+def test_every_repeat_has_as_many_requests_at_most():
+    load = Open.poisson(20.0, 10, 60.0, 1)
+    assert [other_arrivals(load, k).requests for k in range(3)] == [10, 10, 10]
+
+
+def test_figures_of_a_page_need_no_prediction():
+    assert [*compared_figures(sample_run(prediction=Prediction()))] == ["measured"]
+
+
+def test_a_broken_file_is_the_one_that_is_named(tmp_path, capsys):
+    (tmp_path / "b.json").write_text("{")
+    (tmp_path / "a.json").write_text('{"runs": []}')
+    assert sweep.main(["compare", f"{tmp_path}/a.json", f"{tmp_path}/b.json"]) == 2
+    assert "b.json" in capsys.readouterr().err
+
+
+def test_requests_that_fail_are_worse():
+    plan = {"target": "x", "path": "/", "load": {"kind": "burst"}}
+    runs = [{"plan": plan, "measured": {"failed": failed, "sent": 10}} for failed in (0, 4)]
+    documents = [{"runs": [run]} for run in runs]
+    assert [failed_share(one, documents[0]) for one in documents] == [0, 0.4]
+
+
+def test_a_search_for_a_rate_and_a_condition_on_its_runs_do_not_go_together(capsys):
+    how = ["--target", "flask-gunicorn", "--path", "/io", "--find-rate", "--p99", "0.1", "--fail-if", "p99>0.1"]
+    assert bench.main(how) == 2 and "--fail-if" in capsys.readouterr().err

@@ -30,13 +30,14 @@ def test_a_difference_is_told_only_where_the_spreads_do_not_overlap(a, b, more_i
 @pytest.mark.parametrize(("factor", "code"), [(2.0, 1), (1.0, 0), (0.5, 0)])
 def test_a_ci_job_gets_exit_code_1_and_the_reason_only_if_it_is_worse(factor, code, tmp_path, capsys):
     a = asdict(finished("io"))
+    for entry in a["runs"]:
+        entry["run"]["measured"]["failed"] = 6 * (entry is a["runs"][0])
     b = copy.deepcopy(a)
     for entry in b["runs"]:
         measured = entry["run"]["measured"]
         measured["measured_s"] *= factor
         measured["latency_s"]["p99"] *= factor
     b["machine"]["cpus"] = 64
-    b["runs"][0]["run"]["measured"]["failed"] = 6
     b["runs"] = [entry for entry in b["runs"] if entry["variant"] != "FastAPI /io"]
     files = write(tmp_path / "A.json", a), write(tmp_path / "B.json", b)
     assert sweep.main(["compare", *files, "--fail-if-worse"]) == code

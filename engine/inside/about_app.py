@@ -12,7 +12,7 @@ as "ImportError: ... (main.py, line 3)". In the JSON, which fills a Launch of en
     routes     paths that it has
     imported   distributions that the app has imported, of those that are known to bring a limit
     handler    the kind of handler that METHOD PATH meets, a key of HANDLERS; left out where it is not known
-    handlers   those that it may be: an `async def` may block
+    handlers   those that it may be: an `async def` may block, or wait in a `def` dependency
     passes     how a request goes through AnyIO's threads: 0 for each `def` dependency, 1 for the handler, 0 for the
                response model of a `def`, or its return annotation, by which FastAPI serialises. Not in it: background
                tasks, files, and what the handler itself sends into threads
@@ -111,7 +111,10 @@ def about_starlette(app, method, path):
         endpoint = getattr(endpoint, method.lower())
     dependencies = solved(getattr(route, "dependant", None), set())
     passes = [0.0 for awaited in dependencies if not awaited] + [1.0]
-    return handled(endpoint, passes=passes + [0.0] * bool(getattr(route, "response_field", None)))
+    said = handled(endpoint, passes=passes + [0.0] * bool(getattr(route, "response_field", None)))
+    if "handlers" in said and len(passes) > 1:  # a `def` dependency runs in a thread, and may be what waits
+        said["handlers"] = ["async", "def", "blocking"]
+    return said
 
 
 def solved(dependant, known):

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import gc
 import os
 import socket
 import sys
@@ -37,6 +38,18 @@ begun = []  # empty until the first request
 def current_call():
     """The request that the running code works for; None: of no request."""
     return serving.get(get_ident()) or request_call.get()
+
+
+def call_of(task):
+    """The request whose context a task has; None: it is over, and the task holds nothing of the server's."""
+    context = getattr(task, "get_context", lambda: None)()
+    if context is None:  # before Python 3.12
+        context = next((one for one in gc.get_referents(task) if isinstance(one, contextvars.Context)), {})
+    return under_way_yet(context.get(request_call))
+
+
+def under_way_yet(call):
+    return call if call and under_way.get(id(call)) is call else None
 
 
 def begins(call):

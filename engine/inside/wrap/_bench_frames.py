@@ -1,5 +1,6 @@
 """The frames of a thread, a suspended coroutine or a greenlet, and which of them are in the code of the app."""
 
+import contextlib
 import functools
 import gc
 import os
@@ -47,9 +48,28 @@ def inside_of(awaitable):
     return next((one for one in gc.get_referents(awaitable) if isinstance(one, kinds) or inside_of(one)), None)
 
 
+def futures_behind(waiter):
+    """What a task awaits, with those that asyncio.gather() and shield() have put in between."""
+    found = [waiter, *getattr(waiter, "_children", ())]
+    for done, *_ in getattr(waiter, "_callbacks", None) or ():
+        found += enclosed_by(done)
+    return found
+
+
+def enclosed_by(function):
+    """What a function has from around it."""
+    found = []
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # it is empty
+            found.append(cell.cell_contents)
+    return found
+
+
 def stack_of(frame):
     """The frames of a running thread or a waiting greenlet, outermost first, from our wrapper on."""
     frames = []
+    if frame and frame.f_code.co_filename in OURS and frame.f_code.co_name == "watched":
+        frame = frame.f_back  # it waits in C in a method that is watched: in connect()
     while frame and frame.f_code.co_filename not in OURS:
         frames.append(frame)
         frame = frame.f_back

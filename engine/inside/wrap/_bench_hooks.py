@@ -7,6 +7,7 @@ them counts once.
 import functools
 import importlib.util
 import sys
+from inspect import iscoroutinefunction
 
 import _bench_calls as tracked
 import _bench_wrapper as wrapper
@@ -17,12 +18,16 @@ def once(wrap, method):
 
     @functools.wraps(method)
     def call(self, *args):
-        found = tracked.request_call.get()
+        found = tracked.current_call()  # a bridge to WSGI may run it in a thread without the context
         if found and tracked.under_way.get(id(found)) is found:
             return method(self, *args)
         return wrap(functools.partial(method, self))(*args)
 
-    return call
+    @functools.wraps(method)
+    async def awaited(self, scope, receive, send):  # uvicorn and hypercorn know an ASGI app by its `async def`
+        await call(self, scope, receive, send)
+
+    return awaited if iscoroutinefunction(method) else call
 
 
 def wraps_class(wrap, name):

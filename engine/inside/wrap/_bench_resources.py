@@ -222,6 +222,8 @@ def instructions_to(code, last):
             break
         if one.opname.startswith(ENDS):
             found.clear()
+            if one.opname == "STORE_FAST_LOAD_FAST":  # of Python 3.13: a statement may begin with its second half
+                found.append(one._replace(opname="LOAD_FAST", argval=one.argval[1]))
         elif one.opname not in PASSED_OVER or one.offset == last:  # PRECALL calls by itself, once Python 3.11 is warm
             found.append(one)
     return found
@@ -242,9 +244,16 @@ def wait_in_c(frame):
         return lock_among(values) or (None if values and values[-1][0] is not None else LOCK)
     if not now or "CALL" not in now.opname:
         return None
+    if enters(frame.f_code):
+        return lock_among(values_of(before, frame))
     called = {one.argval for one in before if one.opname in ("LOAD_ATTR", "LOAD_METHOD")}
     tells = next((tells for names, tells in CALLS if called & names), None)
     return tells and tells(values_of(before, frame))
+
+
+def enters(code):
+    """Whether it is contextlib.ExitStack, which calls the __enter__ of what it is given."""
+    return code.co_name == "enter_context" and code.co_filename.endswith("/contextlib.py")
 
 
 def queue_among(values):
@@ -266,7 +275,7 @@ WRITES = re.compile(r"\s*(insert|update|delete|replace)\b", re.IGNORECASE)
 def lock_acquired(values):
     """A lock; one that is acquired with arguments is tried for a time."""
     found = lock_among(values) or LOCK
-    return found._replace(setting=TIMED) if type(values[-1][0]) in (int, float) else found
+    return found._replace(setting=TIMED) if any(type(value) in (int, float) for value, _ in values) else found
 
 
 def lock_among(values):
@@ -284,7 +293,7 @@ def lock_of_file(values):
     """Which file it is, is told by its device and number. What is shared has no size."""
     name, numbers = "a lock on a file", [value for value, _ in values if type(value) is int]
     files = [value for value, _ in values if isinstance(value, io.IOBase) and not value.closed]
-    if len(numbers) + len(files) < 2 or numbers[-1] & LOCK_SH:
+    if len(numbers) + len(files) != 2 or numbers[-1] & LOCK_SH:  # with more, it is a part of the file
         return Resource(name, None)
     try:
         found = os.fstat(files[0].fileno() if files else numbers[0])

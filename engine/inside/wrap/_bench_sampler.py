@@ -35,8 +35,6 @@ sample, if anything did:
 
 import asyncio
 import contextlib
-import contextvars
-import gc
 import json
 import math
 import os
@@ -50,8 +48,17 @@ import _bench_cpu as cpu
 import _bench_pools as pools
 import _bench_resources as resources
 import _bench_source as source
-from _bench_calls import greenlets, loops, original, request_call, serving, under_way
-from _bench_frames import above_loop, chain_of, innermost_of_app, is_app, is_app_file, phase_of, stack_of
+from _bench_calls import call_of, greenlets, loops, original, serving, under_way, under_way_yet
+from _bench_frames import (
+    above_loop,
+    chain_of,
+    enclosed_by,
+    futures_behind,
+    innermost_of_app,
+    is_app,
+    phase_of,
+    stack_of,
+)
 
 PATH = os.environ.get("BENCH_SAMPLES", "")
 sleep, start_thread = original("time", "sleep"), original("_thread", "start_new_thread")
@@ -66,14 +73,6 @@ MOST = 120  # requests of an event loop that are followed in a sample, drawn at 
 SHOWN = 8  # frames of a place
 
 # ---------------------------------------------------------------- requests, their tasks and threads
-
-
-def call_of(task):
-    """The request whose context a task has."""
-    context = getattr(task, "get_context", lambda: None)()
-    if context is None:  # before Python 3.12
-        context = next((one for one in gc.get_referents(task) if isinstance(one, contextvars.Context)), {})
-    return context.get(request_call)
 
 
 def find_loops():
@@ -107,7 +106,8 @@ WAITS_FOR_OWN = (  # an innermost frame in which a task waits for other tasks of
 
 def waits_for_own(task, frames, tasks):
     """Whether a task does nothing but wait for others of these."""
-    if any(one in tasks for one in futures_behind(task._fut_waiter)):
+    own = set(map(id, tasks))  # what else is in a closure may compare its elements, as an array does
+    if any(id(one) in own for one in futures_behind(task._fut_waiter)):
         return True
     if len(tasks) < 2:
         return False
@@ -121,6 +121,7 @@ class Place:
     def __init__(self, call, frames, thread=None, on_loop=False, task=None):
         self.call, self.thread, self.on_loop, self.task = call, thread, on_loop, task
         self.weight = 1.0  # requests that it stands for
+        self.is_outer = False  # a library's task, told by the line of the app that waits for it
         self.stands_at(frames)
 
     def stands_at(self, frames):
@@ -143,20 +144,30 @@ class Place:
         for future, executor in list(call.queued.items()) if call else ():
             if not resources.has_turn(future, executor) and self.waits_for(future):
                 return resources.executor(executor)
-        frames = [*reversed(self.below), *([self.app] if self.app else [])]
-        found = resources.resource_of(frames, not task) if frames else None
+        found = self.resource_in_frames()
         if task and call and not found:
             return pools.Resource("a future of several requests", task._fut_waiter, is_shared=True)
         return found
+
+    def resource_in_frames(self):
+        frames = [*reversed(self.below), *([self.app] if self.app else [])]
+        found = resources.resource_of(frames, not self.task) if frames else None
+        is_timed = self.task and found and self.app and source.is_timed(*frame_as_list(self.app)[:2])
+        return found._replace(setting=resources.TIMED) if is_timed and not found.setting else found
+
+    def awaits_a_result(self):
+        """Whether its task awaits, in the code of the app itself, a future that something of no request sets."""
+        waiter = self.task and self.task._fut_waiter
+        if not self.call or not waiter or self.below or isinstance(waiter, asyncio.Task):
+            return False
+        return len(futures_behind(waiter)) == 1 and not any(map(self.waits_for, list(self.call.queued)))
 
     def waits_for(self, future):
         """Whether it waits for an executor's future: a thread in one of that one's methods, a task by asyncio's future
         that is chained to it."""
         if not self.task:
             return waits_for_thread(self)
-        cells = [
-            cell.cell_contents for done in future._done_callbacks for cell in getattr(done, "__closure__", None) or ()
-        ]
+        cells = [one for done in future._done_callbacks for one in enclosed_by(done)]
         return any(cell is one for cell in cells for one in futures_behind(self.task._fut_waiter))
 
     def waits_for_itself(self):
@@ -164,18 +175,6 @@ class Place:
         opened = self.call.to_itself and self.call.to_itself()
         is_client = any(frame.f_code.co_filename.endswith(CLIENTS) for frame in self.below)
         return opened is not None and opened.fileno() >= 0 and is_client
-
-
-def futures_behind(waiter):
-    """What a task awaits, with those that asyncio.gather() and shield() have put in between."""
-    found = [waiter, *getattr(waiter, "_children", ())]
-    for done, *_ in getattr(waiter, "_callbacks", None) or ():
-        found += enclosed_by(done)
-    return found
-
-
-def enclosed_by(function):
-    return [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
 
 
 CLIENTS = ("http/client.py", "httpcore/_sync/connection.py", "httpcore/_async/connection.py", "aiohttp/client.py")
@@ -204,7 +203,8 @@ def places():
 
 def background_places(threads):
     """Threads of the app that are not known to work for a request, but may take the CPU from those that do."""
-    known = {*serving, *loops.values(), *(thread for _, thread in list(greenlets.values()))}
+    serve = {thread for thread, call in list(serving.items()) if under_way_yet(call)}
+    known = {*serve, *loops.values(), *(thread for _, thread in list(greenlets.values()))}
     found = [Place(None, stack_of(frame), thread) for thread, frame in threads.items() if thread not in known]
     return [place for place in found if place.app]
 
@@ -213,7 +213,7 @@ def places_of_threads(threads):
     """By request, the threads that work for it."""
     found = defaultdict(list)
     for thread, call in list(serving.items()):
-        if thread in threads:
+        if thread in threads and under_way_yet(call):
             found[call].append(Place(call, stack_of(threads[thread]), thread))
     return found
 
@@ -263,6 +263,7 @@ def deepest_tasks(call, tasks):
     for place in found:
         if not place.app and outer:  # of a library: the app's code waits for it in another task
             place.stands_at([*outer, *place.below])
+            place.is_outer = True
     return found
 
 
@@ -299,13 +300,6 @@ def resource_as_list(found):
     return [found.name, id(found.owner), found.size, found.used, found.setting]
 
 
-def made():
-    """Where the objects were made that requests have waited for: [file, line] by id."""
-    modules = [one for one in list(sys.modules.values()) if is_app_file.get(getattr(one, "__file__", None))]
-    found = {key: source.held_by(owner, modules) for key, owner in owners.items() if owner is not None}
-    return {key: at for key, at in found.items() if at}
-
-
 def sample():
     """The rows of a sample."""
     resources.seen.clear()
@@ -316,7 +310,8 @@ def sample():
         row = rows[key] = rows.get(key) or row_at(one, resource)
         row["n"] += one.weight / parts[one.call] if one.call else 0.0
         row["parts"] += 1
-        row["calls"] += (key, one.call) not in calls
+        # What the app has there it has once, however many tasks of a library it waits for.
+        row["calls"] += (key, one.call) not in calls or (one.is_outer and not resource)
         calls.add((key, one.call))
         if one.thread and not resource:
             computing.append((row, one.thread))
@@ -330,10 +325,14 @@ def waited_for(found):
     """Each place with its resource; one that is shared counts if several requests wait for it."""
     pairs = [(one, one.resource()) for one in found]
     waiting = waiting_calls(pairs)
-    return [
+    pairs = [
         (one, None if resource and resource.is_shared and len(waiting[id(resource.owner)]) < 2 else resource)
         for one, resource in pairs
     ]
+    return [(one, RESULT if not resource and one.awaits_a_result() else resource) for one, resource in pairs]
+
+
+RESULT = pools.Resource("a result", None)
 
 
 def waiting_calls(pairs):
@@ -432,11 +431,11 @@ def sample_while_open(pipe, file):
         before_s, then_s, then_cpu_s = cost_s, at_s, cpu.other_cpu_s()
         pause_s = max(PAUSE_S if taken < FIRST else LATER_S, 10 * cost_s, -budget_s / share)
     try:
-        write(file, made=made(), error=error)
+        write(file, made=source.made(owners), error=error)
     except Exception as problem:
         write(file, made={}, error=f"{type(problem).__name__}: {problem}")
     owners.clear()
 
 
 def write(file, **said):
-    file.write(json.dumps({"pid": os.getpid(), **said}).encode() + b"\n")
+    file.write(json.dumps({"pid": os.getpid(), **said}, default=float).encode() + b"\n")

@@ -7,7 +7,9 @@ import ast
 import functools
 import linecache
 import sys
+import time
 
+from _bench_frames import is_app_file
 from _bench_pools import fields_of, slot_of
 
 MOST_LOOKED_AT = 4000
@@ -25,6 +27,19 @@ def held_by(owner, modules):
             if holds(value, owner) and (line := assigned_at(module.__file__, name)):
                 return [module.__file__, line]
     return None
+
+
+MOST_MADE_S = 0.1  # of CPU time
+
+
+def made(owners):
+    """Where the objects were made that requests have waited for: [file, line] by id."""
+    modules = [one for one in list(sys.modules.values()) if is_app_file.get(getattr(one, "__file__", None))]
+    found, until_s = {}, time.thread_time() + MOST_MADE_S
+    for key, owner in owners.items():
+        if owner is not None and time.thread_time() < until_s and (at := held_by(owner, modules)):
+            found[key] = at
+    return found
 
 
 def holds(value, owner):
@@ -93,16 +108,43 @@ BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try)
 def given_back_at(function, name, line):
     """The line of the next release(); None: there is none, or it is not in the branch or loop in which it is taken, so
     that not all requests have it that come by there."""
-    lines = [one.lineno for one in ast.walk(function) if called_on(one, "release") == name and one.lineno > line]
-    branches = [one for one in ast.walk(function) if isinstance(one, BRANCHES) and one.body[0].lineno <= line]
-    ends = [one.end_lineno for one in branches if line <= one.end_lineno]
+    branches = [one for one in ast.walk(function) if isinstance(one, BRANCHES)]
+    found = [one.lineno for one in ast.walk(function) if called_on(one, "release") == name and one.lineno > line]
+    # A release in a branch that begins later gives it back for the requests only that come by there.
+    lines = [at for at in found if branches_at(at, branches) <= branches_at(line, branches)]
+    ends = [one.end_lineno for one in branches if one.body[0].lineno <= line <= one.end_lineno]
     return min(lines) if lines and min(lines) <= min(ends, default=min(lines)) else None
+
+
+def branches_at(line, branches):
+    """The branches and loops that a line is in; what `finally` has is always run."""
+    ends = {one: getattr(one, "finalbody", [])[:1] for one in branches}
+    return {
+        one
+        for one, after in ends.items()
+        if one.body[0].lineno <= line <= (after[0].lineno - 1 if after else one.end_lineno)
+    }
 
 
 def called_on(node, method):
     """The name of the object whose method a node calls; None: it does not, or what has no name."""
     is_call = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == method
     return getattr(node.func.value, "id", None) if is_call else None
+
+
+TIME_LIMITS = ("timeout", "timeout_at", "move_on_after", "move_on_at", "fail_after", "fail_at")  # asyncio, AnyIO
+
+
+@functools.lru_cache(200)
+def is_timed(file, line):
+    """Whether a line is in a with statement that ends it after some time."""
+    around = [
+        one
+        for one in ast.walk(parsed(file))
+        if isinstance(one, (ast.With, ast.AsyncWith)) and one.lineno <= line <= one.end_lineno
+    ]
+    calls = [getattr(item.context_expr, "func", None) for one in around for item in one.items]
+    return any(getattr(one, "attr", getattr(one, "id", "")) in TIME_LIMITS for one in calls)
 
 
 @functools.lru_cache(50)

@@ -23,6 +23,7 @@ import re
 import sys
 import time
 from inspect import iscoroutinefunction
+from types import SimpleNamespace
 
 import _bench_calls as tracked
 import _bench_resources as resources
@@ -96,12 +97,27 @@ def wsgi(app):
             return start_response(line, *rest)
 
         try:
-            return Body(app(environ, record_status), call)
+            body = app(environ, record_status)
         except BaseException:
             call.log()
             raise
+        kind = environ.get("wsgi.file_wrapper")
+        return told_at_close(body, call) if is_gunicorns(kind) and isinstance(body, kind) else Body(body, call)
 
     return serve
+
+
+def is_gunicorns(kind):
+    """waitress's is closed by another thread, and when it is sent."""
+    return type(kind) is type and kind.__module__ == "gunicorn.http.wsgi"
+
+
+def told_at_close(body, call):
+    """A server's own wrapper of a file, which it sends without reading it: it must stay what it is."""
+    around = Body(body, call)
+    close, body.close = getattr(body, "close", lambda: None), lambda: around.close()
+    around.body = SimpleNamespace(close=close)
+    return body
 
 
 class Body:
@@ -188,6 +204,8 @@ def stamp_in_thread():
 
     async def stamped_run_sync(func, *args, **kwargs):
         call = tracked.request_call.get()
+        if call and "endpoint" not in call.scope:
+            call.scope = routed_scope(sys._getframe(1)) or call.scope
         is_handler = call and is_handler_of(call, func)
         if call and getattr(func, "__name__", "") == "_next" and func.__module__ == "starlette.concurrency":
             call.parts += 1
@@ -206,6 +224,19 @@ def stamp_in_thread():
         return await run_sync(stamped, *args, **kwargs)
 
     to_thread.run_sync = stamped_run_sync
+
+
+FURTHER_OUT = 12  # frames
+
+
+def routed_scope(frame):
+    """The scope that the router has filled, where a middleware has copied it; None: none is filled yet."""
+    for _ in range(FURTHER_OUT):
+        scope = frame and frame.f_locals.get("scope")
+        if type(scope) is dict and "endpoint" in scope:
+            return scope
+        frame = frame and frame.f_back
+    return None
 
 
 def is_handler_of(call, func):
