@@ -133,10 +133,14 @@ def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome,
     """Where the requests of a load stood, as the server's processes saw it."""
     sent = outcome.exchanges
     began_s = [at_s for at_s in sent.started_s if at_s]
+    first_byte_s = [
+        first_s or end_s for first_s, end_s in zip(sent.first_byte_s, sent.answered_s, strict=True) if end_s
+    ]
     return where.where_of(
         samples, began_s, [at_s for at_s in sent.answered_s if at_s], code, not plan.load.is_steady,
         None if plan.slots_stated else plan.slots, None if all(map(is_success, sent.status, sent.error)) else [],
         refuses=503 in sent.status,
+        first_byte_s=first_byte_s,
     )  # fmt: skip
 
 

@@ -268,7 +268,14 @@ def is_unclear(where: Where, waiting: Spot, answers: Answers) -> bool:
     is_not_had = waiting.resource == SQLITE or waiting.setting == TIMED
     # Of a burst at its fullest, what is waited for later may be what limits.
     is_first = not {*where.persistent} <= {one.resource for one in waiting_places(where)} | {LOOP}
-    return is_uncounted or is_not_had or (answers.of_burst and (is_first or is_held_otherwise(where, waiting)))
+    # It is had in some processes only, while the answers come from all.
+    is_of_some = waiting.size_of_each is not None and waiting.processes < answers.processes
+    return (
+        is_uncounted
+        or is_not_had
+        or is_of_some
+        or (answers.of_burst and (is_first or is_held_otherwise(where, waiting)))
+    )
 
 
 def is_uneven(spots: Sequence[Spot], waiting: Spot) -> bool:

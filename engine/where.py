@@ -52,7 +52,7 @@ MOST_OF = 0.6
 def where_of(
     lines: Sequence[Line], began_s: Sequence[float], ended_s: Sequence[float], folder: str, is_burst: bool,
     slots: float | None = None, good_s: Sequence[float] | None = None,
-    refuses: bool = False,
+    refuses: bool = False, first_byte_s: Sequence[float] = (),
 ) -> Where | None:  # fmt: skip
     """The places of all processes while the load was fullest; None without samples.
 
@@ -69,7 +69,8 @@ def where_of(
         return None
     requests, half = fmean(under_way(one["at"]) for one in full), half_full(samples, under_way, min(ended_s))
     blocking = blocking_places(half, lines, folder)
-    spots = all_places(requests, as_known(places_of(full, lines, folder), len(full)), blocking)
+    unanswered = fmean(counter_of(began_s, first_byte_s or ended_s)(one["at"]) for one in full)
+    spots = all_places(requests, as_known(places_of(full, lines, folder), len(full)), blocking, unanswered)
     blocked = max(map(blocked_share, by_process(half).values()))
     later = after_third(samples, began_s, ended_s)
     opening = opened_anew(later, folder)
@@ -94,12 +95,13 @@ def enough_for(circle: Mapping[str, float | None], requests: float) -> float | N
     return enough if enough < requests + 1 else None
 
 
-def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot]) -> list[Spot]:
+def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot], unanswered: float) -> list[Spot]:
     """The places that were seen, most requests first; then what blocks the event loop, where it did so only later.
 
-    What the client has under way beside them has been seen by no process.
+    What the client has under way beside them has been seen by no process; or its answer is on its way. unanswered: how
+    many have no byte of their answer.
     """
-    queued = requests - requests_in(spots, *{*State} - {State.ANSWERED})
+    queued = min(unanswered, requests - requests_in(spots, *{*State} - {State.ANSWERED}))
     unseen = [Spot(queued, State.QUEUED)] if queued > max(0.5, 0.02 * requests) else []
     known = {(spot.line, spot.state) for spot in spots}
     later = [one for one in blocking if one.share >= HALF and (one.line, one.state) not in known]
@@ -314,7 +316,7 @@ def places_of(samples: Sequence[Line], lines: Sequence[Line], folder: str) -> li
             spot = replace(at_times(spot, present[pid]), size_of_each=size)
             at = spot.line or stands_at(spot)
             groups[(spot.state, at, spot.resource, spot.size_line, size)][pid].append(spot)
-    return [together([*same.values()]) for same in groups.values()]
+    return [together([*same.values()], len(present)) for same in groups.values()]
 
 
 def stands_at(spot: Spot) -> object:
@@ -340,8 +342,8 @@ def at_times(spot: Spot, share: float) -> Spot:
     return replace(spot, requests=requests, most=most, tasks=tasks, size=size, used=used)
 
 
-def together(of_processes: Sequence[Sequence[Spot]]) -> Spot:
-    """One place in several processes, with all objects that requests wait for there."""
+def together(of_processes: Sequence[Sequence[Spot]], processes: int) -> Spot:
+    """One place in several processes of all, with all objects that requests wait for there."""
     same = [spot for own in of_processes for spot in own]
     sums = {name: sum(getattr(one, name) for one in same) for name in ("requests", "cpu_s", "most", "tasks")}
     found = replace(
@@ -353,7 +355,7 @@ def together(of_processes: Sequence[Sequence[Spot]]) -> Spot:
     each = [max(own, key=lambda one: one.size_of_each or 0.0).size_of_each for own in of_processes]
     return replace(
         found, size=total(one.size for one in same), used=total(one.used for one in same),
-        size_of_each=each[0] if len(each) > 1 else None,
+        size_of_each=each[0] if processes > 1 else None,
     )  # fmt: skip
 
 

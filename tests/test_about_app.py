@@ -42,7 +42,13 @@ api.include_router(router)
 
 class End(HTTPEndpoint):
     async def get(self, request): pass
-star = Starlette(routes=[Route("/def", lambda request: PlainTextResponse("")), Route("/end", End), Mount("/api", api)])
+async def page(request): return PlainTextResponse("")
+@functools.wraps(page)
+def synced(request): return asyncio.run(page(request))
+star = Starlette(routes=[
+    Route("/wrapped", synced), Route("/def", lambda request: PlainTextResponse("")), Route("/end", End),
+    Mount("/api", api),
+])
 around = CORSMiddleware(star, allow_origins=["*"])
 def create(): return api
 
@@ -82,6 +88,7 @@ CASES = [  # app, path -> server, kind of handler, passes
     ("main:create()", "/def", "uvicorn", "def", (1,)),
     ("main:create", "/def", "uvicorn", "def", (1,)),
     ("main:star", "/def", "uvicorn", "def", (1,)),
+    ("main:star", "/wrapped", "uvicorn", "def", (1,)),
     ("main:star", "/end", "uvicorn", "async", None),
     ("main:star", "/api/model", "uvicorn", "def", (1, 0)),
     ("main:around", "/end", "uvicorn", "async", None),

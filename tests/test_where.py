@@ -240,3 +240,26 @@ def test_the_objects_of_one_line_are_not_taken_for_one(sizes):
     waiting = [row(10, resource=["a semaphore", number, size, size, ""]) for number, size in enumerate(sizes)]
     found = seen(*(sample(0.1 * k, row(10, app=[*APP[:1], 13, "get"]), *waiting) for k in range(1, 12)), n=30)
     assert (found.limit.slots, found.limit.objects, found.limit.held_s) == (10, 2, None)
+
+
+def test_requests_whose_answer_is_on_its_way_are_in_no_queue():
+    lines = [sample(at_s, row(1)) for at_s in (0.3, 0.4, 0.5)]
+    began_s, ended_s = [0.001] * 20, [2.0] * 20
+    queued = [
+        sum(one.requests for one in found.places if one.state is State.QUEUED)
+        for first_s in (2.0, 0.2)
+        if (found := where_of(lines, began_s, ended_s, "/shop", True, first_byte_s=[first_s] * 20))
+    ]
+    assert queued == [19, 0]
+
+
+def test_a_size_of_one_process_of_several_is_that_of_one():
+    """The other one has no more requests than can go on."""
+    resource = ["a semaphore", 7, 5, 5, ""]
+    lines = [
+        sample(0.1 * k, row(5, app=[*APP[:1], 13, "get"]), *[row(30, resource=resource)] * (pid == 1), pid=pid)
+        for k in range(1, 12)
+        for pid in (1, 2)
+    ]
+    limit = where_of(lines, [0.001] * 40, [0.1 * (1 + k // 10) for k in range(40)], "/shop", True).limit
+    assert (limit.slots, limit.size_of_each, limit.held_s) == (5, 5, None)

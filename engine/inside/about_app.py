@@ -91,9 +91,9 @@ def one_line(error):
 # ---------------------------------------------------------------- its route, by framework
 
 
-def handled(call, handler="def", **more):
+def handled(call, handler="def", unwraps=True, **more):
     """What an answer says of a handler: `handler` unless it is an `async def`."""
-    return {"handlers": ["async", "blocking"]} if is_awaited(call) else {"handler": handler} | more
+    return {"handlers": ["async", "blocking"]} if is_awaited(call, unwraps) else {"handler": handler} | more
 
 
 def about_starlette(app, method, path):
@@ -111,7 +111,11 @@ def about_starlette(app, method, path):
         endpoint = getattr(endpoint, method.lower())
     dependencies = solved(getattr(route, "dependant", None), set())
     passes = [0.0 for awaited in dependencies if not awaited] + [1.0]
-    said = handled(endpoint, passes=passes + [0.0] * bool(getattr(route, "response_field", None)))
+    said = handled(
+        endpoint,
+        unwraps=hasattr(route, "dependant"),
+        passes=passes + [0.0] * bool(getattr(route, "response_field", None)),
+    )
     if "handlers" in said and len(passes) > 1:  # a `def` dependency runs in a thread, and may be what waits
         said["handlers"] = ["async", "def", "blocking"]
     return said
@@ -130,17 +134,18 @@ def solved(dependant, known):
         known.add(key)
 
 
-def is_awaited(call):
+def is_awaited(call, unwraps=True):
     """Whether FastAPI and Starlette await a callable; else it runs in a thread.
 
     As fastapi/dependencies/models.py asks it: through functools.partial and functools.wraps, and of an object its
-    __call__. A class is called in a thread.
+    __call__. A class is called in a thread. unwraps: Starlette's own routes do not look behind functools.wraps.
     """
     while isinstance(call, functools.partial):
         call = call.func
-    faces = [call, inspect.unwrap(call)]
+    behind = inspect.unwrap if unwraps else lambda face: face
+    faces = [call, behind(call)]
     if not inspect.isclass(faces[1]):
-        faces += [inspect.unwrap(face.__call__) for face in faces]
+        faces += [behind(face.__call__) for face in faces]
     return any(inspect.iscoroutinefunction(face) or inspect.isasyncgenfunction(face) for face in faces)
 
 
