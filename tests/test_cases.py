@@ -70,7 +70,9 @@ def test_a_stream_keeps_its_session_to_its_end(run):
     (found,), _ = run("tide_tables", "/levels", "-n", "60")
     limit = limit_of(found)
     assert (limit["resource"], limit["slots"]) == ("SQLAlchemy's pool", 15)
-    assert limit["line"] == line_of("tide_tables", "waits") and limit["held_s"] == pytest.approx(0.5, rel=0.3)
+    # As long as a round of the run: half a second, or more beside other programs.
+    assert limit["line"] == line_of("tide_tables", "waits") and limit["held_s"] > 0.45
+    assert limit["held_s"] == pytest.approx(found["measured"]["measured_s"] / 4, rel=0.3)
 
 
 def test_a_stream_of_a_def_handler_holds_no_thread(run):
