@@ -66,7 +66,7 @@ from engine.machine import allowed_cpus, check_file_limit, pin
 from engine.run import Plan
 from engine.signals import Interrupted, signals
 from engine.views import Views
-from engine.words import Problem, plural, section
+from engine.words import Problem, per_cent, plural, section
 from suites import ab, books, client, comparison, io, limits, locust, own, users, why
 from suites.common import CAN_PIN, Cell, Json, Suite, SweepDocument, Values, Variant, as_text
 
@@ -379,7 +379,7 @@ def compare(asked_for: argparse.Namespace) -> int:
     if not asked_for.fail_if_worse:
         return 0
     before, now = comparison.failed_share(*documents), comparison.failed_share(*reversed(documents))
-    reasons = [f"worse: {now:.1%} of the requests failed, {before:.1%} before"] * (now > before)
+    reasons = [f"worse: {per_cent(now)} of the requests failed, {per_cent(before)} before"] * (now > before)
     reasons += [why for row in rows if (why := why_not_kept(row))]
     for why in reasons:
         say(f"sweep.py: {why}")

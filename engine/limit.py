@@ -264,7 +264,7 @@ def is_unclear(where: Where, waiting: Spot, answers: Answers) -> bool:
     is_uncounted = waiting.size is None and (
         is_for_all or goes_on_at_lines(where.places, waiting) > 1 or is_uneven(where.places, waiting)
     )
-    # Nobody has it for a part of the time, or not each request gets it.
+    # No request has it for a part of the time, or not each request gets it.
     is_not_had = waiting.resource == SQLITE or waiting.setting == TIMED
     # Of a burst at its fullest, what is waited for later may be what limits.
     is_first = not {*where.persistent} <= {one.resource for one in waiting_places(where)} | {LOOP}

@@ -235,7 +235,8 @@ def probe_line(run: Run) -> str:
     found, measured = run.verdict.estimate, run.measured
     return told(
         "burst",
-        f"{measured.sent} at once, {measured.answered} answered in {duration(measured.last_answer_s)}.",
+        f"{measured.sent} at once, {measured.answered} answered"
+        f"{f' in {duration(measured.last_answer_s)}' * bool(measured.answered)}.",
         f"{measured.failed} failed." if measured.failed else seen_in_short(run) or (found and slots_seen_text(found)),
     )
 

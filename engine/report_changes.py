@@ -21,7 +21,7 @@ def victim_expected(plan: Plan, found: VictimPrediction | None) -> str:
     if not found:
         return told("victim", f"{path}: not predicted. What it waits for is not known.") + "\n"
     if_even = " if the workers get equal shares" * (is_dealt and found.shares_slots and not found.range_s)
-    why = "It needs the same slots." if found.shares_slots else "It is taken to need none of the load's slots."
+    why = "It needs the same slots." if found.shares_slots else "It is assumed to need none of the load's slots."
     each = ", ".join(duration(median_s) for median_s in sorted(set(found.of_processes_s)))
     processes = f"By process: {each}." if len(set(found.of_processes_s)) > 1 else ""
     if found.range_s and processes:

@@ -64,9 +64,8 @@ def answers_text(run: Run) -> str:
     return said(
         measured.failed and f"{measured.failed} of {measured.sent} requests FAILED.",
         measured.stopped and f"The run ended early: {measured.stopped}.",
-        f"{plural(measured.answered, 'answer')} in {duration(measured.last_answer_s)}"
-        f"{', in a run of ' + duration(measured.measured_s) if measured.failed else ''},"
-        f" {rate(measured.throughput_rps)}.",
+        f"{plural(measured.answered, 'answer')}{f' in {duration(measured.last_answer_s)}' * bool(measured.answered)}"
+        f"{f', in a run of {duration(measured.measured_s)}' * bool(measured.failed)}, {rate(measured.throughput_rps)}.",
         latency and f"Latency: median {duration(latency.median)}, {p99}longest {duration(latency.max)}.",
     )
 

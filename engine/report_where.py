@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable
 
-from engine.limit import ALSO_BLOCKS, CONDITION, FREES_ALL, ITSELF, LOOP, blocking_place, name_among
+from engine.limit import ALSO_BLOCKS, CONDITION, FREES_ALL, ITSELF, LOOP, blocking_place, is_lock, name_among
 from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_verdict import next_limit
 from engine.report_words import requests_s, said, stacked, told
@@ -30,7 +30,6 @@ STATES = {
     State.BESIDE: "are of no request",
 }
 THINGS = {  # a word in the name of a resource -> what a request waits for; the first that fits
-    " lock": "a lock",
     "semaphore": "a semaphore",
     "thread": "a thread",
     "process": "a process",
@@ -38,8 +37,8 @@ THINGS = {  # a word in the name of a resource -> what a request waits for; the 
     "connection": "a connection",
     "Limiter": "a CapacityLimiter",
     LOOP: LOOP,
-    "future of": "another request",
-    "future": "a result",
+    "future": "another request",
+    "a result": "a result",
     "Queue": "a queue",
     "Condition": "a condition",
     "server": "this very server",
@@ -97,7 +96,8 @@ def row(spot: Spot) -> str:
 
 
 def doing(spot: Spot) -> str:
-    thing = next((thing for word, thing in THINGS.items() if spot.resource and word in spot.resource), "")
+    name = spot.resource or ""
+    thing = "a lock" if is_lock(name) else next((thing for word, thing in THINGS.items() if word in name), "")
     if spot.state is State.BLOCKING:
         return "blocks the event loop"
     if spot.state is State.WAITING or spot.resource:
@@ -249,7 +249,7 @@ def seen_limit_text(of: Limit) -> str:
         )
     waiting = plural(round(of.waiting or 0), "request")
     if of.slots is None:
-        how = ". What ends that wait ends it for all of them." if FREES_ALL.match(of.resource) else NOT_HAD
+        how = ". One event ends the wait for all of them." if FREES_ALL.match(of.resource) else NOT_HAD
         return f"{name}: {waiting} wait for it{at}{how}"
     if of.slots <= 1 and CONDITION.match(of.resource):
         return f"{name}{at}: {waiting} wait for it, while one goes on."

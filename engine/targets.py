@@ -114,7 +114,7 @@ HANDLERS = {
     ),
     "async": Handler(NO_LIMIT, "an `async def` that awaits holds nothing while it waits"),
     "async body of a def": Handler(
-        NO_LIMIT, "the handler is a `def` that ends before its answer does; its body is taken to need no thread"
+        NO_LIMIT, "the handler is a `def` that ends before its answer does; its body is assumed to need no thread"
     ),
     "blocking": Handler(1, "a blocking call in `async def` stops the event loop"),
     "def in 100 threads": Handler(100, "the app has raised AnyIO's limit to 100 threads"),

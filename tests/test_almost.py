@@ -95,6 +95,7 @@ def test_requests_that_were_refused_were_not_too_slow():
     for found in (Found(0.0, 60.0, 3), Found(52.0, 60.0, 3, varies_from=55.0)):
         text = report.found_rate(found, sample_run(), 0.5, 99)
         assert "longer" not in text and "p99 was" not in text
+        assert "60/s did not" in text or "No rate held" in text
 
 
 def test_an_objective_is_not_missed_by_slow_requests_where_there_were_none():
@@ -116,6 +117,9 @@ def test_the_last_answer_is_not_when_the_last_request_was_given_up():
     text = report_verdict.answers_text(run)
     assert "14 answers in 60 ms" in text and "a run of 40 s" in text
     assert "in 60 ms" in report.probe_line(run)
+    none = sample_run(last_answer_s=None, failed=16, answered=0, errors={"timed out": 16}, latency_s=None)
+    assert "0 answers, in a run of 4 s" in report_verdict.answers_text(none)
+    assert "0 answered." in report.probe_line(none)
 
 
 def test_a_run_ended_early_only_if_all_its_clients_ended_early():
@@ -599,6 +603,7 @@ def test_a_semaphore_that_was_enlarged_has_its_size_now(told):
 def test_of_an_event_that_many_wait_for_again_and_again_it_is_not_said_that_all_go_on(told):
     *_, text = told("--path", "/print", "-n", "24")
     assert "go on together" not in text and "one at a time" not in text
+    assert "One event ends the wait for all" in text
 
 
 def test_where_one_request_loads_nothing_stands_still(told):
