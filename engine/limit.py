@@ -266,16 +266,20 @@ def is_unclear(where: Where, waiting: Spot, answers: Answers) -> bool:
     )
     # No request has it for a part of the time, or not each request gets it.
     is_not_had = waiting.resource == SQLITE or waiting.setting == TIMED
-    # Of a burst at its fullest, what is waited for later may be what limits.
-    is_first = not {*where.persistent} <= {one.resource for one in waiting_places(where)} | {LOOP}
     # It is had in some processes only, while the answers come from all.
     is_of_some = waiting.size_of_each is not None and waiting.processes < answers.processes
     return (
         is_uncounted
         or is_not_had
         or is_of_some
-        or (answers.of_burst and (is_first or is_held_otherwise(where, waiting)))
+        or (answers.of_burst and (is_followed(where) or is_held_otherwise(where, waiting)))
     )
+
+
+def is_followed(where: Where) -> bool:
+    """Whether a burst waits, later than at its fullest, for what may be what limits; AnyIO's threads come first."""
+    seen = {one.resource for one in waiting_places(where)}
+    return any(name not in seen and name != LOOP and not name.startswith("AnyIO") for name in where.persistent)
 
 
 def is_uneven(spots: Sequence[Spot], waiting: Spot) -> bool:
