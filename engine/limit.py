@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import linear_regression
@@ -39,6 +40,7 @@ class Answers(NamedTuple):
     since_s: Mapping[str, float] = {}  # when a resource was first waited for
     processes: int = 1
     busy: Mapping[str, float] = {}  # of a load that goes on: the share of the time that a resource was fully in use
+    until_s: Mapping[str, float] = {}  # when the first process had a resource left over, at the end of a burst
 
     def none(self) -> Answers:
         """Where they do not show how long a slot is held."""
@@ -116,7 +118,7 @@ def limit_of_blocking(most: Spot, blocks: Sequence[Spot], blocked: float, answer
 
 def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers) -> Limit:
     """What the fewest requests have, of all that requests wait for. past: how many have what each place waits for."""
-    past = without_others_in_turn(past, answers.of_burst)
+    past = without_others(past, answers)
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
     if not is_had(where.places, spot):
@@ -130,18 +132,29 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
     return replace(found, next_slots=next_above(fewest, past.values()), objects=objects_at(where.places, spot))
 
 
-def without_others_in_turn(past: Mapping[Spot, float], of_burst: bool) -> dict[Spot, float]:
-    """Without places whose resource requests have before or after that of another place, which limits: under a load
-    that goes on the one with the longer queue; of a burst the later one, as it has a queue only where it is slower."""
+def without_others(past: Mapping[Spot, float], answers: Answers) -> dict[Spot, float]:
+    """Without places whose resource requests have before, after or beside that of another place, which limits: under a
+    load that goes on the one with the longer queue; of a burst the later one, as it has a queue only where it is
+    slower, or what is waited for to the end."""
+
+    def until_s(spot: Spot) -> float:
+        return answers.until_s.get(spot.resource or "", 0.0)
 
     def is_behind(one: Spot, other: Spot) -> bool:
-        return number_of(other) > number_of(one) if of_burst else other.requests > one.requests
+        if not answers.of_burst:
+            return other.requests > one.requests
+        return number_of(other) > number_of(one) if are_in_turn(one, other) else until_s(other) > until_s(one)
 
-    return {
-        one: slots
-        for one, slots in past.items()
-        if not any(are_in_turn(one, other) and is_behind(one, other) for other in past)
-    }
+    def limits(other: Spot, one: Spot) -> bool:
+        is_of_both = is_beside(one) and is_beside(other)
+        return (is_of_both or are_in_turn(one, other)) and is_behind(one, other)
+
+    return {one: slots for one, slots in past.items() if not any(limits(other, one) for other in past)}
+
+
+def is_beside(waiting: Spot) -> bool:
+    """Whether the requests at a place are at others, too: in more of their tasks or threads than they have there."""
+    return waiting.requests < 0.9 * waiting.tasks / waiting.parts
 
 
 def are_in_turn(one: Spot, other: Spot) -> bool:
@@ -342,14 +355,14 @@ def limit_at(spot: Spot, slots: float, resource: str, answers: Answers) -> Limit
     if FREES_ALL.match(resource):
         return Limit(resource, 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
     is_full = answers.of_burst or answers.busy.get(resource, 1.0) >= ALWAYS
-    held_s = holding_time_s(slots, answers, answers.since_s.get(resource)) if is_full else None
+    held_s = holding_time_s(slots, answers, resource) if is_full else None
     return Limit(
         resource, 1.0, slots / held_s if held_s else None, slots, held_s, line=spot.line, waiting=spot.requests,
         setting=spot.setting, size_line=spot.size_line, is_sized=spot.size is not None,
     )  # fmt: skip
 
 
-def holding_time_s(slots: float, answers: Answers, since_s: float | None = None) -> float | None:
+def holding_time_s(slots: float, answers: Answers, resource: str = "") -> float | None:
     """How long a request holds a slot: slots over the rate of answers, at which slots are given back.
 
     None: too few answers; or the first comes so long after requests began to wait that they must need a slot more than
@@ -358,7 +371,7 @@ def holding_time_s(slots: float, answers: Answers, since_s: float | None = None)
     >>> holding_time_s(2, Answers([1.0, 1.0, 2.0, 2.0, 3.0], True))
     1.0
     """
-    times = steady_answers(slots, answers)
+    times, since_s = steady_answers(slots, answers, resource), answers.since_s.get(resource)
     if len(times) < 2 * slots or times[-1] <= times[0]:
         return None
     # A line through all answers: they may come in rounds of any size, and the first and the last may be cut.
@@ -367,12 +380,14 @@ def holding_time_s(slots: float, answers: Answers, since_s: float | None = None)
     return None if is_late else held_s
 
 
-def steady_answers(slots: float, answers: Answers) -> Sequence[float]:
-    """Of a burst the full rounds, and of several processes the first half, as one of them may have nothing left to do;
-    of other loads what comes after a third of the time."""
+def steady_answers(slots: float, answers: Answers, resource: str) -> Sequence[float]:
+    """Of a burst the full rounds, until a process has nothing left to do; of other loads what comes after a third of
+    the time."""
     times = answers.times_s
     if answers.of_burst:
-        return times[: len(times) // (1 if answers.processes < 2 else 2) // round(slots) * round(slots)]
+        until_s = answers.until_s.get(resource, math.inf) if answers.processes > 1 else math.inf
+        all_full = bisect_right(times, until_s)
+        return times[: all_full // round(slots) * round(slots)]
     return [at_s for at_s in times if at_s >= times[0] + (times[-1] - times[0]) / 3]
 
 

@@ -84,7 +84,7 @@ def where_of(
     slots = None if refuses else slots or constant_inside(full)
     answers = Answers(
         sorted(ended_s if good_s is None else good_s), is_burst, waited_since(samples), len(by_process(samples)),
-        busy_shares(later, slots),
+        busy_shares(later, slots), left_over(samples, slots),
     )  # fmt: skip
     return replace(found, limit=limit_in(found, blocking, answers, (began_s, ended_s), slots))
 
@@ -223,10 +223,26 @@ def busy_shares(samples: Sequence[Line], slots: float | None) -> dict[str, float
     """In how many samples each resource was waited for, so that it was fully in use: in the process where that was
     least. Of the server's slots: in how many as many requests were inside."""
     of_processes = by_process(samples).values()
-    each = (slots or math.inf) / max(1, len(of_processes))
+    each = slots_of_each(slots, len(of_processes))
     counts = [Counter(name for one in own for name in in_use(one, each)) for own in of_processes]
     names = {name for one in counts for name in one}
     return {name: min(one[name] / len(own) for one, own in zip(counts, of_processes, strict=True)) for name in names}
+
+
+def left_over(samples: Sequence[Line], slots: float | None) -> dict[str, float]:
+    """When the first process had a resource left over, at the end of a burst: about a pause after it was last seen to
+    be fully in use there. slots: of the server, if known."""
+    of_processes = by_process(samples).values()
+    each = slots_of_each(slots, len(of_processes))
+    last: dict[str, float] = {}
+    for own in of_processes:
+        in_process = {name: one["at"] + PAUSE_S for one in own for name in in_use(one, each)}
+        last |= {name: min(at_s, last.get(name, math.inf)) for name, at_s in in_process.items()}
+    return last
+
+
+def slots_of_each(slots: float | None, processes: int) -> float:
+    return (slots or math.inf) / max(1, processes)
 
 
 def in_use(sample: Line, slots: float) -> set[str]:

@@ -357,6 +357,29 @@ async def has_one_of_seven():
 async def both_at_once():
     await asyncio.gather(has_one_of_two(), has_one_of_seven())
 
+book, tills, desk = asyncio.Lock(), asyncio.Semaphore(8), asyncio.Semaphore(1)
+
+async def writes_it_in_the_book():
+    async with book:
+        await asyncio.sleep(0.008)
+
+async def pays_at_a_till():
+    async with tills:
+        await asyncio.sleep(0.1)
+
+@app.get("/book-and-till")
+async def a_lock_beside_what_is_slower():
+    await asyncio.gather(writes_it_in_the_book(), pays_at_a_till())
+
+async def audits():
+    async with desk:
+        await asyncio.sleep(0.02)
+
+@app.get("/audits")
+async def starts_an_audit_and_does_not_wait_for_it():
+    mails.add(asyncio.create_task(audits()))
+    await asyncio.sleep(0.3)
+
 tries = asyncio.Semaphore(3)
 
 @app.get("/retries")
@@ -641,6 +664,16 @@ def test_of_a_semaphore_that_a_request_takes_in_several_parts_it_is_said(told):
 def test_parts_that_wait_for_two_things_have_one_of_each(told):
     limit = limit_in(told("--path", "/both", "-n", "40")[0])
     assert (limit["slots"], limit["parts"]) == (2, 1)
+
+
+@pytest.mark.parametrize("load", [("-n", "80"), ("-c", "60", "-t", "3")], ids=["burst", "closed"])
+def test_of_parts_that_wait_for_two_things_the_slower_one_limits(told, load):
+    assert limit_in(told("--path", "/book-and-till", *load)[0])["slots"] == 8
+
+
+def test_a_request_does_not_wait_for_a_task_that_it_only_starts(told):
+    _, where, text = told("--path", "/audits", "-n", "20")
+    assert not [one for one in where["places"] if one["resource"]] and "Semaphore" not in text
 
 
 def test_a_request_that_tries_again_has_nothing_meanwhile(told):

@@ -9,7 +9,7 @@ from samples import sample_where
 
 from engine.limit import ITSELF, LOOP, Answers, circle_of, holding_time_s, limit_of
 from engine.places import Spot, State
-from engine.where import constant_inside, where_now, where_of
+from engine.where import constant_inside, left_over, where_now, where_of
 
 APP = ["/shop/app/db.py", 12, "get"]
 LIBRARY = ["/lib/site-packages/sqlalchemy/pool/impl.py", 3, "_do_get"]
@@ -147,11 +147,24 @@ def test_a_slot_is_held_for_the_slots_over_the_rate_of_answers(slots, answered_s
 
 def test_what_takes_a_slot_twice_or_is_dealt_unevenly_has_no_wrong_holding_time():
     twice = Answers([1.5 + 0.001 * k for k in range(120)], True)  # FastAPI's `def` with a response model
-    assert holding_time_s(40, twice, 0.01) is None and holding_time_s(1, twice, 1.49) == pytest.approx(0.001)
-    uneven = sorted(
-        [0.1 * k for k in range(1, 13)] + [0.1 * k for k in range(1, 29)]
-    )  # a lock of each of two processes
-    assert holding_time_s(2, Answers(uneven, True, processes=2)) == pytest.approx(0.1, rel=0.05)
+    early, late = (twice._replace(since_s={"AnyIO's threads": at_s}) for at_s in (0.01, 1.49))
+    assert holding_time_s(40, early, "AnyIO's threads") is None
+    assert holding_time_s(1, late, "AnyIO's threads") == pytest.approx(0.001)
+    short, long = [0.1 * k for k in range(1, 9)], [0.1 * k for k in range(1, 33)]
+    uneven = sorted(short + long)  # a lock of each of two processes, of which one has nothing left to do after 0.8 s
+    assert holding_time_s(2, Answers(uneven, True, processes=2, until_s={"a lock": 0.84}), "a lock") == pytest.approx(
+        0.1, rel=0.05
+    )
+
+
+def test_until_when_a_burst_is_everywhere_is_seen_in_the_samples():
+    def sample(pid, at_s, inside):
+        return {"pid": pid, "at": at_s, "rows": [{"n": inside, "resource": ["a lock", 1, 1, 1, ""], "on_loop": False}]}
+
+    samples = [sample(1, 0.1, 4), sample(2, 0.1, 4), sample(1, 0.3, 2), sample(1, 0.5, 1), sample(2, 0.3, 4)]
+    assert left_over(samples, None) == {"a lock": pytest.approx(0.35)}
+    assert left_over(samples, 4.0) == {"a lock": pytest.approx(0.35), "slots": pytest.approx(0.35)}
+    assert left_over(samples[:1], 4.0) == {"a lock": pytest.approx(0.15), "slots": pytest.approx(0.15)}
 
 
 def test_of_a_burst_with_work_after_the_answers_the_holding_time_is_not_known():

@@ -1,6 +1,7 @@
 """Which requests the app has, and which thread, task or greenlet works for each: what the wrapper tells the sampler.
 
-A request is a `call`: any object with `is_answered`, `scope` (of ASGI, else empty), `to_itself` and `queued`.
+A request is a `call`: any object with `is_answered`, `scope` (of ASGI, else empty), `to_itself`, `queued` and `task`
+(that the server has for it, on an event loop).
 """
 
 import asyncio
@@ -60,6 +61,7 @@ def begins(call):
     request_call.set(call)
     with contextlib.suppress(RuntimeError):
         loops[asyncio.get_running_loop()] = get_ident()
+        call.task = asyncio.current_task()
         return
     if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].saved:
         greenlets[id(call)] = sys.modules["greenlet"].getcurrent(), get_ident()
@@ -69,6 +71,7 @@ def begins(call):
 
 def ends(call):
     under_way.pop(id(call), None)
+    call.task = None
     greenlets.pop(id(call), None)
     if serving.get(get_ident()) is call:
         del serving[get_ident()]

@@ -85,6 +85,20 @@ def above_loop(frames):
     return frames[own[-1] + 1 :] if own else []
 
 
+def waits_for_client(frames):
+    return any(frame.f_code.co_name in ("listen_for_disconnect", "receive_or_disconnect") for frame in frames)
+
+
+def is_signal(frames):
+    """Whether a task waits for what another one may set: an event, a queue, or a future in the code of the app."""
+    file = frames[-1].f_code.co_filename if frames else ""
+    return file.endswith(("asyncio/locks.py", "asyncio/queues.py")) or is_of_app(frames[-1:])
+
+
+def is_of_app(frames):
+    return any(is_app(frame.f_code) for frame in frames)
+
+
 is_app_file = {}  # file -> whether it is the app's code
 
 

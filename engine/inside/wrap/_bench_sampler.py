@@ -56,8 +56,11 @@ from _bench_frames import (
     futures_behind,
     innermost_of_app,
     is_app,
+    is_of_app,
+    is_signal,
     phase_of,
     stack_of,
+    waits_for_client,
 )
 
 PATH = os.environ.get("BENCH_SAMPLES", "")
@@ -129,6 +132,11 @@ class Place:
         self.app = None if innermost is None else frames[innermost]
         self.frames = frames
         self.below = frames if innermost is None else frames[innermost + 1 :]
+
+    @property
+    def is_own(self):
+        """Whether it is the task that the server has for the request, and not one that this one made."""
+        return bool(self.call and self.task and self.task is self.call.task)
 
     @property
     def app_frames(self):
@@ -267,17 +275,6 @@ def deepest_tasks(call, tasks):
     return found
 
 
-def waits_for_client(frames):
-    return any(frame.f_code.co_name in WAITS_FOR_CLIENT for frame in frames)
-
-
-def is_of_app(frames):
-    return any(is_app(frame.f_code) for frame in frames)
-
-
-WAITS_FOR_CLIENT = ("listen_for_disconnect", "receive_or_disconnect")
-
-
 # ---------------------------------------------------------------- a sample
 
 
@@ -303,7 +300,7 @@ def resource_as_list(found):
 def sample():
     """The rows of a sample."""
     resources.seen.clear()
-    found = without_own(waited_for(places()))
+    found = without_own(without_beside(waited_for(places())))
     parts, rows, computing, calls = Counter(one.call for one, _ in found), {}, [], set()
     for one, resource in found:
         key = key_of(one, resource)
@@ -342,6 +339,12 @@ def waiting_calls(pairs):
         if resource:
             waiting[id(resource.owner)].add(one.call)
     return waiting
+
+
+def without_beside(pairs):
+    """Without tasks that wait for something while their request's own task goes on, and waits for none of them."""
+    go_on = {one.call for one, resource in pairs if one.is_own and not resource and not is_signal(one.frames)}
+    return [(one, resource) for one, resource in pairs if not resource or one.call not in go_on]
 
 
 def without_own(pairs):

@@ -58,7 +58,7 @@ class Call:
         self.text, self.request = quoted(method, f"{path}?{query}" if query else path, request)
         self.scope, self.status, self.is_told = scope, "-", not IS_LIVE
         self.wall_s, self.start_s, self.end_s = time.time(), time.perf_counter(), None
-        self.is_answered, self.to_itself, self.queued = False, None, {}  # for the sampler
+        self.is_answered, self.to_itself, self.queued, self.task = False, None, {}, None  # for the sampler
         sampler.start()
         tracked.begins(self)
         self.hold = ()  # of the thread of a `def` handler: how long, the wall_s and start_s of its start
