@@ -5,10 +5,12 @@ Words for single values are in report_words.py. Read a new sentence aloud: one t
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 from engine.band import at_once
 from engine.estimate import taken_by_others
+from engine.limit import ALSO_BLOCKS, blocking_place
 from engine.places import Limit, Resource
 from engine.report_words import (
     DOUBTS,
@@ -115,10 +117,17 @@ def next_limit(run: Run) -> str:
         (one.ceiling_rps, name_of(one)) for one in others if one.ceiling_rps and one.ceiling_rps >= least_rps
     )
     which = "first" if first.resource in (Resource.ARRIVALS, Resource.NONE) else "next"
-    if not later:
+    if not later or later[0][0] > loop_full_rps(run):
         return ""
     ceiling_rps, name = later[0]
     return f"The {which} known limit is {name}, at {requests_s(ceiling_rps)}."
+
+
+def loop_full_rps(run: Run) -> float:
+    """About how many requests/s would keep the event loop at a line of the app all the time; infinite: it has none."""
+    where = run.inside and run.inside.where
+    most = where and blocking_place(where.blocks)
+    return run.measured.throughput_rps / most.share if most and most.share >= ALSO_BLOCKS else math.inf
 
 
 def name_of(limit: Limit) -> str:

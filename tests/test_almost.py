@@ -33,7 +33,7 @@ from engine.repeats import other_arrivals
 from engine.report_before import conditions
 from engine.report_where import doing, seen_limit_text
 from engine.report_words import WARNINGS
-from engine.run import Prediction
+from engine.run import Explanation, Prediction, Verdict
 from engine.sizes import Asked, size
 from engine.summary import levels
 from engine.tables import compared_figures
@@ -674,6 +674,16 @@ def test_of_parts_that_wait_for_two_things_the_slower_one_limits(told, load):
 def test_a_request_does_not_wait_for_a_task_that_it_only_starts(told):
     _, where, text = told("--path", "/audits", "-n", "20")
     assert not [one for one in where["places"] if one["resource"]] and "Semaphore" not in text
+
+
+def test_slots_do_not_come_next_where_the_event_loop_does():
+    def text(share):
+        where = sample_where(blocks=(Spot(1.0, State.BLOCKING, "app.py:6", share=share),))
+        limits = (Limit("arrivals", 1.0), Limit("slots", 0.1, 500.0))
+        verdict = Verdict(Explanation.PREDICTION, limits, None, None, ())
+        return report_verdict.next_limit(sample_run(verdict=verdict, where=where, throughput_rps=40.0))
+
+    assert "500" in text(0.05) + text(0.0) and "500" not in text(0.5)
 
 
 def test_a_request_that_tries_again_has_nothing_meanwhile(told):

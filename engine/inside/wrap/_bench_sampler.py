@@ -409,7 +409,7 @@ def sample_while_open(pipe, file):
     ended, error, before_s, taken, pause_s = poll(), "", math.inf, 0, 0.0
     budget_s, then_s, then_cpu_s, cpu_s = CREDIT_S, time.perf_counter(), cpu.other_cpu_s(), time.thread_time()
     ended.register(pipe)
-    while not ended.poll(1000 * pause_s):
+    while not ended.poll(1000 * pause_s * random.uniform(0.8, 1.2)):  # not in step with what comes regularly
         cpu.computed_s.clear()
         before_cpu_s, at_s = cpu.other_cpu_s(), time.perf_counter()
         used_s, passed_s = before_cpu_s - then_cpu_s, at_s - then_s
