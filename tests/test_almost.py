@@ -239,6 +239,7 @@ def test_a_line_blocks_the_loop_for_the_time_that_it_has(shares, requests, line,
 
 APP = """
 import asyncio, hashlib, itertools, os, threading, time
+import anyio.from_thread
 from fastapi import BackgroundTasks, FastAPI
 
 app, number = FastAPI(), itertools.count()
@@ -379,6 +380,18 @@ async def audits():
 async def starts_an_audit_and_does_not_wait_for_it():
     mails.add(asyncio.create_task(audits()))
     await asyncio.sleep(0.3)
+
+async def has_one_of_three():
+    async with three:
+        await asyncio.sleep(0.05)
+
+@app.get("/from-thread")
+def sends_a_task_to_the_loop():
+    anyio.from_thread.run(has_one_of_three)
+
+@app.get("/threadsafe")
+def sends_a_task_by_hand():
+    asyncio.run_coroutine_threadsafe(has_one_of_three(), workers[0].get_loop()).result()
 
 tries = asyncio.Semaphore(3)
 
@@ -669,6 +682,11 @@ def test_parts_that_wait_for_two_things_have_one_of_each(told):
 @pytest.mark.parametrize("load", [("-n", "80"), ("-c", "60", "-t", "3")], ids=["burst", "closed"])
 def test_of_parts_that_wait_for_two_things_the_slower_one_limits(told, load):
     assert limit_in(told("--path", "/book-and-till", *load)[0])["slots"] == 8
+
+
+@pytest.mark.parametrize("path", ["/from-thread", "/threadsafe"])
+def test_a_thread_waits_where_its_task_on_the_loop_does(told, path):
+    assert limit_in(told("--path", path, "-n", "30")[0])["slots"] == 3
 
 
 def test_a_request_does_not_wait_for_a_task_that_it_only_starts(told):

@@ -87,9 +87,10 @@ def find_loops():
                 loops[task._loop] = thread
 
 
-def waits_for_loop(own):
-    """Whether the threads of a request wait for a task of its own."""
-    return any(frame.f_code.co_filename.endswith("asgiref/sync.py") for place in own for frame in place.below)
+def waits_for_loop(own, tasks):
+    """Whether the threads of a request wait for a task of its own: by asgiref, or as they have sent it to the loop."""
+    is_asgirefs = any(frame.f_code.co_filename.endswith("asgiref/sync.py") for place in own for frame in place.below)
+    return is_asgirefs or (len(tasks) > 1 and all(map(waits_for_thread, own)))
 
 
 def tasks_of(loop):
@@ -102,7 +103,7 @@ def tasks_of(loop):
 WAITS_FOR_OWN = (  # an innermost frame in which a task waits for other tasks of the same request
     ("asyncio/tasks.py", ("wait", "_wait", "wait_for", "_wait_for_one")),
     ("asyncio/taskgroups.py", ("__aexit__", "_aexit")),
-    ("anyio/_backends/_asyncio.py", ("__aexit__",)),
+    ("anyio/_backends/_asyncio.py", ("__aexit__", "run_sync_in_worker_thread")),
     ("anyio/streams/memory.py", ("receive", "send")),
 )
 
@@ -248,7 +249,7 @@ def places_of_loop(loop, thread, frame, by_thread):
         tasks = tasks_of_call[call]
         if running in tasks:
             found.append(Place(call, stack_of(frame), thread, on_loop=True))
-        elif call not in by_thread or waits_for_loop(by_thread[call]):
+        elif call not in by_thread or waits_for_loop(by_thread[call], tasks):
             found += deepest_tasks(call, tasks)
         for place in by_thread.get(call, ()):  # a thread without code of the app: the task has sent it there
             if not place.app:
