@@ -135,7 +135,7 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
 def without_others(past: Mapping[Spot, float], answers: Answers) -> dict[Spot, float]:
     """Without places whose resource requests have before, after or beside that of another place, which limits: under a
     load that goes on the one with the longer queue; of a burst the later one, as it has a queue only where it is
-    slower, or what is waited for to the end."""
+    slower, or what is waited for to the end. And without those whose holders mostly wait for another one."""
 
     def until_s(spot: Spot) -> float:
         return answers.until_s.get(spot.resource or "", 0.0)
@@ -147,7 +147,8 @@ def without_others(past: Mapping[Spot, float], answers: Answers) -> dict[Spot, f
 
     def limits(other: Spot, one: Spot) -> bool:
         is_of_both = is_beside(one) and is_beside(other)
-        return (is_of_both or are_in_turn(one, other)) and is_behind(one, other)
+        have_both = one.held_to and is_in(one, other, one.held_to) and other.requests >= HALF * past[one]
+        return bool(have_both) or ((is_of_both or are_in_turn(one, other)) and is_behind(one, other))
 
     return {one: slots for one, slots in past.items() if not any(limits(other, one) for other in past)}
 
@@ -228,7 +229,7 @@ def as_known(spots: Sequence[Spot], samples: int) -> list[Spot]:
 
 
 def have_more(spots: Sequence[Spot], waiting: Spot, samples: int) -> bool:
-    if waiting.size is None or not waiting.held_to or samples < LEAST_MORE:
+    if waiting.size is None or not waiting.held_to or samples < LEAST_MORE or is_lock(waiting.resource or ""):
         return False
     inside = sum(one.requests for one in spots if is_in(waiting, one, waiting.held_to))
     return inside > max(waiting.size + 1, MORE * waiting.size) - UNSEEN

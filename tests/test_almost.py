@@ -358,19 +358,19 @@ async def has_one_of_seven():
 async def both_at_once():
     await asyncio.gather(has_one_of_two(), has_one_of_seven())
 
-book, tills, desk = asyncio.Lock(), asyncio.Semaphore(8), asyncio.Semaphore(1)
+book, cashiers, desk = asyncio.Lock(), asyncio.Semaphore(8), asyncio.Semaphore(1)
 
 async def writes_it_in_the_book():
     async with book:
         await asyncio.sleep(0.008)
 
-async def pays_at_a_till():
-    async with tills:
+async def pays_a_cashier():
+    async with cashiers:
         await asyncio.sleep(0.1)
 
-@app.get("/book-and-till")
+@app.get("/book-and-cashier")
 async def a_lock_beside_what_is_slower():
-    await asyncio.gather(writes_it_in_the_book(), pays_at_a_till())
+    await asyncio.gather(writes_it_in_the_book(), pays_a_cashier())
 
 async def audits():
     async with desk:
@@ -566,6 +566,23 @@ def short():
     time.sleep(0.02)
     return ""
 
+class Boats:
+    def __init__(self):
+        self.counter, self.free = threading.Lock(), threading.Semaphore(2)
+
+    def get(self):
+        with self.counter:
+            self.free.acquire()
+
+boats = Boats()
+
+@app.get("/boat")
+def waits_for_a_boat_at_the_counter():
+    boats.get()
+    time.sleep(0.1)
+    boats.free.release()
+    return ""
+
 part = threading.Lock()
 
 @app.get("/or-not")
@@ -681,7 +698,7 @@ def test_parts_that_wait_for_two_things_have_one_of_each(told):
 
 @pytest.mark.parametrize("load", [("-n", "80"), ("-c", "60", "-t", "3")], ids=["burst", "closed"])
 def test_of_parts_that_wait_for_two_things_the_slower_one_limits(told, load):
-    assert limit_in(told("--path", "/book-and-till", *load)[0])["slots"] == 8
+    assert limit_in(told("--path", "/book-and-cashier", *load)[0])["slots"] == 8
 
 
 @pytest.mark.parametrize("path", ["/from-thread", "/threadsafe"])
@@ -812,6 +829,12 @@ def test_what_is_given_back_early_by_some_is_held_by_the_others(told):
 def test_what_cannot_be_compared_loses_no_sample(told):
     _, where, _ = told("--path", "/closure", "-n", "20")
     assert sum(one["requests"] for one in where["places"]) == pytest.approx(20, abs=2)
+
+
+@pytest.mark.parametrize("load", [("-n", "40"), ("-c", "30", "-t", "2")], ids=["burst", "closed"])
+def test_a_lock_whose_holder_waits_for_another_resource_does_not_limit(told, load):
+    limit = limit_in(told(*THREADS, "--path", "/boat", *load)[0])
+    assert (limit["slots"], limit["held_s"]) == (2, pytest.approx(0.1, rel=0.2))
 
 
 def test_a_file_is_sent_and_logged(told):

@@ -18,7 +18,7 @@ row is a place, with all that stand there:
     handler    file, line and name of the function that handles the request, where the app's framework tells it (ASGI)
     phase      "before the handler" or "after the handler", where there is no code of the app, and that is known
     resource   what they wait for, as [name, id of the object, size, used, setting]; null: nothing
-    held_to    of a semaphore, the last line of the app's function that has it, as its source shows; or null
+    held_to    of a lock or semaphore, the last line of the app's function that has it, as its source shows; or null
     opens      a connection that its pool will not keep, as [the pool's name, how many it keeps, and may have]; or null
     answered   the client has its answer already
     on_loop    it runs on the thread of the event loop, so that no other request can

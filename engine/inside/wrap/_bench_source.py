@@ -75,13 +75,21 @@ def assigned_at(file, name):
 
 
 def held_to(resource, frame):
-    """The last line of what a function of the app does while it has a semaphore that it takes where its frame stands;
-    None: not known, as for one that is not a global, of which there may be many."""
-    if not resource.name.startswith("a semaphore"):
+    """The last line of what a function of the app does while it has a lock or semaphore that it takes where its frame
+    stands; None: not known, as for a semaphore that is not a global, of which there may be many."""
+    if not resource.name.startswith(("a semaphore", "a lock (")):
         return None
     name, last = held_lines(frame.f_code.co_filename, frame.f_lineno)
     is_global = name in frame.f_globals and name not in frame.f_locals
-    return last if is_global and frame.f_globals[name] is resource.owner else None
+    is_asked = name and (is_global or resource.name.startswith("a lock"))
+    return last if is_asked and named_in(frame, name) is resource.owner else None
+
+
+def named_in(frame, name):
+    """The object that a name has in a frame, or an attribute of it."""
+    first, _, attribute = name.partition(".")
+    value = (frame.f_locals if first in frame.f_locals else frame.f_globals).get(first)
+    return fields_of(value).get(attribute) if attribute else value
 
 
 @functools.lru_cache(200)
@@ -94,7 +102,7 @@ def held_lines(file, line):
             continue
         if isinstance(node, (ast.With, ast.AsyncWith)) and line <= node.items[-1].context_expr.end_lineno:
             taken = next((one.context_expr for one in node.items if one.context_expr.end_lineno >= line), None)
-            return getattr(taken, "id", None), node.end_lineno
+            return name_of(taken), node.end_lineno
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             function = node
         elif function and (name := called_on(node, "acquire")):
@@ -129,7 +137,13 @@ def branches_at(line, branches):
 def called_on(node, method):
     """The name of the object whose method a node calls; None: it does not, or what has no name."""
     is_call = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == method
-    return getattr(node.func.value, "id", None) if is_call else None
+    return name_of(node.func.value) if is_call else None
+
+
+def name_of(node):
+    """The name, or name and attribute, that an expression is; None: something else."""
+    of = getattr(getattr(node, "value", None), "id", None)
+    return f"{of}.{node.attr}" if of and isinstance(node, ast.Attribute) else getattr(node, "id", None)
 
 
 TIME_LIMITS = ("timeout", "timeout_at", "move_on_after", "move_on_at", "fail_after", "fail_at")  # asyncio, AnyIO
