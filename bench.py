@@ -311,7 +311,7 @@ class Bench:
             timeout_s = asked.timeout or min(plan.timeout_s, max(5.0, 0.7 * asked.budget[1]))
             search.probe(dataclasses.replace(plan, timeout_s=timeout_s), place, bring_home, show, asked.budget)
         elif asked.find_rate:
-            self.has_answer = search.find_rate(plan, place, bring_home, show, asked.objective, asked.run_s)
+            self.has_answer &= search.find_rate(plan, place, bring_home, show, asked.objective, asked.run_s)
         else:
             self.once(plan, place, show, bring_home)
 

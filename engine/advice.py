@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from engine.estimate import processes_of
 from engine.limit import LOOP, is_lock, requests_in
 from engine.objectives import figure_of
 from engine.places import Limit, Resource, State
@@ -80,7 +81,7 @@ def there_are(run: Run, cure: Cure) -> float:
     """How many there are now of what has to grow."""
     limit = binding(run)
     now = limit.slots if limit else run.plan.slots
-    return run.plan.workers if cure is Cure.PROCESSES else now or math.inf
+    return processes_of(run) if cure is Cure.PROCESSES else now or math.inf
 
 
 def asked_of(run: Run, objective: tuple[float, int]) -> Asked:
@@ -90,7 +91,7 @@ def asked_of(run: Run, objective: tuple[float, int]) -> Asked:
     held_s = limit.held_s if limit and limit.held_s else (plan.wait_s or 0.0) + cpu_s
     objective_s, percentile = objective
     left_s = max(0.001, objective_s - rest_s(run))
-    cpus = min(plan.cpus, plan.workers)  # a Python process computes on one at a time
+    cpus = min(plan.cpus, processes_of(run))  # a Python process computes on one at a time
     return Asked(rate_rps, max(0.0, held_s - cpu_s), left_s, percentile, cpu_s=min(cpu_s, held_s), cpus=cpus)
 
 

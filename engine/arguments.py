@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,15 @@ def app_name(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} names a file: write module:app, here {module}:{name or 'app'}")
     if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(\([^()]*\))?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form module:app or module:create_app()")
+    return text
+
+
+def command_line(text: str) -> str:
+    """Words as a shell splits them."""
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
     return text
 
 

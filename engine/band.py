@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 from engine import model
-from engine.estimate import taken_by_others
+from engine.estimate import processes_of, taken_by_others
 from engine.loads import Figure
 from engine.run import Band, Facts, Plan, Prediction
 
@@ -23,7 +23,9 @@ def band_of(facts: Facts, timer_s: float) -> Band | None:
     if not (plan.wait_s and answered and latency):
         return None
     overhead_s = overhead_of(plan, min(measured.lone_s or math.inf, latency.min))
-    cpus = max(1.0, min(plan.workers, plan.cpus, answered / most_of_one(facts)))  # a process computes on one at a time
+    cpus = max(
+        1.0, min(processes_of(facts), plan.cpus, answered / most_of_one(facts))
+    )  # a process computes on one at a time
     free = 1 - min(0.5, taken_by_others(facts))
     cpu_all_s = ((measured.server_cpu_s or 0.0) / cpus + measured.client_cpu_s) / free
     cpu_s = cpu_all_s / answered

@@ -63,7 +63,7 @@ def due_with(plan: Plan, first: Run) -> float | None:
         return by_slots_s
     # A Python process computes on one CPU: these are slots, too, which a request has for a part of its time.
     cpus = min(plan.workers, plan.cpus)
-    by_cpus_s = due_on(replace(plan, workers=cpus), cpus, cpu_s, max(0.0, wait_s - cpu_s), first)
+    by_cpus_s = due_on(replace(plan, workers=cpus, deal=None), cpus, cpu_s, max(0.0, wait_s - cpu_s), first)
     return by_slots_s and by_cpus_s and max(by_slots_s, by_cpus_s)
 
 

@@ -38,7 +38,15 @@ def is_dealt(plan: Plan) -> bool:
     """Whether the deal decides: several processes of a known server, each with a queue of its own, for connections that
     are new for each request."""
     is_known = plan.launch and not plan.launch.run and plan.slots_known and not plan.slots_stated and plan.wait_s
-    return bool(is_known and plan.workers > 1 and not plan.shared_queue and not plan.keep_alive and not plan.kinds)
+    can_be_full = (plan.slots_per_worker or 0) < plan.load.most_under_way  # else all deals give the same
+    return bool(
+        is_known
+        and can_be_full
+        and plan.workers > 1
+        and not plan.shared_queue
+        and not plan.keep_alive
+        and not plan.kinds
+    )
 
 
 def as_shares(counts: Sequence[int]) -> tuple[float, ...]:

@@ -197,12 +197,20 @@ def estimate_of(
         return Estimate(Seen.UNKNOWN, None, 1, None, doubt="busy-machine")
     good, failed = exchanges_of(columns)
     failed_after_s = sorted(end_s - begin_s for begin_s, end_s in failed)
-    processes = launch.workers if launch else facts.plan.workers if facts.plan.listeners else None
+    processes = processes_of(facts) if launch or facts.plan.listeners else None
     found = estimate_slots(
         count, good, failed_after_s, lone_s=lone_s, processes=processes, cpu_s=measured.server_cpu_s or 0.0
     )
     likely = suspects(found, facts, installed or (), failed_after_s)
     return replace(found, suspects=likely, stall=stall_of(facts, good, failed))
+
+
+def processes_of(facts: Facts) -> int:
+    """Of the server. What a user's own command starts, the access log tells."""
+    plan, inside, launch = facts.plan, facts.inside, facts.plan.launch
+    if launch and launch.run and inside and not inside.restarts:
+        return max(1, len(inside.requests_of_workers))
+    return launch.workers if launch and plan.slots_stated else plan.workers
 
 
 def exchanges_of(columns: Columns) -> tuple[list[Exchange], list[Exchange]]:

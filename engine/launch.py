@@ -75,6 +75,7 @@ class Launch:
     start_timeout_s: float = 30.0
     run: str = ""  # a command of the user's that starts it, with {port}
     started_as: str = ""  # a key of SERVERS: whose command line, if the user's settings then make it another
+    reuse_port: bool = False  # gunicorn's: each worker has a listen queue of its own
 
     @property
     def kind(self) -> Server:
@@ -84,8 +85,9 @@ class Launch:
     @property
     def slots_per_worker(self) -> float | None:
         """min(server, handler, database pool) of one process; None: not known."""
-        entered = self.server_slots
-        return None if entered is None else min(entered, self.pool or NO_LIMIT, HANDLERS[self.handler].inside)
+        entered, inside = self.server_slots, HANDLERS[self.handler].inside
+        inside = self.anyio_threads if inside == ANYIO_THREADS else inside
+        return None if entered is None else min(entered, self.pool or NO_LIMIT, inside)
 
     @property
     def server_slots(self) -> float | None:
@@ -111,7 +113,7 @@ class Launch:
     def shared_queue(self) -> bool:
         """One queue for all processes: sync workers accept only when idle, and so does gthread if it may hold no more
         connections than it has threads."""
-        return self.kind.shared_queue or self.connections <= self.threads
+        return not self.reuse_port and (self.kind.shared_queue or self.connections <= self.threads)
 
     @property
     def why_slots(self) -> str:
@@ -148,7 +150,8 @@ class Launch:
         """Distributions that it needs, as far as we know: of a user's app only the server's."""
         module, family = self.app.partition(":")[0], self.app.partition("_")[0]
         own = PACKAGES_OF_APPS.get(module, PACKAGES_OF_APPS.get(family, ())) if self.is_target else ()
-        return [*own, *self.kind.packages, *["psycopg", "psycopg-pool"] * bool(self.pool)]
+        server = SERVERS.get(self.started_as, self.kind)  # a worker class that the user's settings name is his own
+        return [*own, *server.packages, *["psycopg", "psycopg-pool"] * bool(self.pool)]
 
 
 # ---------------------------------------------------------------- from the options to a launch
@@ -164,7 +167,7 @@ def launch_target(name: str, route: Route, options: argparse.Namespace, strict: 
         target.server,
         route.app,
         start_timeout_s=options.start_timeout,
-        handler=route.handler,
+        handler="def" if options.anyio_threads and route.handler == "def in 100 threads" else route.handler,
         workers=target.workers,
         threads=SERVERS[target.server].threads,
         anyio_threads=options.anyio_threads or ANYIO_THREADS,
@@ -313,6 +316,8 @@ def given_to_server(launch: Launch) -> dict[str, str]:
     text = " ".join([*launch.server_args, ""])
     if launch.server == "hypercorn":
         text = re.sub(r"(?<!\S)-w(?=[ =])", "--workers", text)
+        if re.search(r"(?<!\S)(-c|--config)[ =]", text) and "--workers" not in text:
+            raise Problem("--server-args -c: the workers in hypercorn's file are not read here; say --workers, too")
     given = dict(re.findall(r"(--[\w-]+)(?=[ =](\S*))", text))
     for option, value in given.items():
         if reason := NOT_FOR_US.get(option) or NOT_FOR_US.get(f"{option} {value}"):
@@ -339,6 +344,7 @@ def in_force(launch: Launch) -> Launch:
         raise Problem(f"--connection-limit {launch.connections}: waitress would accept nothing; the least is {least}")
     # A target's gunicorn runs in apps/, where no configuration file is.
     ours = launch.is_target and not launch.server_args and "GUNICORN_CMD_ARGS" not in env
+    ours = ours and launch.settings[-1:] != (("threads", 1),)  # with one thread its workers are sync
     # A missing package is reported with all others.
     asks = kind.command[0] == "gunicorn" in installed_versions() and not ours
     return gunicorn_in_force(launch) if asks else launch
@@ -368,6 +374,7 @@ if found["daemon"]:
 print(json.dumps({
     "worker_class": found["worker_class"].rpartition(".")[2], "workers": found["workers"],
     "threads": found["threads"], "connections": found["worker_connections"], "notes": notes,
+    "reuse_port": bool(found["reuse_port"]),
 }))
 """
 

@@ -107,7 +107,8 @@ def slots_by_command(found: Iterable[Listener]) -> Slots | None:
     each = threads or 1
     is_threaded = each > 1 or "gthread" in text
     holds_more = is_threaded and each < (most or math.inf)
-    return Slots(len(workers), int(min(each, most or math.inf)) if is_threaded else each, not holds_more)
+    is_one_queue = not holds_more and "--reuse-port" not in text
+    return Slots(len(workers), int(min(each, most or math.inf)) if is_threaded else each, is_one_queue)
 
 
 def number_after(option: str, text: str) -> int | None:

@@ -31,6 +31,7 @@ from engine.arguments import (
     TOKEN,
     URL_PATH,
     app_name,
+    command_line,
     number,
     pattern,
     seconds,
@@ -68,7 +69,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--target": (str, "NAME", "one of --list; several times, or `all`", []),
         "--app": (app_name, "MODULE:APP", "your own app; also module:create_app(), and dotted names"),
         "--run": (
-            pattern(r".*\{port\}.*", "a command with {port} in it"),
+            pattern(r".*\{port\}.*", "a command with {port} in it", command_line),
             "'COMMAND {port}'",
             "start your service with a command of your own; it listens on 127.0.0.1:{port}",
         ),
@@ -147,7 +148,8 @@ GROUPS: dict[str, dict[str, Any]] = {
         f" ({PROBE_REQUESTS} requests, {PROBE_S:g} s)",
         **{f"--p{p}": (SHORT, "S", f"the objective: {p} %% of the requests within S; for --rate and --find-rate")
            for p in PERCENTILES},
-        "--try": (str, "'OPTIONS'", "the same load with this changed, as '--threads 8'; several times; or auto", []),
+        "--try": (command_line, "'OPTIONS'", "the same load with this changed, as '--threads 8'; several times;"
+                  " or auto", []),
         "--find-rate": "the highest rate of random arrivals that keeps the objective",
         "--until": (parse_until, "'p99+-10%'", "for --rate and -c: send until a percentile is known this exactly,"
                     " at most -t (60) seconds; else exit code 1"),
@@ -372,6 +374,7 @@ def mix_of(options: argparse.Namespace) -> workload.Mix | None:
     if options.url and not re.fullmatch(r"\w+://[^/]+/?", options.url):
         raise Problem(f"--url without a path: {mix.name} has the paths")
     options.path = [PLACEHOLDER.sub("1", mix.kinds[0].path)] if not options.url else []
+    options.method = mix.kinds[0].method
     return mix
 
 

@@ -16,7 +16,7 @@ from engine.band import most_overhead_s
 from engine.deals import with_ranges
 from engine.kinds import Kind
 from engine.launch import Launch, launch_app, launch_command, launch_target
-from engine.listeners import listeners, slots_by_command
+from engine.listeners import listeners, slots_by_command, workers_among
 from engine.loads import Burst, Closed, Load, Open, Ramp
 from engine.machine import about_machine, allowed_cpus, cpu_limit
 from engine.model import Forecast, Wait
@@ -137,7 +137,8 @@ def plan_app(options: argparse.Namespace, path: str, launch: Launch) -> Plan:
     plan = with_launch(plan_of(options, launch.app or launch.name, path), launch)
     if options.victim and options.app:
         victim = launch_app(options, "GET", options.victim)
-        plan = replace(plan, victim_handler=victim.handler or next(iter(victim.handlers), None))
+        likely = "def" if "def" in victim.handlers else next(iter(victim.handlers), None)  # a dependency needs a thread
+        plan = replace(plan, victim_handler=victim.handler or likely)
     return replace(plan, warm_up=warm_up_of(plan)) if options.warmup is None else plan
 
 
@@ -224,7 +225,7 @@ def with_listeners(plan: Plan) -> Plan:
     slots = slots_by_command(found)
     plan = replace(plan, listeners=found)
     if not slots:
-        return replace(plan, workers=max(1, len(found)))
+        return replace(plan, workers=max(1, len(workers_among(found))))
     return replace(
         plan, workers=slots.workers, slots_per_worker=slots.each, slots=slots.each * slots.workers, slots_known=True,
         shared_queue=slots.one_queue,

@@ -288,7 +288,7 @@ def first_rate_text(
 ) -> str:
     """What a full load got, and where the search for a rate begins."""
     limit, users = seen_in_short(full), full.plan.load.most_under_way
-    known = f"The p{percentile} is {duration(objective_s)} at {rate(rate_rps)}."
+    known = f"The p{percentile} is at most {duration(objective_s)} at {rate(rate_rps)}."
     return stacked(
         told("full load", f"{users:g} users get {requests_s(full.measured.throughput_rps)}. {limit}"),
         told(

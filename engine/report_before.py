@@ -91,7 +91,9 @@ def what_is_predicted(plan: Plan, prediction: Prediction) -> str:
     """Slots, closed form, and the expected figures; or what would have to be known."""
     why = plan.launch.why_slots if plan.launch else "not known; the answers may show them"
     if plan.slots_known:
-        slots = f"{plural(plan.workers, 'worker')} x {slots_text(plan.slots_per_worker)} = {slots_text(plan.slots)}"
+        slots = slots_text(plan.slots)
+        if not plan.slots_stated:
+            slots = f"{plural(plan.workers, 'worker')} x {slots_text(plan.slots_per_worker)} = {slots}"
         if plan.slots_stated or plan.listeners:
             why = "as stated" if plan.slots_stated else "as its command line says"
         why = f"{slots}: {why}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from engine.advice import Advice, Cure
-from engine.places import Limit
+from engine.places import Limit, Resource
 from engine.report_where import capital, seen_in_short
 from engine.report_words import said, stacked, told
 from engine.run import Run
@@ -80,14 +80,18 @@ def cure_text(found: Advice, run: Run) -> str:
     """What has to grow, and to how many."""
     need, limit = found.need or 0, found.limit
     held = f"if each is held for {duration(found.size.held_s if found.size else 0.0)}"
-    what = seen_in_short(run) or "CPU time is the limit."
+    is_cpu = bool(run.verdict.limits) and run.verdict.limits[0].resource == Resource.CPU
+    one_each = f"{seen_in_short(run)} Each process has one of its own, and {need} of them are needed."
+    computes = (
+        f"CPU time is the limit, and a Python process computes on one CPU at a time: {need} processes are needed."
+    )
     texts = {
         Cure.NONE: "What there is was enough. Fewer were not tried.",
         Cure.NOTHING: f"{capital(found.why)}.",
         Cure.UNKNOWN: f"Not known: {found.why}."
         if found.why
         else "Not known: what the slow requests waited for was not seen, or more of it would be no cure.",
-        Cure.PROCESSES: f"{what} Each process has one of its own, and {need} of them are needed.",
+        Cure.PROCESSES: computes if is_cpu else one_each,
         Cure.RESOURCE: grown_text(limit, need, held, run.plan.slots or math.inf) if limit else "",
         Cure.SLOTS: f"{plural(need, 'slot')}, {held}.",
     }

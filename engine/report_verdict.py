@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
-from engine.band import at_once
+from engine.band import TOLERANCE, at_once
 from engine.estimate import taken_by_others
 from engine.limit import ALSO_BLOCKS, blocking_place
+from engine.loads import Figure
 from engine.places import Limit, Resource
 from engine.report_words import (
     DOUBTS,
@@ -56,7 +57,12 @@ def allowed(run: Run) -> str:
         each = f"{duration(band.cpu_s)} each, with the client's{others}"
         return f"The CPU time of {many:g} requests in turn is {duration(band.cpu_s * many)} ({each})."
     costs = f"{duration(band.overhead_s)} of overhead per round, {duration(band.timer_s)} for the timer"
-    return f"A difference of 5 % plus {duration(max(0.0, room_s - band.cpu_s * many))} is allowed ({costs})."
+    figures = run.plan.load.judged_by
+    beyond = " beyond the predicted range" * any(map(run.prediction.range_of, figures))
+    others = f", of the p99 {per_cent(3 * TOLERANCE)}," * (Figure.P99 in figures)
+    others += f", of the p95 {per_cent(2 * TOLERANCE)}," * (Figure.P95 in figures)
+    room = duration(max(0.0, room_s - band.cpu_s * many))
+    return f"A difference of 5 %{beyond}{others} plus {room} is allowed ({costs})."
 
 
 def answers_text(run: Run) -> str:

@@ -81,6 +81,7 @@ NOT_FOR_US = {  # options of --server-args that would take the server out of our
     "--fd": "the server gets a free port",
     "--factory": "write --app module:create_app() instead",
     **dict.fromkeys(("--ssl-certfile", "--ssl-keyfile", "--certfile", "--keyfile"), "write --cert and --key instead"),
+    "--env-file": "write --env NAME=VALUE instead",
     "--daemon": "the server must end with the run",
     "--lifespan off": "the lifespan is where an ASGI app says that it is ready",
 }
@@ -124,12 +125,12 @@ HANDLERS = {
         inside=min(32, (getattr(os, "process_cpu_count", os.cpu_count)() or 1) + 4),  # Python 3.13 has the former
     ),
     "async in AnyIO's threads": Handler(
-        NO_LIMIT, "run_in_threadpool takes one of AnyIO's 40 threads", inside=ANYIO_THREADS
+        NO_LIMIT, "run_in_threadpool takes one of AnyIO's {anyio_threads} threads", inside=ANYIO_THREADS
     ),
     # asgiref's ThreadSensitiveContext, one for each request
     "def in a thread of its own": Handler(NO_LIMIT, "Django runs each request's synchronous view in its own thread"),
     "def with a connection": Handler(
-        ANYIO_THREADS, "SQLAlchemy's pool has 5 + 10 connections, fewer than AnyIO has threads", inside=15
+        ANYIO_THREADS, "AnyIO has {anyio_threads} threads, and SQLAlchemy's pool 5 + 10 connections", inside=15
     ),
 }
 

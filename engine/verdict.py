@@ -21,7 +21,7 @@ from engine.audit import (
     warnings_of_machine,
 )
 from engine.band import TOLERANCE, at_once, band_of, compared, most_of_one, shares_of
-from engine.estimate import TAKEN, doubted, first_true, taken_by_others
+from engine.estimate import TAKEN, doubted, first_true, processes_of, taken_by_others
 from engine.limit import LOOP, requests_in
 from engine.places import Limit, Resource, Spot, State
 from engine.run import Band, Estimate, Explanation, Facts, Plan, Prediction, Run, Verdict, Warned
@@ -220,7 +220,8 @@ def processors(facts: Facts) -> int:
     more, as libraries can that give back Python's lock."""
     plan, measured = facts.plan, facts.measured
     used = (measured.server_cpu_s or 0.0) / (measured.measured_s or math.inf)
-    return max(1, plan.cpus if used > 1.05 * plan.workers else min(plan.workers, plan.cpus))
+    processes = processes_of(facts)
+    return max(1, plan.cpus if used > 1.05 * processes else min(processes, plan.cpus))
 
 
 class OtherSlots(NamedTuple):

@@ -125,9 +125,9 @@ def test_a_request_holds_its_slot_for_its_wait_and_its_share_of_the_cpus(cpu_tim
 
 
 def test_a_forecast_follows_the_deal_and_the_connections_of_the_server():
-    threads = plan_of("--target flask-gunicorn-threads --path /io --workers 2 --threads 1 -n 4")
-    assert forecast_of(threads, [0, 0, 0, 1]).answered_s == [1.0, 2.0, 3.0, 1.0]
-    assert forecast_of(threads, factor=1.5).answered_s == [1.5, 1.5, 3.0, 3.0]
+    threads = plan_of("--target flask-gunicorn-threads --path /io --workers 2 --threads 2 -n 8")
+    assert forecast_of(threads, [0, 0, 0, 1, 0, 0, 0, 1]).answered_s == [1.0, 1.0, 2.0, 1.0, 2.0, 3.0, 3.0, 1.0]
+    assert forecast_of(threads, factor=1.5).answered_s == [1.5] * 4 + [3.0] * 4
     waitress = "--target flask-waitress --path /io -c 200 -n 200"
     under_way = [forecast_of(plan_of(line)).arrived_s.count(0.0) for line in (waitress, waitress + " -k")]
     assert under_way == [200, 98]  # of 100, two are its own sockets

@@ -264,8 +264,15 @@ def wrapped(kind):
         app.wsgi_app = wsgi(app.wsgi_app)
     elif kind == "wsgi":
         app = wsgi(app)
-    say_ready()
+    if not (kind == "flask_app" and only_reloads()):
+        say_ready()
     return app
+
+
+def only_reloads():
+    """Whether this is Flask's process that starts another one anew when a file changes, and serves nothing itself."""
+    is_debug = os.environ.get("FLASK_DEBUG", "0").lower() not in ("", "0", "false", "no")  # --debug sets it, too
+    return is_debug and os.environ.get("WERKZEUG_RUN_MAIN") != "true"
 
 
 if os.environ.get("BENCH_WRAP", "run") != "run":  # else _bench_hooks.py wraps what the user's own command serves

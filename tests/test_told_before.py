@@ -1,0 +1,191 @@
+"""Settings, apps and loads for which a figure or a sentence before the run, or an advice after it, would be false."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from commands import run_bench
+from samples import LOADS, sample_facts, sample_plan, sample_run, sample_where
+from servers import write_files
+
+import bench
+from engine import page, plans, report_sizes, report_verdict
+from engine.advice import Advice, Cure
+from engine.changes import due_with
+from engine.deals import is_dealt
+from engine.launch import Launch, given_to_server, launch_app
+from engine.listeners import Listener
+from engine.loads import Burst
+from engine.options import parse
+from engine.places import Limit, Resource
+from engine.run import Band, Deal, Explanation, Verdict
+from engine.verdict import processors
+from engine.words import Problem
+
+BAND = Band(0.001, 0.001, 0.001, 1.0, 4, 0.1, 0.1)
+CPU = Limit(Resource.CPU, 1.0, 80.0, held_s=0.012, cpus=1)
+APP = """
+from fastapi import Depends, FastAPI
+
+app = FastAPI()
+
+def get_db():
+    yield 1
+
+@app.get("/orders")
+def orders():
+    return []
+
+@app.post("/orders")
+async def new_order():
+    return {}
+
+@app.get("/health")
+async def health(db=Depends(get_db)):
+    return {}
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    write_files(tmp_path, {"told_app.py": APP})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def plan_of(*words):
+    (plan,) = plans.plans_of(parse([*words]))
+    return plan
+
+
+@pytest.mark.parametrize("more, one_queue", [((), True), (("--server-args", "--reuse-port"), False)])
+def test_with_reuse_port_each_worker_has_a_queue_of_its_own(more, one_queue):
+    plan = plan_of("--target", "flask-gunicorn", "--path", "/io", *more)
+    assert (plan.shared_queue, plan.slots) == (one_queue, 4)
+
+
+def test_with_one_thread_gunicorns_workers_are_sync():
+    plan = plan_of("--target", "flask-gunicorn-threads", "--path", "/io", "--threads", "1")
+    assert plan.shared_queue and plan.launch.server == "gunicorn"
+
+
+def test_the_parent_of_the_workers_is_no_worker(monkeypatch):
+    found = [Listener(7, 1, 1, ("uvicorn", "a:app", "--reload")), Listener(8, 7, 1, ("python", "-c", "spawn"))]
+    monkeypatch.setattr(plans, "listeners", lambda port: tuple(found))
+    assert plan_of("--url", "http://127.0.0.1:1/").workers == 1
+
+
+def test_what_more_processes_than_cpus_do_is_known_with_a_deal():
+    deal = Deal(((0.4, 0.3, 0.2, 0.1),), "2026-11-28", 0.8, 100, ((0, 1, 2, 3),))
+    changes = {
+        "workers": 4,
+        "slots": 160.0,
+        "slots_per_worker": 40.0,
+        "deal": deal,
+        "cpus": 2,
+        "wait_s": 0.05,
+        "shared_queue": False,
+    }
+    verdict = Verdict(Explanation.CPU, (CPU,), None, None, ())
+    first = sample_run(load=LOADS["closed"], verdict=verdict, server_cpu_s=16 * 0.02, shared_queue=False, **changes)
+    assert due_with(first.plan, first) > 0
+
+
+@pytest.mark.parametrize("load, figure", [("closed", "10 %"), ("open", "15 %")])
+def test_the_room_of_a_percentile_is_the_one_that_is_said(load, figure):
+    verdict = Verdict(Explanation.PREDICTION, (), None, BAND, ())
+    text = report_verdict.allowed(sample_run(load=LOADS[load], verdict=verdict))
+    assert figure in text and "range" not in text
+
+
+def test_the_room_beyond_a_range_is_said_to_be_that():
+    verdict = Verdict(Explanation.PREDICTION, (), None, BAND, ())
+    ranged = dataclasses.replace(sample_facts().prediction, makespan_range_s=(1.0, 9.0))
+    assert "range" in report_verdict.allowed(sample_run(prediction=ranged, verdict=verdict))
+    assert "range" not in report_verdict.allowed(sample_run(verdict=verdict))
+
+
+def test_the_handler_is_that_of_the_method_that_is_sent(here):
+    (here / "posts.toml").write_text('[[kinds]]\nname = "new"\nmethod = "POST"\npath = "/orders"\nbody = "{}"\n')
+    assert plan_of("--app", "told_app:app", "--workload", "posts.toml", "-c", "9").launch.handler != "def"
+    assert plan_of("--app", "told_app:app", "--path", "/orders", "-c", "9").launch.handler == "def"
+
+
+@pytest.mark.parametrize("each, requests, is_it", [(40, 16, False), (40, 50, True), (math.inf, 50, False)])
+def test_a_deal_decides_only_where_a_worker_can_be_full(each, requests, is_it):
+    launch = Launch("x", "uvicorn", "x:app", workers=4)
+    plan = sample_plan(launch=launch, load=Burst(requests), slots_per_worker=each, workers=4, shared_queue=False)
+    assert is_dealt(plan) == is_it
+
+
+def test_what_a_command_of_the_users_starts_computes_on_as_many_cpus():
+    launch = Launch("x", "command", "", run="x {port}", is_target=False)
+    assert processors(sample_facts(launch=launch, workers=1, cpus=2)) == 2
+
+
+def test_where_cpu_time_is_the_limit_the_advice_names_no_slots():
+    slots = Limit(Resource.SLOTS.value, 1.0, 133.0, 8.0, 0.06)
+    run = sample_run(
+        verdict=Verdict(Explanation.CPU, (CPU, slots), None, None, ()), where=sample_where(limit=slots), wait_s=0.05
+    )
+    text = report_sizes.cure_text(Advice(99, 0.1, 0.4, False, Cure.PROCESSES, slots, 2), run)
+    assert "CPU" in text and "slots" not in text
+
+
+@pytest.mark.parametrize(
+    "words, slots",
+    [
+        ("--target limits-handlers --path /threadpool --anyio-threads 80", 80),
+        ("--target limits-handlers --path /threadpool", 40),
+        ("--target fastapi-threads --path /io --workers 1 --anyio-threads 50", 50),
+        ("--target fastapi-threads --path /io --workers 1", 100),
+        ("--target limits-pools --path /with --anyio-threads 8", 8),
+    ],
+)
+def test_anyios_threads_are_as_many_as_asked_for(words, slots):
+    plan = plan_of(*words.split())
+    assert plan.slots == slots and (slots == 100 or "40" not in plan.launch.why_slots or slots == 40)
+
+
+@pytest.mark.parametrize("option", ["--run", "--try"])
+def test_a_quote_that_does_not_end_is_one_line(option, capsys):
+    service = [] if option == "--run" else ["--target", "flask-gunicorn", "--path", "/io"]
+    assert bench.main([*service, option, "uvicorn a:app --port {port} --header 'x"]) == 2
+    assert "quotation" in capsys.readouterr().err
+
+
+def test_a_worker_class_of_the_users_needs_no_package_of_ours():
+    launch = Launch("x", "gunicorn-uvicorn", "x:app", is_target=False, started_as="gunicorn")
+    assert launch.packages == ["gunicorn"]
+
+
+@pytest.mark.parametrize("server, args", [("hypercorn", "-c h.toml"), ("uvicorn", "--env-file .env")])
+def test_processes_from_a_file_that_is_not_read_are_not_guessed(server, args):
+    with pytest.raises(Problem):
+        given_to_server(Launch("x", server, "x:app", server_args=tuple(args.split())))
+
+
+def test_flasks_reloader_is_no_worker(tmp_path, monkeypatch):
+    write_files(
+        tmp_path,
+        {"shop.py": "from flask import Flask\n\napp = Flask(__name__)\n\n@app.get('/')\ndef index():\n    return ''\n"},
+    )
+    monkeypatch.chdir(tmp_path)
+    how = ["--app", "shop:app", "--server", "flask-dev", "--env", "FLASK_DEBUG=1", "-n", "9"]
+    (run,) = run_bench(tmp_path, *how)[1]["runs"]
+    assert run["inside"]["requests_of_workers"] == {"worker0": 9}
+
+
+def test_a_page_leads_with_what_the_report_says_is_not_known():
+    limit = Limit("AnyIO's threads", 1.0, 50.0, 40.0, 0.8, line="app.py:5", waiting=60.0)
+    verdict = Verdict(Explanation.INSIDE, (limit,), None, None, ())
+    run = sample_run(verdict=verdict, where=sample_where(limit=limit), wait_s=0.022, slots=40.0)
+    assert "not known" in page.lead(run)
+
+
+def test_a_victim_with_a_dependency_that_needs_a_thread_shares_the_threads(here):
+    words = ("--app", "told_app:app", "--path", "/orders", "-c", "50", "--victim", "/health")
+    assert plan_of(*words).victim_handler == "def"
+    assert launch_app(parse([*words]), "GET", "/health").handler != "def"
