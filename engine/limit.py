@@ -29,6 +29,7 @@ IN_USE = 0.75  # of a resource, at least, by the requests that can have it; else
 ALSO_BLOCKS = 0.15  # of the samples
 LEAST_MORE, MORE = 2, 1.25  # samples, and times its size, that show that more have a semaphore than it was made for
 PASSES_BY = 0.2  # of the latency that a tenth exceeds: what a tenth does not need
+SOONER = 0.8  # of the time that requests of a burst wait for another resource: what they wait for no longer is over
 UNSEEN = 0.25  # of a request: a mean misses some that are just on their way
 
 
@@ -41,6 +42,7 @@ class Answers(NamedTuple):
     processes: int = 1
     busy: Mapping[str, float] = {}  # of a load that goes on: the share of the time that a resource was fully in use
     until_s: Mapping[str, float] = {}  # when the first process had a resource left over, at the end of a burst
+    last_s: Mapping[str, float] = {}  # when a resource was last waited for
 
     def none(self) -> Answers:
         """Where they do not show how long a slot is held."""
@@ -135,20 +137,22 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
 def without_others(past: Mapping[Spot, float], answers: Answers) -> dict[Spot, float]:
     """Without places whose resource requests have before, after or beside that of another place, which limits: under a
     load that goes on the one with the longer queue; of a burst the later one, as it has a queue only where it is
-    slower, or what is waited for to the end. And without those whose holders mostly wait for another one."""
+    slower, or what is waited for far longer. And without those whose holders mostly wait for another one."""
 
-    def until_s(spot: Spot) -> float:
-        return answers.until_s.get(spot.resource or "", 0.0)
+    def waited_s(spot: Spot) -> float:
+        name = spot.resource or ""
+        return answers.last_s.get(name, 0.0) - min(answers.since_s.values(), default=0.0)
 
     def is_behind(one: Spot, other: Spot) -> bool:
-        if not answers.of_burst:
-            return other.requests > one.requests
-        return number_of(other) > number_of(one) if are_in_turn(one, other) else until_s(other) > until_s(one)
+        if answers.of_burst and are_in_turn(one, other):
+            return number_of(other) > number_of(one)
+        return waited_s(other) > waited_s(one) if answers.of_burst else other.requests > one.requests
 
     def limits(other: Spot, one: Spot) -> bool:
-        is_of_both = is_beside(one) and is_beside(other)
         have_both = one.held_to and is_in(one, other, one.held_to) and other.requests >= HALF * past[one]
-        return bool(have_both) or ((is_of_both or are_in_turn(one, other)) and is_behind(one, other))
+        is_over = answers.of_burst and waited_s(one) < SOONER * waited_s(other) - LATE_S
+        is_with = are_in_turn(one, other) or (is_beside(one) and is_beside(other))
+        return bool(have_both) or is_over or (is_with and is_behind(one, other))
 
     return {one: slots for one, slots in past.items() if not any(limits(other, one) for other in past)}
 
@@ -247,7 +251,7 @@ def number_of(spot: Spot) -> int:
 
 def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
     """How much of a resource a request has at a time: as many tasks or threads as it works in."""
-    inside = [one for one in going_on(spots, waiting) if {*waiting.through} & {*one.through} or not waiting.through]
+    inside = [one for one in going_on(spots, waiting) if {*waiting.through} & {*one.through}]
     return max([1.0, waiting.parts, *(one.parts for one in inside if one.requests >= HALF)])
 
 

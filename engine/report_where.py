@@ -113,7 +113,7 @@ def stands(spot: Spot) -> str:
         return "after the answer"
     if spot.phase:
         return f"{spot.phase} {spot.handler or ''}".strip()
-    return spot.below[-1].rpartition(" ")[0] if spot.below else "before the handler"
+    return spot.below[-1].rpartition(" ")[0] if spot.below else "in no code of Python"
 
 
 def resource_text(spot: Spot) -> str:

@@ -17,36 +17,32 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
-from engine.limit import (
-    HALF,
-    LOOP,
-    MOSTLY,
-    SQLITE,
-    Answers,
-    as_known,
-    circle_of,
-    limit_in,
-    owners_of,
-    requests_in,
-    total,
+from engine.in_use import (
+    PAUSE_S,
+    Line,
+    Row,
+    busy_shares,
+    by_process,
+    constant_inside,
+    in_sample,
+    left_over,
+    persistent,
+    resource_of,
+    waited_at,
 )
-from engine.places import Computing, Opening, Resource, Spot, State, Where, line_of, named
+from engine.limit import HALF, LOOP, SQLITE, Answers, as_known, circle_of, limit_in, owners_of, requests_in, total
+from engine.places import Computing, Opening, Spot, State, Where, line_of, named
 
-Line = Mapping[str, Any]  # as a sampler wrote it: a sample, or a last word
-Row = Mapping[str, Any]
 UnderWay = Callable[[float], int]  # how many requests the client had under way at a moment
 FULL = 0.9  # of the most requests: a sample with so many counts
-LEAST_ALIKE = 5  # samples of a process with as many requests
 LEAST = 3  # samples of a process; with fewer, those that are half full count too
 UNSETTLED = 0.2  # of a sample's requests: so many on their way, and it is left out if there are others
 MORE = 1.1  # times the requests under way are more than can be
 FEW = 0.05  # requests: what is seen as rarely is no place
 BELOW = 5  # innermost frames that are kept
 SILENCE_S, LONG_SILENCE_S = 0.5, 2.0
-PAUSE_S = 0.05  # between two samples of a process
 OFTEN = 0.2  # of the samples: connections are opened again and again
 OF_ALL_PROCESSES = (SQLITE, "a lock on a file", "a lock of several processes", "a semaphore of several processes")
-MOST_OF = 0.6
 
 
 def where_of(
@@ -79,12 +75,12 @@ def where_of(
         computing=computing_in(samples, lines, folder),
         blocks=() if is_burst else tuple(places_of(on_loop(later), lines, folder)),
     )  # fmt: skip
-    if silent and (circle := circle_of(spots)):
+    if silent and good_s is not None and (circle := circle_of(spots)):  # it ends as requests fail, or not at all
         return replace(found, circle=tuple(circle), circle_at=enough_for(circle, requests))
     slots = None if refuses else slots or constant_inside(full)
     answers = Answers(
-        sorted(ended_s if good_s is None else good_s), is_burst, waited_since(samples), len(by_process(samples)),
-        busy_shares(later, slots), left_over(samples, slots),
+        sorted(ended_s if good_s is None else good_s), is_burst, waited_at(samples, min), len(by_process(samples)),
+        busy_shares(later, slots), left_over(samples, slots), waited_at(samples, max),
     )  # fmt: skip
     return replace(found, limit=limit_in(found, blocking, answers, (began_s, ended_s), slots))
 
@@ -114,7 +110,7 @@ def where_now(lines: Sequence[Line], folder: str) -> Where | None:
     if not samples:
         return None
     inside = sum({one["pid"]: one["inside"] for one in samples}.values())
-    return where_of(lines, [samples[0]["at"]] * inside, [samples[-1]["at"] + 1] * inside, folder, True)
+    return where_of(lines, [samples[0]["at"]] * inside, [samples[-1]["at"] + 1] * inside, folder, True, good_s=[])
 
 
 # ---------------------------------------------------------------- samples
@@ -178,29 +174,6 @@ def half_full(samples: Sequence[Line], under_way: UnderWay, first_s: float) -> l
     return later if len(later) >= LEAST * len(by_process(later)) > 0 else found
 
 
-def persistent(samples: Sequence[Line]) -> tuple[str, ...]:
-    """The resources that are waited for in most of the samples of a process.
-
-    A burst arrives everywhere at once: what only its first moments wait for does not limit it.
-    """
-    found: set[str] = set()
-    for own in by_process(samples).values():
-        waited = Counter(
-            name for one in own for name in {resource_of(row)[0] for row in one["rows"] if row["resource"]}
-        )
-        found |= {name for name, count in waited.items() if count >= MOST_OF * len(own)}
-    return tuple(sorted(found))
-
-
-def waited_since(samples: Sequence[Line]) -> dict[str, float]:
-    """When each resource was first seen to be waited for."""
-    since: dict[str, float] = {}
-    for one in samples:
-        for name in (resource_of(row)[0] for row in one["rows"]):
-            since[name] = min(one["at"], since.get(name, one["at"]))
-    return since
-
-
 def after_third(samples: Sequence[Line], began_s: Sequence[float], ended_s: Sequence[float]) -> list[Line]:
     """The samples of the last two thirds of a load, until its last request was sent."""
     first_s, last_s = min(began_s), max(began_s)
@@ -219,68 +192,9 @@ def opened_anew(samples: Sequence[Line], folder: str) -> Opening | None:
     return Opening(pool, kept, most, at_a_time, line_of(usual["app"], folder))
 
 
-def busy_shares(samples: Sequence[Line], slots: float | None) -> dict[str, float]:
-    """In how many samples each resource was waited for, so that it was fully in use: in the process where that was
-    least. Of the server's slots: in how many as many requests were inside."""
-    of_processes = by_process(samples).values()
-    each = slots_of_each(slots, len(of_processes))
-    counts = [Counter(name for one in own for name in in_use(one, each)) for own in of_processes]
-    names = {name for one in counts for name in one}
-    return {name: min(one[name] / len(own) for one, own in zip(counts, of_processes, strict=True)) for name in names}
-
-
-def left_over(samples: Sequence[Line], slots: float | None) -> dict[str, float]:
-    """When the first process had a resource left over, at the end of a burst: about a pause after it was last seen to
-    be fully in use there. slots: of the server, if known."""
-    of_processes = by_process(samples).values()
-    each = slots_of_each(slots, len(of_processes))
-    last: dict[str, float] = {}
-    for own in of_processes:
-        in_process = {name: one["at"] + PAUSE_S for one in own for name in in_use(one, each)}
-        last |= {name: min(at_s, last.get(name, math.inf)) for name, at_s in in_process.items()}
-    return last
-
-
-def slots_of_each(slots: float | None, processes: int) -> float:
-    return (slots or math.inf) / max(1, processes)
-
-
-def in_use(sample: Line, slots: float) -> set[str]:
-    """What is fully in use in a sample. slots: of the process."""
-    found = {name for name in (resource_of(row)[0] for row in sample["rows"]) if name}
-    if any(row["on_loop"] for row in sample["rows"]):
-        found.add(LOOP)
-    return found | {Resource.SLOTS.value} if in_sample(sample) >= slots - HALF else found
-
-
-def constant_inside(samples: Sequence[Line]) -> float | None:
-    """How many requests the processes had inside in nearly all samples; None: that varied, or an event loop works on
-    them: it computes for one at a time, and that is no slot."""
-    if any(row["on_loop"] for one in samples for row in one["rows"]):
-        return None
-    found = 0
-    for own in by_process(samples).values():
-        ((inside, count),) = Counter(round(in_sample(one)) for one in own).most_common(1)
-        if count < max(LEAST_ALIKE, MOSTLY * len(own)):
-            return None
-        found += inside
-    return found or None
-
-
 def about_to_run(sample: Line) -> float:
     """The requests of a sample that wait for nothing but their turn."""
     return float(sum(row["n"] for row in sample["rows"] if resource_of(row)[0] == LOOP))
-
-
-def in_sample(sample: Line) -> float:
-    return float(sum(row["n"] for row in sample["rows"]))
-
-
-def by_process(samples: Sequence[Line]) -> dict[int, list[Line]]:
-    found: dict[int, list[Line]] = defaultdict(list)
-    for one in samples:
-        found[one["pid"]].append(one)
-    return found
 
 
 def blocked_share(samples: Sequence[Line]) -> float:
@@ -401,11 +315,6 @@ def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> l
 def place_of(row: Row) -> object:
     """Where its requests stand: in the code of the app, or beside it."""
     return row["app"] or (row["phase"], row["handler"], None if row["phase"] else row["below"][-1:])
-
-
-def resource_of(row: Row) -> Sequence[Any]:
-    """Name, id, size, used, setting."""
-    return row["resource"] or (None, None, None, None, None)
 
 
 def state_of(row: Row, is_blocked: bool) -> State:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from samples import sample_where
 
+from engine.in_use import constant_inside, left_over
 from engine.limit import ITSELF, LOOP, Answers, circle_of, holding_time_s, limit_of
 from engine.places import Spot, State
-from engine.where import constant_inside, left_over, where_now, where_of
+from engine.where import where_now, where_of
 
 APP = ["/shop/app/db.py", 12, "get"]
 LIBRARY = ["/lib/site-packages/sqlalchemy/pool/impl.py", 3, "_do_get"]
@@ -39,9 +40,9 @@ def sample(at_s, *rows, pid=1):
     return {"pid": pid, "at": at_s, "cost": 0.001, "cpu": 0.0, "inside": inside, "rows": list(rows)}
 
 
-def seen(*lines, n=40, until_s=2.0):
-    """What n requests, all sent at 0 and answered at the end, were seen to do."""
-    return where_of(lines, [0.001] * n, [until_s] * n, "/shop", True)
+def seen(*lines, n=40, until_s=2.0, good_s=None):
+    """What n requests, all sent at 0 and answered at the end, were seen to do. good_s: if some failed."""
+    return where_of(lines, [0.001] * n, [until_s] * n, "/shop", True, good_s=good_s)
 
 
 def test_each_request_is_at_one_place_and_the_rest_has_been_seen_by_no_process():
@@ -216,16 +217,18 @@ def test_a_standstill_is_a_circle_of_what_is_waited_for(spots, circle):
     assert circle_of(spots) == circle
 
 
-def test_a_standstill_needs_a_silence():
+def test_a_standstill_needs_a_silence_and_requests_that_failed():
     lines = [
         sample(at_s, row(20, resource=POOL), row(20, resource=["a lock", 8, 1, 1, ""])) for at_s in (0.6, 0.7, 0.8)
     ]
-    assert seen(*lines).circle == ("a pool", "a lock") and seen(*lines).circle_at == 16
-    assert seen(*lines, until_s=0.9).circle
-    answered_all_the_time = where_of(lines, [0.001] * 40, [0.05 * k + 0.9 for k in range(40)], "/shop", True)
+    found = seen(*lines, good_s=[])
+    assert (found.circle, found.circle_at, seen(*lines).circle) == (("a pool", "a lock"), 16, ())
+    assert seen(*lines, until_s=0.9, good_s=[]).circle
+    ended_s = [0.05 * k + 0.9 for k in range(40)]
+    answered_all_the_time = where_of(lines, [0.001] * 40, ended_s, "/shop", True, good_s=[])
     assert answered_all_the_time.circle == ()
     few = [sample(at_s, row(8, resource=POOL), row(2, resource=["a lock", 8, 1, 1, ""])) for at_s in (0.6, 0.7, 0.8)]
-    assert seen(*few, n=10).circle_at is None  # 16 would be needed, and there were 10
+    assert seen(*few, n=10, good_s=[]).circle_at is None  # 16 would be needed, and there were 10
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,21 @@ def stack_of(frame):
     return frames[::-1]
 
 
+def frame_as_list(frame):
+    code = frame.f_code
+    return [code.co_filename, line_in_file(frame), getattr(code, "co_qualname", code.co_name)]  # Python 3.11 has it
+
+
+def line_in_file(frame):
+    """The line; of a template of Jinja's, which is Python made from it, the template's."""
+    template = frame.f_globals.get("__jinja_template__")
+    lines = template and vars(template).get("_debug_info")  # "1=5&2=13": line of the template, and of what is made
+    if not isinstance(lines, str):
+        return frame.f_lineno
+    pairs = [map(int, one.split("=")) for one in lines.split("&") if one]
+    return max((line for line, made in pairs if made <= frame.f_lineno), default=1)
+
+
 LOOPS = ("asyncio/events.py", "asyncio/base_events.py", "asyncio/runners.py", "uvloop/__init__.py")
 
 

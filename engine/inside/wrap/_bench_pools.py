@@ -77,6 +77,8 @@ def aiohttp_connector(connector):
     of_host = attribute(connector, "_limit_per_host")
     setting = f"TCPConnector({'limit_per_host' if of_host else 'limit'})"
     size = of_host or attribute(connector, "_limit")
+    if of_host and (length(connector, "_acquired_per_host") or 0) > 1:  # so many for each host
+        return Resource("aiohttp's connections", connector, None, None, setting)
     return Resource("aiohttp's connections", connector, size, length(connector, "_acquired"), setting)
 
 

@@ -6,6 +6,7 @@ had them in autumn 2026.
 """
 
 import _thread
+import contextlib
 import dis
 import functools
 import io
@@ -13,7 +14,7 @@ import os
 import re
 import sys
 
-from _bench_frames import remembered
+from _bench_frames import is_app, remembered
 from _bench_pools import (
     Resource,
     aiohttp_connector,
@@ -135,7 +136,9 @@ FURTHER_OUT = 12  # frames
 
 
 def row_of(code, table):
-    """What a table says of a place in the code; None: it has no such place."""
+    """What a table says of a place in the code of a library; None: it has no such place."""
+    if is_app(code):
+        return None
     for (file, function), found in table.items():
         if code.co_name == function and code.co_filename.endswith(file):
             return found
@@ -312,9 +315,29 @@ def sqlite_lock(values):
     text = next((value for value, _ in values if type(value) is str), "") if is_sqlite else ""
     if TAKES_LOCK.match(text):
         return Resource("SQLite's write lock", sys.modules["sqlite3"], 1, 1)
-    # Of a writing statement it is not known to which database, nor whether it waits or writes.
+    # Of a writing statement it is not known whether it waits or writes; nor to which database, if there are several.
     writes = Resource("SQLite's write lock", sys.modules["sqlite3"], is_shared=True)
-    return writes if WRITES.match(text) else None
+    return writes if WRITES.match(text) and databases_open() in (None, 1) else None
+
+
+def databases_open():
+    """How many files of SQLite's this process has open; None: that cannot be seen (Linux)."""
+    files = set()
+    for number in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        with contextlib.suppress(OSError):  # it was closed just then
+            files.add(os.readlink(f"/proc/self/fd/{number}"))
+    return sum(map(is_database, files)) if files else None
+
+
+known_databases = set()  # their files
+
+
+def is_database(file):
+    if file not in known_databases and os.path.isfile(file):
+        with contextlib.suppress(OSError), open(file, "rb") as opened:
+            if opened.read(15) == b"SQLite format 3":
+                known_databases.add(file)
+    return file in known_databases
 
 
 METHODS = ("acquire", "get", "execute", "executemany")

@@ -52,16 +52,15 @@ from _bench_calls import call_of, greenlets, loops, original, serving, under_way
 from _bench_frames import (
     above_loop,
     chain_of,
-    enclosed_by,
+    frame_as_list,
     futures_behind,
-    innermost_of_app,
-    is_app,
     is_of_app,
     is_signal,
     phase_of,
     stack_of,
     waits_for_client,
 )
+from _bench_place import Place, waits_for_thread
 
 PATH = os.environ.get("BENCH_SAMPLES", "")
 sleep, start_thread = original("time", "sleep"), original("_thread", "start_new_thread")
@@ -119,76 +118,6 @@ def waits_for_own(task, frames, tasks):
     return any(file.endswith(end) and name in names for file, name in inner for end, names in WAITS_FOR_OWN)
 
 
-class Place:
-    """A thread, task or greenlet at work for a request; call None: for no request."""
-
-    def __init__(self, call, frames, thread=None, on_loop=False, task=None):
-        self.call, self.thread, self.on_loop, self.task = call, thread, on_loop, task
-        self.weight = 1.0  # requests that it stands for
-        self.is_outer = False  # a library's task, told by the line of the app that waits for it
-        self.stands_at(frames)
-
-    def stands_at(self, frames):
-        innermost = innermost_of_app(tuple([frame.f_code for frame in frames]))
-        self.app = None if innermost is None else frames[innermost]
-        self.frames = frames
-        self.below = frames if innermost is None else frames[innermost + 1 :]
-
-    @property
-    def is_own(self):
-        """Whether it is the task that the server has for the request, and not one that this one made."""
-        return bool(self.call and self.task and self.task is self.call.task)
-
-    @property
-    def app_frames(self):
-        return [frame for frame in self.frames if is_app(frame.f_code)]
-
-    def resource(self):
-        """What it waits for that other requests hold; None: no such thing is known."""
-        task, call = self.task, self.call
-        if task and task._fut_waiter is None:  # it could go on
-            return pools.Resource("the event loop", loops, 1, 1)
-        if call and self.waits_for_itself():
-            return pools.Resource("an answer of this very server", None)
-        for future, executor in list(call.queued.items()) if call else ():
-            if not resources.has_turn(future, executor) and self.waits_for(future):
-                return resources.executor(executor)
-        found = self.resource_in_frames()
-        if task and call and not found:
-            return pools.Resource("a future of several requests", task._fut_waiter, is_shared=True)
-        return found
-
-    def resource_in_frames(self):
-        frames = [*reversed(self.below), *([self.app] if self.app else [])]
-        found = resources.resource_of(frames, not self.task) if frames else None
-        is_timed = self.task and found and self.app and source.is_timed(*frame_as_list(self.app)[:2])
-        return found._replace(setting=resources.TIMED) if is_timed and not found.setting else found
-
-    def awaits_a_result(self):
-        """Whether its task awaits, in the code of the app itself, a future that something of no request sets."""
-        waiter = self.task and self.task._fut_waiter
-        if not self.call or not waiter or self.below or isinstance(waiter, asyncio.Task):
-            return False
-        return len(futures_behind(waiter)) == 1 and not any(map(self.waits_for, list(self.call.queued)))
-
-    def waits_for(self, future):
-        """Whether it waits for an executor's future: a thread in one of that one's methods, a task by asyncio's future
-        that is chained to it."""
-        if not self.task:
-            return waits_for_thread(self)
-        cells = [one for done in future._done_callbacks for one in enclosed_by(done)]
-        return any(cell is one for cell in cells for one in futures_behind(self.task._fut_waiter))
-
-    def waits_for_itself(self):
-        """Whether it is in the code of an HTTP client that has a connection to this very server."""
-        opened = self.call.to_itself and self.call.to_itself()
-        is_client = any(frame.f_code.co_filename.endswith(CLIENTS) for frame in self.below)
-        return opened is not None and opened.fileno() >= 0 and is_client
-
-
-CLIENTS = ("http/client.py", "httpcore/_sync/connection.py", "httpcore/_async/connection.py", "aiohttp/client.py")
-
-
 def places():
     """Every place where a request of this process stands, with those of no request that hold an event loop."""
     threads = sys._current_frames()
@@ -224,6 +153,10 @@ def places_of_threads(threads):
     for thread, call in list(serving.items()):
         if thread in threads and under_way_yet(call):
             found[call].append(Place(call, stack_of(threads[thread]), thread))
+    for own in found.values():
+        outer = next((one for one in own if one.app and waits_for_thread(one)), None)
+        for one in own if outer else ():
+            one.stands_inside(outer.frames_to_app)
     return found
 
 
@@ -232,14 +165,10 @@ def deepest_threads(own):
     return [one for one in own if len(own) == 1 or not waits_for_thread(one)] or own
 
 
-def waits_for_thread(place):
-    """Whether a thread waits for what it has sent to an executor."""
-    return any("concurrent/futures/_base" in frame.f_code.co_filename for frame in place.below[-4:])
-
-
 def places_of_loop(loop, thread, frame, by_thread):
     """The tasks of an event loop that work for requests, and what holds its thread."""
     running, tasks_of_call, found = asyncio.current_task(loop), defaultdict(list), []
+    is_of_one = thread in serving  # asgiref's, or asyncio.run() in a handler: it blocks no other request
     for task in tasks_of(loop):
         if call := call_of(task):
             tasks_of_call[call].append(task)
@@ -248,18 +177,24 @@ def places_of_loop(loop, thread, frame, by_thread):
     for call in followed:
         tasks = tasks_of_call[call]
         if running in tasks:
-            found.append(Place(call, stack_of(frame), thread, on_loop=True))
+            found += [] if is_of_one else [Place(call, stack_of(frame), thread, on_loop=True)]
         elif call not in by_thread or waits_for_loop(by_thread[call], tasks):
             found += deepest_tasks(call, tasks)
-        for place in by_thread.get(call, ()):  # a thread without code of the app: the task has sent it there
-            if not place.app:
-                place.stands_at([*chain_of(tasks[-1].get_coro()), *place.below])
+    have_threads_stand(by_thread, tasks_of_call)
     for place in found:
         place.weight = len(all_calls) / len(followed)
     holds_loop = Place(None, above_loop(stack_of(frame)), thread, on_loop=True)
-    if holds_loop.app and not any(one.on_loop for one in found):
+    if holds_loop.app and not is_of_one and not any(one.on_loop for one in found):
         found.append(holds_loop)
     return found
+
+
+def have_threads_stand(by_thread, tasks_of_call):
+    """Have threads without code of the app stand where the task waits that has sent them there."""
+    for call in by_thread.keys() & tasks_of_call.keys():
+        outer = outer_chain([chain_of(task.get_coro()) for task in tasks_of_call[call]])
+        for place in by_thread[call]:
+            place.stands_inside(outer)
 
 
 def deepest_tasks(call, tasks):
@@ -268,20 +203,19 @@ def deepest_tasks(call, tasks):
     own = [task for task in tasks if not waits_for_own(task, chains[task], tasks)] or tasks
     busy = [task for task in own if not waits_for_client(chains[task])] or own
     found = [Place(call, chains[task], task=task) for task in busy]
-    outer = next((chain for chain in chains.values() if is_of_app(chain)), [])
-    for place in found:
-        if not place.app and outer:  # of a library: the app's code waits for it in another task
-            place.stands_at([*outer, *place.below])
-            place.is_outer = True
+    outer = outer_chain([*chains.values()])
+    for place in found if is_of_app(outer) else ():  # of a library: the app's code waits for it in another task
+        place.is_outer |= place.stands_inside(outer)
     return found
 
 
+def outer_chain(chains):
+    """The frames of the task that waits for a library's: not a middleware's, which waits for that of the handler."""
+    inner = [one for one in chains if all(frame.f_code.co_name != "call_next" for frame in one)] or chains
+    return next((one for one in inner if is_of_app(one)), inner[0])
+
+
 # ---------------------------------------------------------------- a sample
-
-
-def frame_as_list(frame):
-    code = frame.f_code
-    return [code.co_filename, frame.f_lineno, getattr(code, "co_qualname", code.co_name)]  # Python 3.11 has the first
 
 
 def handler_of(call):

@@ -24,9 +24,15 @@ def held_by(owner, modules):
         return made
     for module in modules:
         for name, value in list(vars(module).items()):
-            if holds(value, owner) and (line := assigned_at(module.__file__, name)):
+            if not keeps_all(value) and holds(value, owner) and (line := assigned_at(module.__file__, name)):
                 return [module.__file__, line]
     return None
+
+
+def keeps_all(value):
+    """Whether it is the app of a framework, in which anything may be kept that was made elsewhere."""
+    kinds = {kind.__module__.partition(".")[0] for kind in type(value).__mro__}
+    return not kinds.isdisjoint({"fastapi", "starlette", "flask", "django", "quart"})
 
 
 MOST_MADE_S = 0.1  # of CPU time

@@ -250,6 +250,8 @@ def is_handler_of(call, func):
 def wrapped(kind):
     if kind != "bare":
         tracked.watch()
+    if kind == "asgi":  # before the app takes AnyIO's functions by their names
+        stamp_in_thread()
     try:
         app = load_app(os.environ["BENCH_APP"])
     except BaseException as error:  # sys.exit() too; some servers would start such a worker again for ever
@@ -258,7 +260,6 @@ def wrapped(kind):
     if "concurrent.futures.process" in sys.modules and kind != "bare":
         tracked.watch_processes(sys.modules["concurrent.futures.process"])
     if kind == "asgi":
-        stamp_in_thread()
         return asgi(app)
     if kind == "flask_app":  # the `flask` command takes only a Flask object
         app.wsgi_app = wsgi(app.wsgi_app)

@@ -1,0 +1,108 @@
+"""Which resources were in use in the samples of a server's processes, how much of the time, and until when. Pure.
+
+engine/inside/wrap/_bench_sampler.py has the format of a sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from engine.limit import HALF, LOOP, MOSTLY
+from engine.places import Resource
+
+Line = Mapping[str, Any]  # as a sampler wrote it: a sample, or a last word
+Row = Mapping[str, Any]
+LEAST_ALIKE = 5  # samples of a process with as many requests
+PAUSE_S = 0.05  # between two samples of a process
+MOST_OF = 0.6  # of the samples of a process
+
+
+def persistent(samples: Sequence[Line]) -> tuple[str, ...]:
+    """The resources that are waited for in most of the samples of a process.
+
+    A burst arrives everywhere at once: what only its first moments wait for does not limit it.
+    """
+    found: set[str] = set()
+    for own in by_process(samples).values():
+        waited = Counter(
+            name for one in own for name in {resource_of(row)[0] for row in one["rows"] if row["resource"]}
+        )
+        found |= {name for name, count in waited.items() if count >= MOST_OF * len(own)}
+    return tuple(sorted(found))
+
+
+def waited_at(samples: Sequence[Line], which: Callable[[float, float], float]) -> dict[str, float]:
+    """When each resource was seen to be waited for: the first (min) or the last time (max)."""
+    found: dict[str, float] = {}
+    for one in samples:
+        at_s: float = one["at"]
+        for name in (resource_of(row)[0] for row in one["rows"]):
+            found[name] = which(at_s, found.get(name, at_s))
+    return found
+
+
+def busy_shares(samples: Sequence[Line], slots: float | None) -> dict[str, float]:
+    """In how many samples each resource was waited for, so that it was fully in use: in the process where that was
+    least. Of the server's slots: in how many as many requests were inside."""
+    of_processes = by_process(samples).values()
+    each = slots_of_each(slots, len(of_processes))
+    counts = [Counter(name for one in own for name in in_use(one, each)) for own in of_processes]
+    names = {name for one in counts for name in one}
+    return {name: min(one[name] / len(own) for one, own in zip(counts, of_processes, strict=True)) for name in names}
+
+
+def left_over(samples: Sequence[Line], slots: float | None) -> dict[str, float]:
+    """When the first process had a resource left over, at the end of a burst: about a pause after it was last seen to
+    be fully in use there. slots: of the server, if known."""
+    of_processes = by_process(samples).values()
+    each = slots_of_each(slots, len(of_processes))
+    last: dict[str, float] = {}
+    for own in of_processes:
+        in_process = {name: one["at"] + PAUSE_S for one in own for name in in_use(one, each)}
+        last |= {name: min(at_s, last.get(name, math.inf)) for name, at_s in in_process.items()}
+    return last
+
+
+def slots_of_each(slots: float | None, processes: int) -> float:
+    return (slots or math.inf) / max(1, processes)
+
+
+def in_use(sample: Line, slots: float) -> set[str]:
+    """What is fully in use in a sample. slots: of the process."""
+    found = {name for name in (resource_of(row)[0] for row in sample["rows"]) if name}
+    if any(row["on_loop"] for row in sample["rows"]):
+        found.add(LOOP)
+    return found | {Resource.SLOTS.value} if in_sample(sample) >= slots - HALF else found
+
+
+def constant_inside(samples: Sequence[Line]) -> float | None:
+    """How many requests the processes had inside in nearly all samples; None: that varied, or an event loop works on
+    them: it computes for one at a time, and that is no slot."""
+    if any(row["on_loop"] for one in samples for row in one["rows"]):
+        return None
+    found = 0
+    for own in by_process(samples).values():
+        ((inside, count),) = Counter(round(in_sample(one)) for one in own).most_common(1)
+        if count < max(LEAST_ALIKE, MOSTLY * len(own)):
+            return None
+        found += inside
+    return found or None
+
+
+def in_sample(sample: Line) -> float:
+    return float(sum(row["n"] for row in sample["rows"]))
+
+
+def by_process(samples: Sequence[Line]) -> dict[int, list[Line]]:
+    found: dict[int, list[Line]] = defaultdict(list)
+    for one in samples:
+        found[one["pid"]].append(one)
+    return found
+
+
+def resource_of(row: Row) -> Sequence[Any]:
+    """Name, id, size, used, setting."""
+    return row["resource"] or (None, None, None, None, None)

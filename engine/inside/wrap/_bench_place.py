@@ -1,0 +1,97 @@
+"""Where one thread, task or greenlet stands that works for a request, and what it waits for there. Standard library
+only, for the process of the server."""
+
+import asyncio
+
+import _bench_pools as pools
+import _bench_resources as resources
+import _bench_source as source
+from _bench_calls import loops
+from _bench_frames import enclosed_by, frame_as_list, futures_behind, innermost_of_app, is_app
+
+
+class Place:
+    """A thread, task or greenlet at work for a request; call None: for no request."""
+
+    def __init__(self, call, frames, thread=None, on_loop=False, task=None):
+        self.call, self.thread, self.on_loop, self.task = call, thread, on_loop, task
+        self.weight = 1.0  # requests that it stands for
+        self.is_outer = False  # a library's task, told by the line of the app that waits for it
+        self.stands_at(frames)
+
+    def stands_at(self, frames):
+        innermost = innermost_of_app(tuple([frame.f_code for frame in frames]))
+        self.app = None if innermost is None else frames[innermost]
+        self.frames = frames
+        self.below = frames if innermost is None else frames[innermost + 1 :]
+
+    def stands_inside(self, frames):
+        """Have it stand where other code waits for it, if it is without code of the app; whether it is."""
+        is_inside = not self.app
+        if is_inside:
+            self.stands_at([*frames, *self.below])
+        return is_inside
+
+    @property
+    def is_own(self):
+        """Whether it is the task that the server has for the request, and not one that this one made."""
+        return bool(self.call and self.task and self.task is self.call.task)
+
+    @property
+    def frames_to_app(self):
+        return self.frames[: len(self.frames) - len(self.below)]
+
+    @property
+    def app_frames(self):
+        return [frame for frame in self.frames if is_app(frame.f_code)]
+
+    def resource(self):
+        """What it waits for that other requests hold; None: no such thing is known."""
+        task, call = self.task, self.call
+        if task and task._fut_waiter is None:  # it could go on
+            return pools.Resource("the event loop", loops, 1, 1)
+        if call and self.waits_for_itself():
+            return pools.Resource("an answer of this very server", None)
+        for future, executor in list(call.queued.items()) if call else ():
+            if not resources.has_turn(future, executor) and self.waits_for(future):
+                return resources.executor(executor)
+        found = self.resource_in_frames()
+        if task and call and not found:
+            return pools.Resource("a future of several requests", task._fut_waiter, is_shared=True)
+        return found
+
+    def resource_in_frames(self):
+        frames = [*reversed(self.below), *([self.app] if self.app else [])]
+        found = resources.resource_of(frames, not self.task) if frames else None
+        is_timed = self.task and found and self.app and source.is_timed(*frame_as_list(self.app)[:2])
+        return found._replace(setting=resources.TIMED) if is_timed and not found.setting else found
+
+    def awaits_a_result(self):
+        """Whether its task awaits, in the code of the app itself, a future that something of no request sets."""
+        waiter = self.task and self.task._fut_waiter
+        if not self.call or not waiter or self.below or isinstance(waiter, asyncio.Task):
+            return False
+        return len(futures_behind(waiter)) == 1 and not any(map(self.waits_for, list(self.call.queued)))
+
+    def waits_for(self, future):
+        """Whether it waits for an executor's future: a thread in one of that one's methods, a task by asyncio's future
+        that is chained to it."""
+        if not self.task:
+            return waits_for_thread(self)
+        cells = [one for done in future._done_callbacks for one in enclosed_by(done)]
+        return any(cell is one for cell in cells for one in futures_behind(self.task._fut_waiter))
+
+    def waits_for_itself(self):
+        """Whether it is in the code of an HTTP client that has a connection to this very server."""
+        opened = self.call.to_itself and self.call.to_itself()
+        is_client = any(frame.f_code.co_filename.endswith(CLIENTS) for frame in self.below)
+        return opened is not None and opened.fileno() >= 0 and is_client
+
+
+CLIENTS = ("http/client.py", "httpcore/_sync/connection.py", "httpcore/_async/connection.py", "aiohttp/client.py")
+
+
+def waits_for_thread(place):
+    """Whether a thread waits for what it has sent to an executor, or asgiref to one."""
+    files = [frame.f_code.co_filename for frame in place.below[-4:]]
+    return any(part in file for file in files for part in ("concurrent/futures/", "asgiref/current_thread_executor"))

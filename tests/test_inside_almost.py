@@ -1,0 +1,245 @@
+"""Apps of which a look inside would tell a line, a resource or a number that is not so."""
+
+from __future__ import annotations
+
+import pytest
+from commands import run_bench
+from servers import write_files
+
+FASTAPI = """
+import asyncio, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
+
+jobs, lock, rows = asyncio.Queue(maxsize=2), threading.Lock(), []
+
+async def works():
+    while True:
+        done = await jobs.get()
+        await asyncio.sleep(1.2)
+        done.set_result(1)
+
+@asynccontextmanager
+async def lifespan(app):
+    app.state.limiter = anyio.CapacityLimiter(3)
+    tasks = [asyncio.create_task(works()) for _ in range(4)]
+    yield
+
+app = FastAPI(lifespan=lifespan)
+
+@app.middleware("http")
+async def timing(request, call_next):
+    return await call_next(request)  # passes it on
+
+@app.get("/thread")
+async def in_a_thread():
+    await run_in_threadpool(time.sleep, 0.3)  # waits
+
+@app.get("/gather")
+async def asks_two():
+    await asyncio.gather(asyncio.sleep(0.3), asyncio.sleep(0.3))  # waits
+
+async def fetch():
+    time.sleep(0.2)  # waits
+
+@app.get("/own-loop")
+def has_a_loop_of_its_own():
+    asyncio.run(fetch())
+
+def part(i):
+    time.sleep(0.3)
+
+@app.get("/executor")
+def fans_out():
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(part, range(4)))
+
+@app.get("/executor-of-c")
+def fans_out_to_c():
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(time.sleep, [0.3] * 4))  # waits
+
+def saves():
+    with lock:
+        time.sleep(0.6)
+
+@app.get("/saves")
+async def takes_a_lock_that_a_thread_has():
+    with lock:
+        rows.append(1)
+    await asyncio.to_thread(saves)
+
+@app.get("/queue")
+async def asks_workers():
+    done = asyncio.get_running_loop().create_future()
+    await jobs.put(done)
+    return await done
+
+@app.get("/kept")
+async def takes_what_the_app_keeps(request: Request):
+    async with request.app.state.limiter:
+        await asyncio.sleep(0.2)
+
+def computes():
+    ends = time.thread_time() + 0.05
+    while time.thread_time() < ends:
+        pass
+
+@app.get("/computes")
+async def computes_in_a_thread():
+    await run_sync(computes)
+"""
+FLASK = """
+import functools, sqlite3, threading, time
+from flask import Flask, render_template
+from jobs.queue import JobQueue
+
+app, queue, lock, gateway = Flask(__name__), JobQueue(), threading.Lock(), threading.Semaphore(6)
+
+@app.get("/async")
+async def blocks_its_own_loop():
+    time.sleep(0.2)  # waits
+    return ""
+
+@app.get("/page")
+def renders():
+    return render_template("page.html", report=functools.partial(time.sleep, 0.2))
+
+@app.get("/put")
+def puts():
+    queue.put("mail")
+    return ""
+
+def number():
+    with lock:
+        time.sleep(0.008)
+
+def pays():
+    with gateway:
+        time.sleep(0.1)
+
+@app.get("/order")
+def orders():
+    number()
+    pays()
+    return ""
+
+@app.get("/memory")
+def has_a_database_of_its_own():
+    db = sqlite3.connect(":memory:")
+    db.execute("create table sales (shop, amount)")
+    db.executemany("insert into sales values (?, ?)", [(i % 50, i) for i in range(100_000)])
+    return f"{db.execute('select sum(amount * amount) from sales').fetchone()}"
+"""
+QUEUE = """
+import time
+
+class JobQueue:
+    def put(self, job):
+        time.sleep(0.1)
+"""
+FILES = {
+    "main.py": FASTAPI, "shop.py": FLASK, "jobs/__init__.py": "", "jobs/queue.py": QUEUE,
+    "templates/page.html": "<html>\n{{ report() or '' }}\n</html>\n",
+}  # fmt: skip
+THREADS = ("--app", "shop:app", "--server", "gunicorn-threads", "--threads")
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch, capsys):
+    """The run, where its requests stood, and the report."""
+    write_files(tmp_path, FILES)
+    monkeypatch.chdir(tmp_path)
+
+    def tell(*words):
+        app = () if "--app" in words else ("--app", "main:app")
+        (run,) = run_bench(tmp_path, *app, *words)[1]["runs"]
+        return run, run["inside"]["where"], " ".join(capsys.readouterr().out.split())
+
+    return tell
+
+
+def lines_with(where, *states):
+    return {one["line"] for one in where["places"] if not states or one["state"] in states}
+
+
+def line_of(text, comment, after=""):
+    lines = text.splitlines()
+    begins = next((i for i, line in enumerate(lines) if after in line), 0)
+    return 1 + next(i for i, line in enumerate(lines) if i >= begins and comment in line)
+
+
+@pytest.mark.parametrize("path, function", [("/thread", "in_a_thread"), ("/gather", "asks_two")])
+def test_a_request_does_not_stand_at_the_line_of_a_middleware(told, path, function):
+    _, where, _ = told("--path", path, "-n", "30")
+    assert f"main.py:{line_of(FASTAPI, '# passes it on')}" not in lines_with(where)
+    assert f"main.py:{line_of(FASTAPI, '# waits', function)}" in lines_with(where)
+
+
+def test_more_threads_than_are_followed_stand_in_their_handlers(told):
+    _, where, _ = told("--path", "/thread", "-n", "300", "--anyio-threads", "200")
+    at_work = {one["line"]: one["requests"] for one in where["places"] if one["state"] == "working"}
+    assert at_work[f"main.py:{line_of(FASTAPI, '# waits', 'in_a_thread')}"] > 0.9 * sum(at_work.values())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--path", "/own-loop", "-n", "80"), (*THREADS, "16", "--path", "/async", "-n", "64")],
+    ids=["run", "flask"],
+)
+def test_an_event_loop_of_one_request_blocks_no_other(told, words):
+    _, where, text = told(*words)
+    assert not lines_with(where, "blocking") and "event loop is blocked" not in text
+    assert sum(one["requests"] for one in where["places"] if one["state"] == "working") > 14
+
+
+def test_an_executors_threads_are_not_anyios(told):
+    run, *_ = told("--path", "/executor", "-n", "80")
+    assert {one["slots"] for one in run["verdict"]["limits"] if "AnyIO" in one["resource"]} <= {40}
+    assert not any(one["parts"] > 1.5 for one in run["verdict"]["limits"])
+
+
+def test_what_an_executor_does_in_c_is_in_the_handler(told):
+    _, where, _ = told("--path", "/executor-of-c", "-n", "30")
+    assert f"main.py:{line_of(FASTAPI, '# waits', 'fans_out_to_c')}" in lines_with(where, "working")
+    assert not [one for one in where["places"] if one["state"] == "working" and not one["line"]]
+
+
+@pytest.mark.parametrize("path, n", [("/saves", 6), ("/queue", 24)])
+def test_what_goes_on_by_itself_is_no_standstill(told, path, n):
+    run, where, text = told("--path", path, "-n", str(n))
+    assert run["measured"]["answered"] == n and not where["circle"] and "standstill" not in text
+
+
+def test_what_the_app_keeps_is_not_made_where_the_app_is(told):
+    limit = told("--path", "/kept", "-n", "30")[0]["verdict"]["limits"][0]
+    assert (limit["slots"], limit["size_line"]) == (3, None)
+
+
+def test_cpu_time_in_a_function_that_was_imported_by_its_name_is_the_requests(told):
+    run, _, text = told("--path", "/computes", "-n", "60")
+    assert run["verdict"]["limits"][0]["resource"] == "cpu" and "task of its own" not in text
+
+
+def test_the_line_of_a_template_is_the_templates(told):
+    _, where, _ = told(*THREADS, "8", "--path", "/page", "-n", "32")
+    assert "templates/page.html:2" in lines_with(where)
+
+
+def test_a_module_of_the_app_is_no_library(told):
+    _, where, _ = told(*THREADS, "16", "--path", "/put", "-n", "64")
+    assert not [one for one in where["places"] if one["resource"]]
+
+
+def test_of_a_burst_what_is_waited_for_to_the_end_limits(told):
+    limit = told(*THREADS, "64", "--path", "/order", "-n", "64")[0]["verdict"]["limits"][0]
+    assert (limit["slots"], limit["held_s"]) == (6, pytest.approx(0.1, rel=0.3))
+
+
+def test_a_database_in_memory_has_no_lock_of_others(told):
+    _, where, text = told(*THREADS, "8", "--path", "/memory", "-n", "40")
+    assert "SQLite" not in text and not [one for one in where["places"] if one["state"] == "waiting"]
