@@ -98,7 +98,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "--cpu-time": (seconds(0.0, 60), "S", "what a request computes besides (0)"),
         "--subtasks": (FEW, "N", "parts of a -multi request's task (2)", 2),
         "--slots": (COUNT, "N", "slots of all workers, if you know them; on paper: of one"),
-        "--wait": (task_time, "S", "how long a request waits, for --app, --url and on paper"),
+        "--wait": (task_time, "S", "how long a request waits, for --app, --run, --url and on paper"),
         "--split": (SPLIT, "N,N", "on paper: requests (or, with -c, users) of each process", ()),
         "--one-queue": "on paper: all processes share one queue",
         "--passes": (number(int, 1, 9), "N", "on paper: how often a request takes a slot (1)", 1),
@@ -246,12 +246,13 @@ EXCLUDES = {  # option -> it goes with none of these
     "find_rate": f"try victim requests probe fail_if {SENDS_ITS_OWN}",
     "workload": "path method head data body_file requests_from",
     "requests_from": "path method head data body_file",
-    "serve": f"try url requests probe {SENDS_ITS_OWN}",
+    "serve": f"try url requests probe find_rate victim fail_if json html trace {SENDS_ITS_OWN}",
     "is_paper": "cert threads try env anyio_threads server_args pool_size database_url server_cpus access_log server"
-    " path requests_from probe find_rate serve workload keep_alive",
+    " path requests_from probe find_rate serve workload keep_alive json html trace fail_if processes client_cpus",
     "split": "rate ramp one_queue",
     "concurrency": "rate ramp",
     "rate": "ramp",
+    "scale": "requests concurrency rate ramp",
     "method": "head",
     "body_file": "data",
     "p50": "p95 p99",
@@ -266,6 +267,8 @@ WHY = {  # option -> why it stands alone, where that is not plain
     "probe": "it sends bursts of its own",
     "find_rate": "it sends runs of its own",
     "is_paper": "it needs a server: --target, --app, --run or --url",
+    "serve": "it sends nothing",
+    "scale": "it stretches the workload's own ramp",
     "clean_logs": "it sends nothing",
 }
 
@@ -371,6 +374,8 @@ def mix_of(options: argparse.Namespace) -> workload.Mix | None:
         raise Problem(f"--workload with --target: one of {', '.join(WORKLOADS)}")
     else:
         mix = workload.read_workload(Path(options.workload))
+    if options.scale != 1.0:
+        raise Problem("--scale goes with a workload of the Books API: a file has no stages")
     if options.url and not re.fullmatch(r"\w+://[^/]+/?", options.url):
         raise Problem(f"--url without a path: {mix.name} has the paths")
     options.path = [PLACEHOLDER.sub("1", mix.kinds[0].path)] if not options.url else []

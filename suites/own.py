@@ -44,6 +44,7 @@ from suites.io import draw_bursts
 KEYS = {"name", "arguments", "compared_with"}
 NOT_HERE = (  # sweep.py writes, prints and repeats; a variant is one run
     "json", "html", "trace", "list", "serve", "find_rate", "probe", "fail_if", "repeats", "try", "is_paper",
+    "p50", "p95", "p99",
 )  # fmt: skip
 
 # ---------------------------------------------------------------- the file
@@ -83,7 +84,7 @@ def check_variant(variant: Json, names: Sequence[str]) -> None:
         raise Problem(f"compared_with is no other variant; there are {', '.join(names)}")
     found = options.parse(shlex.split(variant["arguments"]))
     if refused := [name for name in NOT_HERE if getattr(found, name)]:
-        raise Problem(f"--{refused[0].replace('_', '-')} does not go with a variant")
+        raise Problem(f"{options.flag(refused[0])} does not go with a variant")
     if (count := len(plans_of(found))) != 1:
         raise Problem(f"that is {count} runs, not one: say one --target (or --app, --url) and one --path")
 

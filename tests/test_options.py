@@ -86,6 +86,7 @@ def test_options_that_exclude_each_other_are_refused(name, other, capsys):
         "--split 1,2 --workers 3 > --split", "--split 1,2 -n 5 > 3", "--ramp 1s:0 --wait 1 > users",
         "--rate 256 --wait 0.05 --p99 0.04 > 40 ms", "--rate 2000 --wait 0.05 --p99 0.1 --cpu-time 0.001 > CPU",
         "--rate 256 --wait 0.05 --p99 0.1 --p95 0.1 > --p99", "--rate 256 --wait 0.05 --p99 0.1 --slots 16 > objective",
+        f"--app main:app --workload {ROOT}/examples/workload.toml --scale 3 > --scale",
         "--rate 256 --wait 0.05 --cpu-time 0.1 > --cpu-time", "-n 5 --wait 1 --cpus 2 > --cpus",
     ],
 )  # fmt: skip

@@ -62,6 +62,8 @@ def file(tmp_path, monkeypatch) -> Path:
         ("-c 4", "-c 4 --trace x", "--trace does not go with a variant"),
         ("-c 4", "-c 4 --repeats 3", "--repeats does not go with a variant"),
         ("-c 4", "-c 4 --try auto", "--try does not go with a variant"),
+        ("-c 4", "--rate 4 --p99 1", "--p99 does not go with a variant"),
+        ("--app plain:app --server waitress -c 4", "--slots 4 -c 4", "a prediction on paper does not go"),
     ],
 )
 def test_a_mistake_is_named_with_its_variant(good, bad, words, file, capsys):
