@@ -126,7 +126,9 @@ def predictions_of(variants: Sequence[Variant], values: Values) -> dict[str, flo
 def new_document(asked_for: argparse.Namespace, name: str, command: str = "", asked: Any = None) -> SweepDocument:
     """A sweep with nothing run yet, but everything predicted. Raises Problem."""
     suite, quick, scale = own.suite(asked) if asked else SUITES[name], asked_for.quick, asked_for.scale
-    values = (suite.quick if quick else suite.full) | ({"t": f"{scale:g}"} if scale else {})
+    if scale and "scale" not in suite.full:
+        raise Problem("--scale goes with suite books")
+    values = (suite.quick if quick else suite.full) | ({"scale": f"{scale:g}"} if scale else {})
     programs = suite.programs()
     there = [variant for variant in suite.variants if not variant.program or variant.program in programs]
     launches = launches_of(suite, values)
@@ -227,10 +229,10 @@ def failed_in(document: SweepDocument) -> list[str]:
     ]
 
 
-def shortened(values: Values, full: Values) -> str:
-    """What is less than in a whole sweep; empty: nothing."""
-    less = [f"{name} = {value} instead of {full[name]}" for name, value in values.items() if value != full[name]]
-    return f"**Shortened**, for a first look: {', '.join(less)}." if less else ""
+def not_whole(values: Values, full: Values) -> str:
+    """What is not as in a whole sweep; empty: nothing."""
+    others = [f"{name} = {value} instead of {full[name]}" for name, value in values.items() if value != full[name]]
+    return f"**Not a whole sweep**: {', '.join(others)}." if others else ""
 
 
 def render(document: SweepDocument) -> str:
@@ -243,7 +245,7 @@ def render(document: SweepDocument) -> str:
         " ".join(suite.headline(document)) if done == in_all else f"**Unfinished**: {done} of {in_all} runs.",
         f"{comparison.about(asdict(document))}, seed {document.seed}; {versions}.",
         f"{suite.source} {plural(repeats, 'repeat')}: median (least-most).".strip(),
-        shortened(document.values, suite.full),
+        not_whole(document.values, suite.full),
         f"**Failed requests** in {', '.join(failed)}." * bool(failed),
         suite.tables(document),
     ]
@@ -286,6 +288,11 @@ def draw_pictures(document: SweepDocument, path: Path, folder: Path) -> None:
 # ---------------------------------------------------------------- main
 
 
+FAIL_IF_WORSE = (
+    "of compare: exit code 1 if B is worse, beyond all spread or by failed requests, or if it cannot be told"
+)
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Raises Problem."""
     parser = options.Parser("sweep.py", None, __doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -304,7 +311,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--trace", help="of a suite: write the times of every request as a trace for Perfetto")
     add("--slots", type=FEW, help="of a report on Locust: all slots of the server")
     add("--wait", type=seconds(1e-4, 3600), help="... what a request waits in s, if not known")
-    add("--fail-if-worse", action="store_true", help="of compare: exit code 1 if B is worse, beyond all spread")
+    add("--fail-if-worse", action="store_true", help=FAIL_IF_WORSE)
     return parser.parse_args(argv)
 
 
@@ -353,6 +360,8 @@ def run_suite(asked_for: argparse.Namespace, command: str) -> int:
 
 
 def report(asked_for: argparse.Namespace) -> int:
+    if not asked_for.files:
+        raise Problem("report takes a file, or several")
     for file in asked_for.files:
         with readable(file):
             texts = [locust.locust_report(run, asked_for.slots, asked_for.wait) for run in locust.files_in(file)]

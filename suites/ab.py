@@ -34,6 +34,7 @@ PUBLISHED = {  # requests/s; p50 / p99 / max in ms
     (FASTEST, 1000): (7891.28, "116 / 230 / 243"),
 }
 LOOKS = {"median": (-0.2, "oC0"), "p99": (0.0, "sC1"), "max": (0.2, "^C3")}  # in the picture
+TCP_AGAIN_MS = 1000  # after so long TCP asks for a connection again for the first time
 OVERFLOWS, RETRIES = "measured.kernel.ListenOverflows", "measured.kernel.TCPSynRetrans"
 
 
@@ -82,11 +83,11 @@ def headline(document: SweepDocument) -> list[str]:
         f" {short(published_ratio(FASTEST, 500) or 0)} times the requests/s, measured {measured}."
     ]
     overflows, again = (document.figure(DEVELOPMENT, path, 500) for path in (OVERFLOWS, RETRIES))
-    if any(overflows.values()):
-        p50, p99 = (document.latency_ms(DEVELOPMENT, key, 500).typical for key in ("median", "p99"))
+    p50, p99 = (document.latency_ms(DEVELOPMENT, key, 500) for key in ("median", "p99"))
+    if min(overflows.values(), default=0) > 0 and min(p99.values(), default=0) >= TCP_AGAIN_MS:
         text.append(
-            f"Flask's p50 is {p50} ms and its p99 {p99} ms. That tail is not Flask: the listen queue overflowed"
-            f" {overflows.typical} times, and TCP tried again {again.typical} times."
+            f"Flask's p50 is {p50.typical} ms and its p99 {p99.typical} ms. That tail is not Flask: the listen queue"
+            f" overflowed {overflows.typical} times, and TCP tried again {again.typical} times."
         )
     return text
 

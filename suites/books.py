@@ -22,6 +22,7 @@ from suites.common import (
     draw_rows,
     look_up,
     table,
+    was_pinned,
 )
 
 # ---------------------------------------------------------------- published, and run again
@@ -66,7 +67,7 @@ FAN_OUT_RATIOS = {
 }
 # Postgres and the client share one CPU, the app has the other: the same budget for both frameworks.
 VARIANTS = tuple(
-    Variant(row.name, f"--target {row.target} {row.settings} --workload {row.workload} --scale {{t}} --warmup 200"
+    Variant(row.name, f"--target {row.target} {row.settings} --workload {row.workload} --scale {{scale}} --warmup 200"
             f" {PINNED}", row.workload)
     for row in dict.fromkeys((*POSTED, *FAN_OUT))
 )  # fmt: skip
@@ -110,7 +111,7 @@ def counted(document: SweepDocument) -> str:
 def tables(document: SweepDocument) -> str:
     figure = document.figure
     pinned = "The app on CPU 0; Postgres and the client on CPU 1: the same budget for both."
-    where = pinned if document.machine["cpus"] > 1 else "Nothing was pinned to a CPU."
+    where = pinned if was_pinned(document) else "Nothing was pinned to a CPU."
     workloads, fan_outs, ratios = list[Any](), list[Any](), list[Any]()
     for row in POSTED:
         latencies = (document.latency_ms(row.name, key) for key in ("median", "p95"))
@@ -169,7 +170,7 @@ SUITE = Suite(
     tables,
     headline,
     variants=VARIANTS,
-    full={"t": "1"},
-    quick={"t": "0.02"},
+    full={"scale": "1"},
+    quick={"scale": "0.02"},
     pictures=(("slots", 3.2, slots_picture),),
 )

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from engine.machine import pin
 from engine.server import RunningServer, accepts, free_port, guarded, stop_server
 from engine.words import Problem
-from suites.common import CAN_PIN, PINNED, RPS, Json, Repeats, Suite, SweepDocument, Variant, table
+from suites.common import CAN_PIN, PINNED, RPS, Json, Repeats, Suite, SweepDocument, Variant, table, was_pinned
 
 # ---------------------------------------------------------------- the tools
 
@@ -175,7 +175,7 @@ def cpu_us(document: SweepDocument, variant: str, c: int = 0, whose: str = "clie
 
 def tables(document: SweepDocument) -> str:
     server = "nginx" if "nginx" in document.versions else "a stub in Python, which is slower than most clients"
-    where = "the server on CPU 0, the client on CPU 1" if document.machine["cpus"] > 1 else "nothing pinned to a CPU"
+    where = "the server on CPU 0, the client on CPU 1" if was_pinned(document) else "nothing pinned to a CPU"
     parts, figure = [f"Against {server}, one process, 19 bytes of JSON; {where}."], document.figure
     for kind, title in CONNECTIONS.items():
         rows = [
@@ -208,11 +208,13 @@ def costs_of_log(document: SweepDocument) -> str:
 
 
 def headline(document: SweepDocument) -> list[str]:
-    """bench.py's client beside ab: throughput and CPU time per request."""
+    """bench.py's client beside ab, where that is installed: throughput and CPU time per request."""
     text = []
     for kind, title in CONNECTIONS.items():
         ours, ab = (f"{tool}, {kind}" for tool in (OURS, AB))
         ratio = document.ratio(ours, ab, RPS, 50)
+        if not ratio:
+            continue
         text.append(
             f"{title}, 50 at a time: one bench.py client sends {ratio.typical} times as many requests/s as"
             f" ab{ratio.note}. A request costs it {cpu_us(document, ours, 50).typical} us of CPU, and ab"

@@ -46,6 +46,11 @@ def look_up(run: Any, path: str) -> Any:
     return run
 
 
+def if_even_s(run: Json) -> Any:
+    """When the last answer is due with equal shares for the workers: what the slots give."""
+    return run["prediction"].get("if_even", {}).get("makespan_s") or run["prediction"]["makespan_s"]
+
+
 def short(value: float) -> str:
     """Three significant digits, no exponent.
 
@@ -167,6 +172,11 @@ class SweepDocument:
         """The run whose time is the median of the repeats (of an even number, the lower)."""
         ordered = sorted(self.runs_of(variant).values(), key=lambda run: run["measured"]["measured_s"])
         return ordered[(len(ordered) - 1) // 2] if ordered else None
+
+
+def was_pinned(document: SweepDocument) -> bool:
+    """Whether server and client had a CPU each, as the runs of bench.py say."""
+    return any(look_up(one["run"], "plan.shared_cpus") == 0 for one in document.runs)
 
 
 # ---------------------------------------------------------------- what a suite is

@@ -11,9 +11,10 @@ import random
 import statistics
 from typing import Any, NamedTuple
 
-from engine.deals import mean_shares
+from engine.deals import WITHIN, mean_shares
 from engine.model import Service, poisson_schedule, predict
 from engine.stats import figures_of
+from engine.words import per_cent
 from suites.common import (
     P99_S,
     PREDICTED,
@@ -36,6 +37,8 @@ DEALS = 200  # simulated ways to deal the requests out at random
 LOAD = f"--path /io --rate {RATE:g} --arrivals poisson --seed {SEED} -n {{m}} --task-time {HELD_S} --warmup 32"
 GUNICORN_THREADS = "--target flask-gunicorn-threads"
 TOLERANCE_OF_P99 = 0.15  # of a figure that few requests decide
+PREFERS = 1.1  # a worker is preferred that takes so many times its even share
+LOAD_SHARE = per_cent(RATE * HELD_S / SLOTS)
 GIVEN_S, RANGE_S = "split_prediction.p99_s", "prediction.p99_range_s"
 
 
@@ -135,16 +138,21 @@ def tables(document: SweepDocument) -> str:
         )
     return (
         f"**One queue or four.** {SLOTS} slots of {HELD_S * 1000:g} ms, {RATE:g} requests/s that arrive at random"
-        f" (Poisson, seed {SEED}), {RATE * HELD_S / SLOTS:.0%} of what they can serve; {requests} requests, a new"
+        f" (Poisson, seed {SEED}), {LOAD_SHARE} of what they can serve; {requests} requests, a new"
         " connection each. *If even*: of one queue by following each request of that very schedule; of several the"
         f" median of {DEALS} deals at random where each worker is as likely as any other, in brackets 90 % of them."
-        " *Predicted*: the same with the shares that the kernel gave the workers of a small app in other, earlier runs:"
-        f" {shares_text(document)}. *Given the split*: once more, given which worker took which request. One queue's"
-        f" p99 is as predicted within {TOLERANCE_OF_P99:.0%}, the p99 of several if it lies in the range. The p99 of"
-        f" four queues is {document.ratio(FOUR.name, ONE.name, P99_S)} times the p99 of one.\n\n"
+        " *Predicted*: such a median with the shares that the kernel gave the workers of a small app in other, earlier"
+        f" runs: {shares_text(document)}. Its brackets hold 90 % of the deals, and {per_cent(WITHIN)} more at each end."
+        " *Given the split*: once more, given which worker took which request. One queue's p99 is as predicted within"
+        f" {per_cent(TOLERANCE_OF_P99)}, the p99 of several if it lies in the range. The p99 of four queues is"
+        f" {document.ratio(FOUR.name, ONE.name, P99_S)} times the p99 of one.\n\n"
     ) + table(
         "gunicorn | queues | p50 ms | p99 ms if even | predicted | given the split | measured | as predicted", rows
     )
+
+
+def whole_per_cent(share: float) -> str:
+    return per_cent(round(share, 2))
 
 
 def shares_text(document: SweepDocument) -> str:
@@ -154,7 +162,7 @@ def shares_text(document: SweepDocument) -> str:
         deals = [run["plan"]["deal"] for run in document.runs_of(name).values() if run["plan"].get("deal")]
         if 1 < len(queues) <= MOST_SHOWN and deals:
             shares = mean_shares(deals[0]["shares"])
-            texts.append(f"{' + '.join(f'{share:.0%}' for share in shares)} for {name}")
+            texts.append(f"{' + '.join(map(whole_per_cent, shares))} for {name}")
     return "; ".join(texts) or "not measured"
 
 
@@ -164,14 +172,25 @@ def headline(document: SweepDocument) -> list[str]:
     taken = [run["inside"]["requests_of_workers"].values() for run in document.runs_of(FOUR.name).values()]
     share = statistics.median(max(of_run) / sum(of_run) for of_run in taken)
     even = if_even(FOUR.queues, int(document.values["m"])).in_ms()
+    found = [
+        f"The same {SLOTS} slots at the same load, {LOAD_SHARE} of what they can serve. With one queue (1 x 16 threads)"
+        f" the p99 is {one.typical} ms. With gunicorn's 4 x 4 threads it is {four} ms, {(four / one).typical} times as"
+        " long."
+    ]
+    if min((four / one).values(), default=0) > 1:
+        found.append(
+            "A worker accepts connections that it has no thread for. They wait there while other workers have threads"
+            " free."
+        )
+    if share > PREFERS / len(FOUR.queues):
+        found.append(
+            f"And the kernel prefers some workers: one of the four took {whole_per_cent(share)} of the connections, so"
+            f" it is full at {whole_per_cent(1 / (len(FOUR.queues) * share))} of what all {SLOTS} slots can serve."
+        )
+    predicts = f"From the shares of earlier runs {due} ms were predicted; equal" if due else "Equal"
     return [
-        f"The same {SLOTS} slots at the same load, {RATE * HELD_S / SLOTS:.0%} of what they can serve. With one queue"
-        f" (1 x 16 threads) the p99 is {one.typical} ms. With gunicorn's 4 x 4 threads it is {four} ms,"
-        f" {(four / one).typical} times as long.",
-        "A worker accepts connections that it has no thread for. They wait there while other workers have threads free."
-        f" And the kernel prefers some workers: one of the four took {share:.0%} of the connections, so it is full at"
-        f" {1 / (len(FOUR.queues) * share):.0%} of what all {SLOTS} slots can serve.",
-        f"From the shares of earlier runs {due} ms were predicted; equal shares would give {even} ms.",
+        *found,
+        f"{predicts} shares would give {even} ms.",
         f"With --worker-connections equal to --threads there is one queue again: {as_one.typical} ms. With --reuse-port"
         f" each worker has a listen queue of its own, and the kernel deals by a hash: {hashed} ms.",
     ]
@@ -192,5 +211,5 @@ def draw_queues(document: SweepDocument, drawing: Drawing) -> None:
         ]
         if len(queues) > 1:
             rows[name].append(("p99, given which worker took which request", given.in_ms(), 0.35, "oC1"))
-    share = f"{RATE * HELD_S / SLOTS:.0%} of what they can serve"
-    draw_rows(drawing, f"latency, ms (log scale); {SLOTS} slots in all, Poisson arrivals at {share}", rows)
+    load = f"{SLOTS} slots in all, Poisson arrivals at {LOAD_SHARE} of what they can serve"
+    draw_rows(drawing, f"latency, ms (log scale); {load}", rows)

@@ -149,8 +149,10 @@ def tables(document: SweepDocument) -> str:
 
 
 def headline(document: SweepDocument) -> list[str]:
-    """The three figures of the post, and what each is."""
+    """The three figures of the post, and what each is. None after a first look, which has other users and waits."""
     values, figure = document.values, document.figure
+    if values != SUITE.full:
+        return []
     found, more = (figure(row.name, RPS).typical for row in (DEF, MORE))
     due_s, mean_s = (figure(DEF.name, path).typical for path in (MEAN_DUE_S, MEAN_S))
     answered = figure(BLOCKED.name, "measured.answered").typical

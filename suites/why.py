@@ -21,6 +21,7 @@ from suites.common import (
     Variant,
     draw_rows,
     fits,
+    if_even_s,
     look_up,
     table,
     tally,
@@ -45,7 +46,8 @@ class Expects(Enum):
         """Whether a repeat went as predicted, by the figure that must move; not if requests failed."""
         was, now = look_up(before, figure), look_up(after, figure)
         if self is Expects.TAIL:
-            return look_up(before, ab.OVERFLOWS) > 0 == look_up(after, ab.OVERFLOWS) and now < was / 2
+            overflows = [look_up(run, ab.OVERFLOWS) for run in (before, after)]
+            return (None in overflows or overflows[0] > 0 == overflows[1]) and now < was / 2  # Linux counts them
         due, now_due = (if_even_s(run) for run in (before, after))
         if self is Expects.RATIO:
             return abs(now / was / (now_due / due) - 1) <= TOLERANCE_OF_RATIO
@@ -55,11 +57,6 @@ class Expects(Enum):
         if self is Expects.FIRST:
             return all(as_slots) and fits(was, before["plan"]["wait_s"]) and fits(now, now_due)
         return all(as_slots)
-
-
-def if_even_s(run: Json) -> Any:
-    """When the last answer is due with equal shares for the workers: what the slots give."""
-    return run["prediction"].get("if_even", {}).get("makespan_s") or run["prediction"]["makespan_s"]
 
 
 # ---------------------------------------------------------------- experiments
@@ -247,20 +244,25 @@ def tables(document: SweepDocument) -> str:
         rows.append([one.name, *figures, document.ratio(after, before, one.figure), good])
     return "\n\n".join([
         table("experiment | before, s | after, s | after : before | as predicted", rows),
-        "Time until the last answer, as predicted if within 5 % + 100 ms of what the slots give; beyond the knee if the"
-        " ratio is within 15 % of the predicted one. Of the response model the time until the *first* answer; of the"
-        " listen backlog the 99th percentile of latency.",
+        "Time until the last answer. A repeat is as predicted if both times are within 5 % + 100 ms of what the slots"
+        " give. Of AnyIO's limit and gthread's accept that holds for the time after. The time before is longer, and"
+        " within 5 % + 100 ms of what the uneven split gives. Beyond the knee the ratio is within 15 % of the predicted"
+        " one. Of the response model the times are those of the *first* answer. Of the listen backlog they are the 99th"
+        " percentile of latency.",
         "\n".join(sentence(document, one) for one in EXPERIMENTS),
         queues.tables(document),
     ])  # fmt: skip
 
 
 def headline(document: SweepDocument) -> list[str]:
-    """One queue or four; and the response model."""
-    before, after = "response model, before", "response model, after"
+    """One queue or four; and the response model, if it went as predicted."""
+    found, experiment = queues.headline(document), next(one for one in EXPERIMENTS if one.expects is Expects.FIRST)
+    if not all(judge_repeats(document, experiment)):
+        return found
+    before, after = names_of(experiment)
     first, then, last = (document.figure(*of).typical for of in ((before, FIRST_S), (after, FIRST_S), (after, TIME_S)))
     return [
-        *queues.headline(document),
+        *found,
         f"A return annotation on FastAPI's `def` handler moves the first of 120 answers from {first} s to {then} s, and"
         f" the last comes at {last} s. A request queues for one of 40 threads a second time, for its answer, behind"
         " every request that has not run yet.",

@@ -31,9 +31,11 @@ def timed(measured_s: float, predicted_s: float, split_s: float = 0.0, first_s: 
     }  # fmt: skip
 
 
-def hello(p99_s: float, overflows: int) -> dict:
+def hello(p99_s: float, overflows: int | None) -> dict:
+    """overflows: None where no kernel counts them."""
     run = timed(1.0, 0.0)
-    run["measured"] |= {"latency_s": {"p99": p99_s}, "kernel": {"ListenOverflows": overflows}}
+    kernel = {} if overflows is None else {"ListenOverflows": overflows}
+    run["measured"] |= {"latency_s": {"p99": p99_s}, "kernel": kernel}
     return run
 
 
@@ -46,6 +48,9 @@ def hello(p99_s: float, overflows: int) -> dict:
         ("SPLIT", TIME_S, timed(1.03, 1), timed(1.04, 1), False),  # it did not need a second round before
         ("TAIL", P99_S, hello(7.9, 2716), hello(0.4, 0), True),
         ("TAIL", P99_S, hello(7.9, 2716), hello(6.0, 0), False),
+        ("TAIL", P99_S, hello(7.9, 0), hello(0.4, 0), False),
+        ("TAIL", P99_S, hello(7.9, None), hello(0.4, None), True),
+        ("TAIL", P99_S, hello(7.9, None), hello(6.0, None), False),
         ("FIRST", FIRST_S, timed(1.52, 1.5, 0, 0.52), timed(1.53, 1.5, 0, 1.52), True),
         ("FIRST", FIRST_S, timed(1.52, 1.5, 0, 0.52), timed(1.53, 1.5, 0, 0.52), False),  # nothing moved
         ("RATIO", TIME_S, timed(4.0, 3.0), timed(4.2, 3.0), True),  # slower than predicted, but both by as much
@@ -73,6 +78,15 @@ def test_the_report_of_why_says_plainly_what_did_not_go_as_predicted():
     assert rows_of(sweep.render(document))["workers"][-1] == "0 of 2"
 
 
+def test_the_headline_of_why_explains_only_what_went_as_predicted():
+    document = finished("why")
+    assert rows_of(sweep.render(document))["response model"][-1] == "0 of 2"  # the made-up first answers are too early
+    assert why.headline(document) == queues.headline(document)
+    for name, first_s in (("before", 0.2), ("after", 0.6)):
+        change(document, f"response model, {name}", measured__latency_s={"min": first_s})
+    assert len(why.headline(document)) == len(queues.headline(document)) + 1
+
+
 # ---------------------------------------------------------------- why: queues
 
 
@@ -97,6 +111,19 @@ def test_an_arrangement_counts_only_if_it_went_as_predicted(p99_s, range_s, fail
     assert queues.as_predicted(run, due_s) == good
 
 
+def test_one_queue_or_four_says_only_what_was_measured():
+    document = finished("why")  # with even shares, no deal, and one p99 for all
+    for said, changes in (
+        ("prefers", {"inside__requests_of_workers": {"a": 76, "b": 52, "c": 42, "d": 30}}),
+        ("no thread", {"measured__latency_s": {"median": 0.1, "p99": 0.9}}),
+        ("earlier runs", {"prediction__p99_range_s": [0.1, 0.5]}),
+    ):
+        assert said not in " ".join(queues.headline(document))
+        change(document, queues.FOUR.name, **changes)
+        assert said in " ".join(queues.headline(document))
+        assert not re.search(r" - m?s\b", " ".join(queues.headline(document)))
+
+
 def test_one_queue_is_predicted_on_the_very_schedule_that_is_sent_and_several_are_worse():
     plan, _ = sweep.plan_for(queues.VARIANTS[0], why.SUITE.full, 0)
     assert plan.slots == queues.SLOTS and list(plan.load.schedule_s) == poisson_schedule(256, 1500, math.inf, 1)
@@ -118,6 +145,24 @@ def test_the_report_of_io_explains_a_second_round_by_the_split_and_only_where_th
     assert rows["FastAPI /io"] == ["48.3", "500", "250", "250", "2 of 2"]
     assert rows["FastAPI /async-io : FastAPI /io"][1:] == ["1.00", "2.00", "2.00"]
     assert len(io.headline(document)) == 2 and "50 + 48 + 1 + 1" in sweep.render(document)
+    change(document, "FastAPI /io", measured__measured_s=1.0)
+    assert len(io.headline(document)) == 1  # the split does not explain that
+
+
+def test_even_is_an_even_split_where_the_prediction_is_for_the_shares_of_the_kernel():
+    document = finished("io")
+    change(document, "FastAPI /io", prediction={"makespan_s": 0.4, "if_even": {"makespan_s": 0.2}})
+    assert rows_of(sweep.render(document))["FastAPI /io"][1] == "500"
+
+
+@pytest.mark.parametrize("name", ["books", "client"])
+def test_what_was_pinned_is_what_the_runs_say(name):
+    document = finished(name)
+    document.machine["cpus"] = 8
+    for shared, is_pinned in ((0, True), (8, False)):
+        for entry in document.runs:
+            entry["run"].setdefault("plan", {})["shared_cpus"] = shared
+        assert bool(re.search("othing (was )?pinned", sweep.render(document))) != is_pinned
 
 
 def test_the_published_figures_of_users_follow_from_their_slots():
@@ -129,6 +174,13 @@ def test_the_published_figures_of_users_follow_from_their_slots():
     assert due == pytest.approx(users.PUBLISHED_ANSWERED, rel=0.001)
     for workers in (1, 8, 32):
         assert users.due_before(60, 1, workers, 10_000) != pytest.approx(users.PUBLISHED_ANSWERED, rel=0.4)
+
+
+def test_a_first_look_does_not_compare_other_users_with_the_post():
+    document = finished("users")
+    assert users.headline(document) == []
+    document.values = users.SUITE.full
+    assert users.headline(document)
 
 
 def test_the_report_of_users_counts_a_blocked_loop_as_predicted_only_within_5_percent():
@@ -143,8 +195,13 @@ def test_a_tail_is_explained_by_the_listen_queue_only_where_it_overflowed():
     document = finished("ab")
     assert len(ab.headline(document)) == 1
     change(document, ab.DEVELOPMENT, measured__kernel={"ListenOverflows": 7, "TCPSynRetrans": 5})
+    assert len(ab.headline(document)) == 1  # there is no tail
+    change(document, ab.DEVELOPMENT, measured__latency_s={"median": 0.1, "p99": 7.0, "max": 7.5})
     assert len(ab.headline(document)) == 2
     assert rows_of(sweep.render(document))[ab.DEVELOPMENT][-2:] == ["7", "5"]
+    first = next(iter(document.runs_of(ab.DEVELOPMENT, 500).values()))
+    first["measured"]["kernel"] = {"ListenOverflows": 0}
+    assert len(ab.headline(document)) == 1  # a repeat has the tail without an overflow
 
 
 def test_the_report_of_books_compares_equal_slots_and_counts_in_the_database():
@@ -170,6 +227,16 @@ def test_a_limit_is_as_predicted_only_if_the_run_says_so(name, changes, good):
     document = finished("limits")
     change(document, name, **{f"measured__{key}": value for key, value in changes.items()})
     assert rows_of(sweep.render(document))[name][4] == ("2 of 2" if good else "0 of 2")
+
+
+@pytest.mark.parametrize(
+    ("case", "said"), [(limits.A_DEF, "at a time in a `def` handler"), (limits.C_4, "--threads does nothing")]
+)
+def test_the_headline_of_limits_says_only_what_went_as_predicted(case, said):
+    document = finished("limits")
+    assert said in " ".join(limits.headline(document))
+    change(document, case.name, measured__measured_s=9.0)
+    assert said not in " ".join(limits.headline(document))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +283,7 @@ def test_the_output_of_other_load_generators_is_read(name, output, parsed):
 def test_a_client_of_this_python_loads_the_server_of_suite_client(tool, kind, tmp_path):
     if tool not in client.versions():
         pytest.skip(f"{tool} is not installed")
-    document = begun("client", "--scale", "1")
+    document = begun("client")
     measured = client.run_tool(document, sweep.variants_of(document)[f"{tool}, {kind}"], 5, tmp_path)["measured"]
     assert measured["sent"] > 5 and measured["failed"] == 0
     assert measured["throughput_rps"] > 0 and measured["client_cpu_s"] > 0
@@ -228,6 +295,13 @@ def test_the_report_of_client_says_what_a_request_and_the_access_log_cost():
     rows = rows_of(sweep.render(document))
     assert rows["FastAPI, uvicorn"] == ["200", "200", "150", "300", "0.750"]
     assert rows["500"][:2] == ["locust" if "locust" in client.versions() else "bench.py", "1000"]
+
+
+@pytest.mark.parametrize(("there", "sentences"), [(("bench.py",), 0), (("ab", "bench.py"), 2)])
+def test_a_client_is_compared_with_ab_only_where_ab_is_installed(there, sentences, monkeypatch):
+    suite = client.SUITE._replace(programs=lambda: dict.fromkeys(there, "1.0"))
+    monkeypatch.setitem(sweep.SUITES, "client", suite)
+    assert len(client.headline(finished("client"))) == sentences
 
 
 def test_settings_reach_the_server_and_no_other_process():

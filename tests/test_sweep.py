@@ -52,6 +52,11 @@ def test_an_unfinished_sweep_is_reported_as_such_and_has_no_headline(name, done)
     assert parts[1] == f"**Unfinished**: {done} of {len(document.order)} runs."
 
 
+def test_what_is_not_as_in_a_whole_sweep_is_named():
+    assert "**Not a whole sweep**: scale = 2 instead of 1." in sweep.render(finished("books", "--scale", "2"))
+    assert "**Not a whole sweep**" not in sweep.render(finished("books", "--scale", "1"))
+
+
 def test_failed_requests_are_named_unless_they_were_foretold():
     document = finished("limits")
     change(document, "B 40 + 15, n = 70", measured__failed=25)
@@ -109,6 +114,8 @@ def test_a_report_on_a_file_changed_by_hand_is_a_report_or_one_line(name, tmp_pa
     [
         ("io --repeats 0", "--repeats"),
         ("nothing", "unknown suite 'nothing'"),
+        ("io --scale 2", "--scale goes with suite books"),
+        ("report", "report takes a file"),
         ("report missing.json", "cannot read missing.json"),
         ("report text.json", "text.json is no such file"),
         ("report other.json", "KeyError 'Django /io'"),
