@@ -150,7 +150,7 @@ def connected_text(run: Run) -> str:
     return f"The service is connected to {', '.join(names)}." if names else ""
 
 
-OVERLOADED = "In an overload they need not: the queue grows until the end."
+OVERLOADED = "In an overload they need not agree, as the queue grows until the end."
 
 
 # ---------------------------------------------------------------- several targets
@@ -293,9 +293,10 @@ def first_rate_text(
         told("full load", f"{users:g} users get {requests_s(full.measured.throughput_rps)}. {limit}"),
         told(
             "prediction",
-            known if is_predicted else "None: how long requests have what they wait for was not seen.",
+            known if is_predicted else "None. How long a request keeps what the others wait for was not seen.",
             f"The search begins {'there' if is_predicted else f'at {rate(rate_rps)}'}.",
-            f"It takes at most {MOST_RUNS} runs of {duration(run_s)}. What confirms a rate takes {LONGER} times that.",
+            f"It makes at most {MOST_RUNS} runs of {duration(run_s)}. A run that confirms a rate is {LONGER} times as"
+            " long.",
         )
         + "\n",
     )

@@ -80,12 +80,12 @@ def change_text(options: str, due_s: float | None, plan: Plan) -> str:
 
 def changes_table(rows: Sequence[Change], figure: Figure) -> str:
     """What each change was predicted to do, and did."""
-    what = {Figure.LAST_ANSWER: "the last answer"}.get(figure, "the mean latency")
-    lines = [f"\n{what:40}{'predicted':>12}{'measured':>12}   of before"]
+    what = "the last answer" if figure is Figure.LAST_ANSWER else "the mean latency"
+    lines = [f"\n{f'change (figures: {what})':38}{'predicted':>12}{'measured':>12}{'share of before':>17}"]
     for one in rows:
         measured = f"{one.failed} failed" if one.failed else duration(one.measured_s)
         share = "-" if one.failed or rows[0].failed else share_text(one.measured_s, rows[0].measured_s)
-        lines.append(f"{one.options:40}{duration(one.predicted_s):>12}{measured:>12}{share:>12}")
+        lines.append(f"{one.options:38}{duration(one.predicted_s):>12}{measured:>12}{share:>17}")
     return "\n".join(lines)
 
 

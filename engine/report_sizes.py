@@ -81,7 +81,7 @@ def cure_text(found: Advice, run: Run) -> str:
     need, limit = found.need or 0, found.limit
     held = f"if each is held for {duration(found.size.held_s if found.size else 0.0)}"
     is_cpu = bool(run.verdict.limits) and run.verdict.limits[0].resource == Resource.CPU
-    one_each = f"{seen_in_short(run)} Each process has one of its own, and {need} of them are needed."
+    one_each = f"{seen_in_short(run)} Each process has one of its own, so {need} processes are needed."
     computes = (
         f"CPU time is the limit, and a Python process computes on one CPU at a time: {need} processes are needed."
     )

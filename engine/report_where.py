@@ -267,8 +267,8 @@ def shared_text(of: Limit, name: str, at: str) -> str:
         many = plural(of.slots, "request") if of.slots else "no request"
         at_once = f"{'only ' * bool(of.slots)}{many} {'goes' if (of.slots or 1) == 1 else 'go'} on at a time"
         return (
-            f"{name}{at}: its size is {of.size:g}, but {at_once}. Something else holds the rest, or requests that"
-            " wait for a second one."
+            f"{name}{at}: its size is {of.size:g}, but {at_once}. The rest is held by something else, or by"
+            " requests that wait for a second one."
         )
     if of.objects > 1:
         go_on = f"{plural(of.slots or 0, 'request')} {'goes' if of.slots == 1 else 'go'} on at a time"
@@ -308,7 +308,7 @@ def more(run: Run, of: Limit) -> str:
     now_s, last_s = run.measured.measured_s, last_with(run, of.next_slots, of.held_s)
     if not last_s or last_s[1] >= now_s:
         return ""
-    with_next = f"With {of.next_slots:g}, these {run.measured.sent} requests would take about"
+    with_next = f"With {of.next_slots:g} at a time, these {run.measured.sent} requests would take about"
     return f"{with_next} {' to '.join(dict.fromkeys(map(duration, last_s)))}, not {duration(now_s)}."
 
 

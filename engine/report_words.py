@@ -128,7 +128,7 @@ RESOURCES = {
     "cpu": "CPU",
     "client": "the client",
     "machine": "the CPUs that server and client share",
-    "backlog": "the listen queue: connections waited a second or more until TCP tried again",
+    "backlog": "connections: TCP had to try again, as it does where a listen queue is full",
     "arrivals": "the server could do all that was asked",
     "none": "nothing that we can see was fully used",
 }
@@ -151,8 +151,8 @@ DOUBTS = {  # why a number is not certain, or why there is none: Estimate.doubt
     "uneven-processes": "The workers may have taken unequal numbers of requests, so there may be more slots.",
     "uneven-rounds": "The last answers came later than in rounds of one size, so the number is not certain.",
     "rounds-and-throughput-disagree": "The rounds and the throughput show different numbers.",
-    "all-at-work": "But more requests than that were seen to be worked on at the same time. A rate limit does this,"
-    " another program that they ask, or a lock that they ask for again and again.",
+    "all-at-work": "But more requests than that were seen to be worked on at the same time. A rate limit can cause"
+    " this. So can another program that they ask, or a lock that each of them takes many times.",
     "no-clear-rounds": "They did not come in rounds of one size.",
 }
 PROBE_ENDS = {

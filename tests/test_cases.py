@@ -119,7 +119,7 @@ def test_no_thread_is_advised_for_a_lock(run):
     options = ("--rate", "35", "--arrivals", "poisson", "--seed", "3", "-t", "3", "--p99", "0.3")
     tries = ("--try", "--threads 32", "--try", "--workers 3")
     runs, text = run("seed_bank", "/seeds", *THREADS, "16", *options, *tries)
-    assert "Each process has one of its own, and 2 of them are needed" in text or "and 3 of them are needed" in text
+    assert re.search("Each process has one of its own, so [23] processes are needed", text)
     assert not re.search(r"to keep it \d+ slots", text)
     same_s, better_s = predicted_s(text)
     assert same_s == pytest.approx(mean_s(runs[0]), rel=0.25) and mean_s(runs[1]) == pytest.approx(same_s, rel=0.3)

@@ -117,6 +117,10 @@ def test_no_word_is_missing_and_none_is_left_over():
         assert set(getattr(report_words, table)) == {one.value for one in keys}
 
 
+def test_the_words_of_a_limit_state_no_time_as_it_was_not_measured():
+    assert [words for words in report_words.RESOURCES.values() if re.search(r"\d|second|minute", words)] == []
+
+
 def test_failures_name_a_cause_by_what_happened_most():
     facts = [
         FACTS | {"said": [], "most": most, "unended": 0}
