@@ -1,10 +1,11 @@
 """Claim: a thread pool and a connection pool in one service stop each other once enough requests are under way.
 
 A request of /depends takes a thread, and then a connection that it holds until its answer is made. To make the answer
-it needs a thread again. With as many requests as there are threads and connections together, all threads are taken by
-requests that wait for a connection. The requests that have a connection wait for a thread, until the pool's timeout
-fails the others. With the session inside the handler, or without a response model, no request waits for the one while
-it holds the other. The database is a SQLite file: the handler is what waits.
+it needs a thread again. From as many requests on as there are threads and connections together, all threads may be
+taken by requests that wait for a connection. The requests that have a connection then wait for a thread, until the
+pool's time-out fails some of the others. With threads + twice the connections that was so in every run of suite limits.
+With the session inside the handler, or without a response model, no request waits for the one while it holds the other.
+The database is a SQLite file: the handler is what waits.
 
 Serve it by hand:  uvicorn --app-dir apps limits_pools:app
 """
