@@ -98,6 +98,7 @@ from engine.files import (
     shown,
     tell,
     write_json,
+    writing,
 )
 from engine.launch import Launch, check_packages, versions_of
 from engine.live import LiveLog
@@ -398,7 +399,8 @@ def serve(asked: argparse.Namespace) -> int:
                 tell("Enter shows where the requests stand, while another program sends them.")
             with (server.access_log or server.server_log).open() as log:
                 while not server.ended:
-                    print(log.read(), end="", flush=True)
+                    with writing("the log", sys.stdout):
+                        print(log.read(), end="", flush=True)
                     if has_line(0.1):
                         show_where(server, launch)
             say(f"bench.py: the server ended: {why_it_ended(server.server_log)}")

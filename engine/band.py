@@ -23,9 +23,8 @@ def band_of(facts: Facts, timer_s: float) -> Band | None:
     if not (plan.wait_s and answered and latency):
         return None
     overhead_s = overhead_of(plan, min(measured.lone_s or math.inf, latency.min))
-    cpus = max(
-        1.0, min(processes_of(facts), plan.cpus, answered / most_of_one(facts))
-    )  # a process computes on one at a time
+    processes = processes_of(facts)  # each computes on one CPU at a time
+    cpus = max(1.0, min(processes, plan.cpus, answered / most_of_one(facts)))
     free = 1 - min(0.5, taken_by_others(facts))
     cpu_all_s = ((measured.server_cpu_s or 0.0) / cpus + measured.client_cpu_s) / free
     cpu_s = cpu_all_s / answered

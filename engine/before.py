@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -98,7 +98,8 @@ def with_body(plan: Plan, parts: int, sent: Sequence[Exchanges]) -> Plan:
     last = sent[-1] if sent else Exchanges()
     took_s = [end_s - begin_s for begin_s, end_s in zip(last.started_s, last.answered_s, strict=True)]
     body_s = [end_s - first_s for first_s, end_s in zip(last.first_byte_s, last.answered_s, strict=True)]
-    is_stream = not plan.kinds and sum(body_s) > 0.5 * sum(took_s)
+    # Of a request that failed it is not known when its answer began.
+    is_stream = not plan.kinds and not any(last.error) and sum(body_s) > 0.5 * sum(took_s)
     return plans.with_body_outside(plan) if is_stream else plan
 
 
@@ -195,7 +196,7 @@ def with_login(plan: Plan, site: Site) -> Plan:
     login = plan.login
     if not login:
         return plan
-    headers = dict(header_pairs([*plan.headers, *login.headers]))
+    headers = named_headers([*plan.headers, *login.headers])
     try:
         with contextlib.closing(send.connection_to(plan, site.address)) as connection:
             connection.request(login.method, login.path, login.body.encode() or None, headers)
@@ -206,8 +207,10 @@ def with_login(plan: Plan, site: Site) -> Plan:
     return dataclasses.replace(plan, session=workload.session_of(login, answer.status, body, cookies))
 
 
-def header_pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
-    return [(name, value.strip()) for name, value in (line.split(":", 1) for line in lines)]
+def named_headers(lines: Sequence[str]) -> dict[str, str]:
+    """By name. Without Accept-Encoding: these answers are read here, and are not to be compressed."""
+    pairs = [line.split(":", 1) for line in send.with_one_cookie(lines)]
+    return {name: value.strip() for name, value in pairs if name.lower() != "accept-encoding"}
 
 
 def check_end(plan: Plan, found: Exchanges) -> None:
@@ -216,9 +219,8 @@ def check_end(plan: Plan, found: Exchanges) -> None:
         at_s > 0 and ERRORS[error] == "timed out" for at_s, error in zip(found.first_byte_s, found.error, strict=True)
     ]
     if has_begun and all(has_begun):
-        raise Problem(
-            f"{plan.method} {plan.path}: the answer begins, and does not end within {plan.timeout_s:g} s. {UNENDED}"
-        )
+        asked = f"workload {plan.workload}" if len(plan.kinds) > 1 else f"{plan.method} {plan.path}"
+        raise Problem(f"{asked}: the answer begins, and does not end within {plan.timeout_s:g} s. {UNENDED}")
 
 
 def check_answer(plan: Plan, site: Site, status: int) -> None:
@@ -238,7 +240,7 @@ def asked_once(plan: Plan, site: Site) -> tuple[int, str]:
     """Status and beginning of the body of one answer."""
     kind = next(workload.asked_for(plan)) if plan.kinds else Kind(1.0, plan.method, plan.path)
     cookie = [f"Cookie: {plan.session.cookie}"] if plan.session and plan.session.cookie else []
-    headers = dict(header_pairs([*plan.headers, *kind.headers, *cookie]))
+    headers = named_headers([*plan.headers, *kind.headers, *cookie])
     with contextlib.closing(send.connection_to(plan, site.address)) as connection:
         connection.request(kind.method, kind.path, kind.body.encode() or plan.body or None, headers)
         answer = connection.getresponse()

@@ -34,13 +34,15 @@ def persistent(samples: Sequence[Line]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def waited_at(samples: Sequence[Line], which: Callable[[float, float], float]) -> dict[str, float]:
-    """When each resource was seen to be waited for: the first (min) or the last time (max)."""
-    found: dict[str, float] = {}
+def waited_at(samples: Sequence[Line], which: Callable[[float, float], float]) -> dict[Any, float]:
+    """When each resource was seen to be waited for, the first (min) or the last time (max): by its name, and by its
+    name and object."""
+    found: dict[Any, float] = {}
     for one in samples:
         at_s: float = one["at"]
-        for name in (resource_of(row)[0] for row in one["rows"]):
-            found[name] = which(at_s, found.get(name, at_s))
+        for name, owner, *_ in map(resource_of, one["rows"]):
+            for key in (name, (name, owner)):
+                found[key] = which(at_s, found.get(key, at_s))
     return found
 
 

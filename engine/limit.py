@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import linear_regression
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.places import Limit, Resource, Spot, State, Where
 
@@ -38,11 +38,11 @@ class Answers(NamedTuple):
 
     times_s: Sequence[float]
     of_burst: bool
-    since_s: Mapping[str, float] = {}  # when a resource was first waited for
+    since_s: Mapping[Any, float] = {}  # when a resource was first waited for: by its name, or name and object
     processes: int = 1
     busy: Mapping[str, float] = {}  # of a load that goes on: the share of the time that a resource was fully in use
     until_s: Mapping[str, float] = {}  # when the first process had a resource left over, at the end of a burst
-    last_s: Mapping[str, float] = {}  # when a resource was last waited for
+    last_s: Mapping[Any, float] = {}  # the same for the last time
 
     def none(self) -> Answers:
         """Where they do not show how long a slot is held."""
@@ -140,21 +140,27 @@ def without_others(past: Mapping[Spot, float], answers: Answers) -> dict[Spot, f
     slower, or what is waited for far longer. And without those whose holders mostly wait for another one."""
 
     def waited_s(spot: Spot) -> float:
-        name = spot.resource or ""
-        return answers.last_s.get(name, 0.0) - min(answers.since_s.values(), default=0.0)
+        names: list[Any] = [(spot.resource, owner) for owner in spot.owners] or [spot.resource]
+        return max(answers.last_s.get(one, 0.0) for one in names) - min(answers.since_s.values(), default=0.0)
 
     def is_behind(one: Spot, other: Spot) -> bool:
         if answers.of_burst and are_in_turn(one, other):
             return number_of(other) > number_of(one)
         return waited_s(other) > waited_s(one) if answers.of_burst else other.requests > one.requests
 
+    def have_both(one: Spot, other: Spot) -> bool:
+        is_inside = one.held_to is not None and is_in(one, other, one.held_to)
+        return is_inside and other.requests >= HALF * past[one]
+
     def limits(other: Spot, one: Spot) -> bool:
-        have_both = one.held_to and is_in(one, other, one.held_to) and other.requests >= HALF * past[one]
+        if have_both(one, other) or have_both(other, one):
+            return have_both(one, other)
         is_over = answers.of_burst and waited_s(one) < SOONER * waited_s(other) - LATE_S
         is_with = are_in_turn(one, other) or (is_beside(one) and is_beside(other))
-        return bool(have_both) or is_over or (is_with and is_behind(one, other))
+        return is_over or (is_with and is_behind(one, other))
 
-    return {one: slots for one, slots in past.items() if not any(limits(other, one) for other in past)}
+    left = {one: slots for one, slots in past.items() if not any(limits(other, one) for other in past)}
+    return left or dict(past)
 
 
 def is_beside(waiting: Spot) -> bool:
@@ -396,54 +402,6 @@ def steady_answers(slots: float, answers: Answers, resource: str) -> Sequence[fl
     return [at_s for at_s in times if at_s >= times[0] + (times[-1] - times[0]) / 3]
 
 
-# ---------------------------------------------------------------- a standstill
-
-
-def size_of_one(spot: Spot) -> float | None:
-    """Of a lock one, where several of a name were added up."""
-    return 1.0 if is_lock(spot.resource or "") else spot.size
-
-
 def is_lock(name: str) -> bool:
     """Whether a resource of this name is one that one at a time can have."""
     return name.startswith(("a lock", "the lock")) or name == SQLITE
-
-
-def requests_for(resource: str, spots: Iterable[Spot]) -> float:
-    return sum(spot.requests for spot in spots if spot.resource == resource)
-
-
-def name_among(spots: Iterable[Spot], of: Spot) -> str:
-    """The resource that requests wait for at a place; with where it was made, if they wait for others of that name."""
-    made_at = {one.size_line for one in spots if one.resource == of.resource and one.size_line}
-    return f"{of.resource} made at {of.size_line}" if len(made_at) > 1 and of.size_line else of.resource or ""
-
-
-def one_works(spots: Iterable[Spot]) -> bool:
-    """Whether at least one request is worked on most of the time."""
-    return any(spot.state is State.WORKING and not spot.resource and spot.requests >= HALF for spot in spots)
-
-
-def is_stuck(spot: Spot) -> bool:
-    """Whether requests that were accepted wait there for what others hold."""
-    return spot.state is not State.QUEUED and bool(spot.resource) and spot.resource != LOOP
-
-
-def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
-    """The resources of a standstill with their sizes, whose sum is how many requests make one; empty: something goes
-    on, or the holders are not seen.
-
-    Nothing goes on, and what is waited for is held by requests that wait, too.
-    """
-    stuck = [spot for spot in spots if is_stuck(spot)]
-    sizes = {name_among(spots, spot): size_of_one(spot) for spot in stuck}
-    blocking = [name_among(spots, spot) for spot in stuck if spot.state is State.BLOCKING]
-    if blocking:  # whatever has what the loop's thread waits for cannot go on, as the loop does not
-        return {LOOP: 1.0, blocking[0]: sizes[blocking[0]]}
-    if one_works(spots) or requests_in(stuck, *State) < (1 - FEW) * requests_in(spots, *{*State} - {State.QUEUED}):
-        return {}
-    if ITSELF in sizes:
-        return {ITSELF: round(requests_for(ITSELF, stuck))}
-    # Which request has a single lock is not seen.
-    is_one_lock = len(sizes) == 1 and [*sizes.values()] == [1.0]
-    return sizes if len(stuck) > 1 and not is_one_lock else {}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.listeners import sockets_in
+from engine.listeners import LISTENS, sockets_in
 
 PROC = Path("/proc")
 LEAST = 0.03  # of a CPU: a process that uses less is not named
@@ -95,7 +95,9 @@ def peers_of(pids: Collection[int]) -> set[str]:
     rows = sockets_in(ESTABLISHED)
     inode_at = {(row[1], row[2]): f"socket:[{row[9]}]" for row in rows}
     own = {name for pid in pids for name in sockets_of(pid)}
-    ends = [inode_at.get((row[2], row[1])) for row in rows if f"socket:[{row[9]}]" in own]
+    listening = {row[1].rpartition(":")[2] for row in sockets_in(LISTENS)}  # what comes in there is a client's
+    opened = [row for row in rows if f"socket:[{row[9]}]" in own and row[1].rpartition(":")[2] not in listening]
+    ends = [inode_at.get((row[2], row[1])) for row in opened]
     return {end for end in ends if end} - own
 
 

@@ -115,7 +115,7 @@ def lead(run: Run) -> str:
     if found and found.circle:
         return said(failed, report_where.standstill(found))
     if is_not_known(run):
-        return "What limited this run is not known."
+        return said(failed, "What limited this run is not known.")
     if limit := binding(run):
         return said(failed, report_where.seen_limit_text(limit), report_where.more(run, limit))
     if failed or not run.verdict.limits:
@@ -134,6 +134,8 @@ def pictures(shown: Shown, most: int) -> str:
     predicted, is_burst = [] if shown.is_part else predicted_of(run), not run.plan.load.is_steady
     title = "Answers of the burst over time" if is_burst else "Latency of each request over time"
     of_all = f" {most} of {len(rows)} requests are drawn." if len(rows) > most else ""
+    good = sum(not one.error for one in rows)
+    of_good = f" {most} of {good} answers are drawn." if good > most else ""
     if not rows:
         return paragraph("The times of single requests were not kept.")
     lines = [page_charts.Line("predicted", "p", predicted)]
@@ -148,7 +150,7 @@ def pictures(shown: Shown, most: int) -> str:
     )
     chart = page_charts.chart(title, rows, lines, is_burst, most)
     bars = page_charts.worker_rows("The requests of each worker over time", rows, most)
-    return figure(chart, about_chart(run, predicted, is_burst and bool(given)) + of_all, title) + figure(
+    return figure(chart, about_chart(run, predicted, is_burst and bool(given)) + of_good, title) + figure(
         bars, f"{of_rows} Red: it failed. Point at a bar to see its times.{of_all}", "Requests of each worker"
     )
 

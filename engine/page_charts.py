@@ -90,9 +90,9 @@ def outline(line: Points) -> list[tuple[float, float]]:
     """The points, or of very many the lowest and the highest of each piece of time: a sample could hide a wave."""
     if len(line) <= MOST_POINTS:
         return list(line)
-    pieces = dict[int, list[tuple[float, float]]]()
+    pieces, end_x = dict[int, list[tuple[float, float]]](), line[-1][0] or 1.0  # 0: users that send only once
     for x, y in line:
-        pieces.setdefault(int(x / line[-1][0] * MOST_POINTS / 2), []).append((x, y))
+        pieces.setdefault(int(x / end_x * MOST_POINTS / 2), []).append((x, y))
     return [
         point
         for piece in pieces.values()

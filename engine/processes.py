@@ -131,9 +131,11 @@ def merged_exchanges(parts: Sequence[Exchanges]) -> tuple[Exchanges, list[int]]:
     return exchanges, numbers
 
 
-def stopped_all(outcomes: Sequence[Outcome]) -> str | None:
-    """Why the sending ended early; None: in some process it did not."""
-    return outcomes[0].stopped if all(outcome.stopped for outcome in outcomes) else None
+def stopped_all(outcomes: Sequence[Outcome], sent: int) -> str | None:
+    """Why the sending ended early; None: in some process it did not. sent: requests of all processes."""
+    if not all(outcome.stopped for outcome in outcomes):
+        return None
+    return outcomes[0].stopped if len(outcomes) == 1 else f"none of {sent} requests was answered"
 
 
 def merged(outcomes: Sequence[Outcome]) -> Outcome:
@@ -143,7 +145,7 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
         exchanges=exchanges,
         client_cpu_s=sum(outcome.client_cpu_s for outcome in outcomes),
         sockets_opened=sum(outcome.sockets_opened for outcome in outcomes),
-        stopped=signals.name if signals.received else stopped_all(outcomes),
+        stopped=signals.name if signals.received else stopped_all(outcomes, len(numbers)),
         spun_s=sum(outcome.spun_s for outcome in outcomes),
         sockets_resent=sum(outcome.sockets_resent for outcome in outcomes),
         stalled_s=max(outcome.stalled_s for outcome in outcomes),

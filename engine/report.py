@@ -168,11 +168,16 @@ def repeats_table(rows: Sequence[Repeated]) -> str:
         lines.append(f"{name:34}{figure:>12}{times}   {shown(one.least)} to {shown(one.most)}")
     many = min(one.repeats for one in rows)
     said_of = (
-        f"{plural(many, 'repeat')}: the true median is between least and most in 97 of 100 cases."
+        f"{plural(many, 'repeat')}: the true median is between least and most in {in_cases(many):.3g} of 100 cases."
         if many >= SURE
         else f"{plural(many, 'repeat')}: least and most are no interval yet; of {SURE} they are (97 %)."
     )
     return stacked(*lines, "", said_of)
+
+
+def in_cases(repeats: int) -> float:
+    """In how many of 100 cases the true median is not below, or above, all of so many values."""
+    return min(99.9, 100 - 200 / 2.0**repeats)
 
 
 SHORT_FIGURES = {

@@ -7,11 +7,12 @@ import re
 import textwrap
 from collections.abc import Callable
 
-from engine.limit import ALSO_BLOCKS, CONDITION, FREES_ALL, ITSELF, LOOP, blocking_place, is_lock, name_among
+from engine.limit import ALSO_BLOCKS, CONDITION, FREES_ALL, ITSELF, LOOP, blocking_place, is_lock
 from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_verdict import next_limit
 from engine.report_words import requests_s, said, stacked, told
 from engine.run import Run
+from engine.standstill import name_among
 from engine.verdict import is_not_known, slower_than_alone_s
 from engine.words import duration, per_cent, plural
 

@@ -10,7 +10,7 @@ import functools
 import http.client
 import math
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, repeat, takewhile
 from time import perf_counter
 
@@ -33,7 +33,8 @@ def message(plan: Plan, port: int, kind: Kind, body: bytes) -> tuple[bytes, byte
     """A request up to where its number belongs, and the rest."""
     host = f"[{plan.host}]" if ":" in plan.host else plan.host
     cookie = [f"Cookie: {plan.session.cookie}"] if plan.session and plan.session.cookie else []
-    head = "\r\n".join([f"{kind.method} {kind.path} HTTP/1.1", *plan.headers, *kind.headers, *cookie, ""])
+    lines = with_one_cookie([*plan.headers, *kind.headers, *cookie])
+    head = "\r\n".join([f"{kind.method} {kind.path} HTTP/1.1", *lines, ""])
     if "\nhost:" not in head.lower():
         head += f"Host: {host}:{port}\r\n"
     if not plan.keep_alive:
@@ -41,6 +42,13 @@ def message(plan: Plan, port: int, kind: Kind, body: bytes) -> tuple[bytes, byte
     if body or kind.method in ("POST", "PUT", "PATCH"):
         head += f"Content-Length: {len(body)}\r\n"
     return head.encode("latin-1", "replace"), b"\r\n" + body
+
+
+def with_one_cookie(lines: Sequence[str]) -> list[str]:
+    """Header lines. A client sends one Cookie header (RFC 6265, 5.4): WSGI servers join several by a comma."""
+    cookies = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("cookie:")]
+    others = [line for line in lines if not line.lower().startswith("cookie:")]
+    return [*others, *[f"Cookie: {'; '.join(cookies)}"] * bool(cookies)]
 
 
 def messages(plan: Plan, port: int, numbered: bool) -> Iterator[bytes]:

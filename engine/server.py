@@ -68,7 +68,7 @@ def start_server(
     access_log.touch()
     samples = Samples.prepared(folder.absolute()) if launch.wrap else None
     command = launch.command(port, "_bench_wrapper:app")
-    if command[0] == "gunicorn" and installed_versions()["gunicorn"] >= "25.1":
+    if command[0] == "gunicorn" and installed_versions().get("gunicorn", "") >= "25.1":
         # It opens a control socket in the home folder, one for all: leave that to the user's own gunicorn.
         command.insert(1, "--no-control-socket")
     env = environment_for(launch, access_log, database_url, live, samples) | {"BENCH_PORT": f"{port}"}

@@ -29,7 +29,8 @@ class Views:
     def __init__(self, html: str | None, trace_path: str | None, other_paths: Sequence[str | None] = ()) -> None:
         """other_paths: what else is written. Raises Problem if a path cannot be written, before anything is run."""
         makers: list[tuple[str | None, Make]] = [(html, page.page), (trace_path, trace.trace)]
-        self.asked = [(path, make) for path, make in makers if path]
+        # sweep.py goes to the folder of its file
+        self.asked = [(path if path in STDOUT else os.path.abspath(path), make) for path, make in makers if path]
         self.kept: dict[int, Shown] = {}  # by the id of the run
         self.notes: list[str] = []  # what several runs show together
         paths = [*(path for path, _ in self.asked), *filter(None, other_paths)]

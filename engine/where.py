@@ -30,8 +30,9 @@ from engine.in_use import (
     resource_of,
     waited_at,
 )
-from engine.limit import HALF, LOOP, SQLITE, Answers, as_known, circle_of, limit_in, owners_of, requests_in, total
+from engine.limit import HALF, LOOP, SQLITE, Answers, as_known, limit_in, owners_of, requests_in, total
 from engine.places import Computing, Opening, Spot, State, Where, line_of, named
+from engine.standstill import circle_of
 
 UnderWay = Callable[[float], int]  # how many requests the client had under way at a moment
 FULL = 0.9  # of the most requests: a sample with so many counts

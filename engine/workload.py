@@ -42,7 +42,8 @@ from engine.words import Problem
 PLACEHOLDER = re.compile(r"\{(?:(n)|(token)|random:(\d+):(\d+))\}")
 WRONG = re.compile(r"\{(n|token|random)\b[^}]*\}")
 WRONG_IN_BODY = re.compile(r"\{random:[^}\s]*\}")  # others may be the body's own
-HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*"  # in latin-1
+OURS = "content-length|transfer-encoding|connection"  # headers that this client sets
+HEADER = rf"(?!(?i:{OURS}):)[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*"  # in latin-1
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # an answer to HEAD has no body, which all others have
 KEYS = {"name": str, "weight": (int, float), "method": str, "path": str, "headers": list, "body": str}
 LOGIN_KEYS = {"method": str, "path": str, "headers": list, "body": str, "token": str}
@@ -145,7 +146,7 @@ def check_request(asked: Mapping[str, Any], where: str) -> None:
         raise Problem(f"{where}: a path begins with / and has no white space")
     for header in asked.get("headers", ()):
         if not isinstance(header, str) or not re.fullmatch(HEADER, header):
-            raise Problem(f"{where}: {header!r} is no header line like 'Name: value'")
+            raise Problem(f"{where}: {header!r} is no header line like 'Name: value', or one that this client sets")
     for text in (asked["path"], *asked.get("headers", ())):
         check_placeholders(text, where)
     check_placeholders(asked.get("body", ""), where, WRONG_IN_BODY)
@@ -228,7 +229,8 @@ def asked_for(plan: Plan) -> Iterator[Kind]:
 
 def plans_of_kinds(plan: Plan) -> list[Plan]:
     """A plan of one request for each kind, as far as these are few."""
-    return [replace(plan, kinds=(kind,), order=(), method=kind.method) for kind in plan.kinds[:MOST_TIMED]]
+    kinds = plan.kinds[:MOST_TIMED]
+    return [replace(plan, kinds=(kind,), order=(), method=kind.method, path=kind.path) for kind in kinds]
 
 
 # ---------------------------------------------------------------- the login

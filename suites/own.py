@@ -44,7 +44,7 @@ from suites.io import draw_bursts
 KEYS = {"name", "arguments", "compared_with"}
 NOT_HERE = (  # sweep.py writes, prints and repeats; a variant is one run
     "json", "html", "trace", "list", "serve", "find_rate", "probe", "fail_if", "repeats", "try", "is_paper",
-    "p50", "p95", "p99",
+    "p50", "p95", "p99", "database_url",
 )  # fmt: skip
 
 # ---------------------------------------------------------------- the file

@@ -79,15 +79,7 @@ def test_the_parent_of_the_workers_is_no_worker(monkeypatch):
 
 def test_what_more_processes_than_cpus_do_is_known_with_a_deal():
     deal = Deal(((0.4, 0.3, 0.2, 0.1),), "2026-11-28", 0.8, 100, ((0, 1, 2, 3),))
-    changes = {
-        "workers": 4,
-        "slots": 160.0,
-        "slots_per_worker": 40.0,
-        "deal": deal,
-        "cpus": 2,
-        "wait_s": 0.05,
-        "shared_queue": False,
-    }
+    changes = {"workers": 4, "slots": 160.0, "slots_per_worker": 40.0, "deal": deal, "cpus": 2, "wait_s": 0.05}
     verdict = Verdict(Explanation.CPU, (CPU,), None, None, ())
     first = sample_run(load=LOADS["closed"], verdict=verdict, server_cpu_s=16 * 0.02, shared_queue=False, **changes)
     assert due_with(first.plan, first) > 0
@@ -167,13 +159,14 @@ def test_processes_from_a_file_that_is_not_read_are_not_guessed(server, args):
         given_to_server(Launch("x", server, "x:app", server_args=tuple(args.split())))
 
 
-def test_flasks_reloader_is_no_worker(tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [(), ("--server-args", "--no-reload")])
+def test_flasks_reloader_is_no_worker(tmp_path, monkeypatch, more):
     write_files(
         tmp_path,
         {"shop.py": "from flask import Flask\n\napp = Flask(__name__)\n\n@app.get('/')\ndef index():\n    return ''\n"},
     )
     monkeypatch.chdir(tmp_path)
-    how = ["--app", "shop:app", "--server", "flask-dev", "--env", "FLASK_DEBUG=1", "-n", "9"]
+    how = ["--app", "shop:app", "--server", "flask-dev", "--env", "FLASK_DEBUG=1", "-n", "9", *more]
     (run,) = run_bench(tmp_path, *how)[1]["runs"]
     assert run["inside"]["requests_of_workers"] == {"worker0": 9}
 

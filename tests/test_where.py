@@ -8,8 +8,9 @@ import pytest
 from samples import sample_where
 
 from engine.in_use import constant_inside, left_over
-from engine.limit import ITSELF, LOOP, Answers, circle_of, holding_time_s, limit_of
+from engine.limit import ITSELF, LOOP, Answers, holding_time_s, limit_of
 from engine.places import Spot, State
+from engine.standstill import circle_of
 from engine.where import where_now, where_of
 
 APP = ["/shop/app/db.py", 12, "get"]

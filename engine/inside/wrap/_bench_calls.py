@@ -26,7 +26,7 @@ def original(module, name):
 get_ident = original("_thread", "get_ident")
 PORT = os.environ.get("BENCH_PORT")
 request_call = contextvars.ContextVar("request_call", default=None)
-under_way = {}  # id -> call: of the app, not yet ended. A call has `is_answered` and `queued`
+under_way = {}  # id -> call: of the app, not yet ended
 serving = {}  # thread -> call that it works for
 greenlets = {}  # id of a call -> its greenlet, and that one's thread
 loops = {}  # event loop -> its thread

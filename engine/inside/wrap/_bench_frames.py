@@ -88,7 +88,7 @@ def line_in_file(frame):
     if not isinstance(lines, str):
         return frame.f_lineno
     pairs = [map(int, one.split("=")) for one in lines.split("&") if one]
-    return max((line for line, made in pairs if made <= frame.f_lineno), default=1)
+    return max(((made, line) for line, made in pairs if made <= frame.f_lineno), default=(0, 1))[1]
 
 
 LOOPS = ("asyncio/events.py", "asyncio/base_events.py", "asyncio/runners.py", "uvloop/__init__.py")

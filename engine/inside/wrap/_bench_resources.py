@@ -317,27 +317,25 @@ def sqlite_lock(values):
         return Resource("SQLite's write lock", sys.modules["sqlite3"], 1, 1)
     # Of a writing statement it is not known whether it waits or writes; nor to which database, if there are several.
     writes = Resource("SQLite's write lock", sys.modules["sqlite3"], is_shared=True)
-    return writes if WRITES.match(text) and databases_open() in (None, 1) else None
+    return writes if WRITES.match(text) and told_once(databases_open, None) in (None, 1) else None
 
 
-def databases_open():
-    """How many files of SQLite's this process has open; None: that cannot be seen (Linux)."""
+def databases_open(_):
+    """How many databases of SQLite's this process has open; None: that cannot be seen (Linux).
+
+    No file is opened for it: to close it would release the locks that SQLite has on it, see fcntl(2).
+    """
+    try:
+        numbers = os.listdir("/proc/self/fd")
+    except OSError:  # there is no /proc, or no descriptor is left
+        return None
     files = set()
-    for number in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
-        with contextlib.suppress(OSError):  # it was closed just then
-            files.add(os.readlink(f"/proc/self/fd/{number}"))
-    return sum(map(is_database, files)) if files else None
-
-
-known_databases = set()  # their files
-
-
-def is_database(file):
-    if file not in known_databases and os.path.isfile(file):
-        with contextlib.suppress(OSError), open(file, "rb") as opened:
-            if opened.read(15) == b"SQLite format 3":
-                known_databases.add(file)
-    return file in known_databases
+    for number in map(int, numbers):
+        with contextlib.suppress(OSError):  # a socket or a pipe, or closed just then
+            if os.pread(number, 15, 0) == b"SQLite format 3":
+                found = os.fstat(number)
+                files.add((found.st_dev, found.st_ino))
+    return len(files)
 
 
 METHODS = ("acquire", "get", "execute", "executemany")

@@ -25,7 +25,7 @@ row is a place, with all that stand there:
     cpu_s      its part of `cpu`, as what it computed just before the sample is of what all did (Linux)
 
 A request is followed to its deepest place: the thread that works for it, else those of its tasks that do not wait for
-another one of its own.
+another one of its own, nor beside the server's own task for it, which goes on.
 
 The last line of a load says where the objects were made that requests have waited for, and what last went wrong in a
 sample, if anything did:
@@ -88,8 +88,13 @@ def find_loops():
 
 def waits_for_loop(own, tasks):
     """Whether the threads of a request wait for a task of its own: by asgiref, or as they have sent it to the loop."""
-    is_asgirefs = any(frame.f_code.co_filename.endswith("asgiref/sync.py") for place in own for frame in place.below)
-    return is_asgirefs or (len(tasks) > 1 and all(map(waits_for_thread, own)))
+    if any(frame.f_code.co_filename.endswith("asgiref/sync.py") for place in own for frame in place.below):
+        return True
+    if len(tasks) < 2 or not all(map(waits_for_thread, own)):
+        return False
+    # The handler's task waits for the thread, and a middleware's for that task.
+    chains = {task: chain_of(task.get_coro()) for task in tasks}
+    return not all(waits_for_own(task, chains[task], tasks) or waits_for_client(chains[task]) for task in tasks)
 
 
 def tasks_of(loop):
@@ -168,7 +173,8 @@ def deepest_threads(own):
 def places_of_loop(loop, thread, frame, by_thread):
     """The tasks of an event loop that work for requests, and what holds its thread."""
     running, tasks_of_call, found = asyncio.current_task(loop), defaultdict(list), []
-    is_of_one = thread in serving  # asgiref's, or asyncio.run() in a handler: it blocks no other request
+    # asgiref's, or that of asyncio.run() in a handler: it blocks no other request.
+    is_of_one = under_way_yet(serving.get(thread))
     for task in tasks_of(loop):
         if call := call_of(task):
             tasks_of_call[call].append(task)
@@ -177,7 +183,8 @@ def places_of_loop(loop, thread, frame, by_thread):
     for call in followed:
         tasks = tasks_of_call[call]
         if running in tasks:
-            found += [] if is_of_one else [Place(call, stack_of(frame), thread, on_loop=True)]
+            if not is_of_one:
+                found.append(Place(call, stack_of(frame), thread, on_loop=True))
         elif call not in by_thread or waits_for_loop(by_thread[call], tasks):
             found += deepest_tasks(call, tasks)
     have_threads_stand(by_thread, tasks_of_call)
@@ -192,9 +199,10 @@ def places_of_loop(loop, thread, frame, by_thread):
 def have_threads_stand(by_thread, tasks_of_call):
     """Have threads without code of the app stand where the task waits that has sent them there."""
     for call in by_thread.keys() & tasks_of_call.keys():
-        outer = outer_chain([chain_of(task.get_coro()) for task in tasks_of_call[call]])
-        for place in by_thread[call]:
-            place.stands_inside(outer)
+        if without := [place for place in by_thread[call] if not place.app]:
+            outer = outer_chain([chain_of(task.get_coro()) for task in tasks_of_call[call]])
+            for place in without:
+                place.stands_inside(outer)
 
 
 def deepest_tasks(call, tasks):
@@ -241,9 +249,9 @@ def sample():
         key = key_of(one, resource)
         row = rows[key] = rows.get(key) or row_at(one, resource)
         row["n"] += one.weight / parts[one.call] if one.call else 0.0
-        row["parts"] += 1
+        row["parts"] += one.weight
         # What the app has there it has once, however many tasks of a library it waits for.
-        row["calls"] += (key, one.call) not in calls or (one.is_outer and not resource)
+        row["calls"] += one.weight * ((key, one.call) not in calls or (one.is_outer and not resource))
         calls.add((key, one.call))
         if one.thread and not resource:
             computing.append((row, one.thread))
@@ -344,7 +352,7 @@ def sample_while_open(pipe, file):
     ended, error, before_s, taken, pause_s = poll(), "", math.inf, 0, 0.0
     budget_s, then_s, then_cpu_s, cpu_s = CREDIT_S, time.perf_counter(), cpu.other_cpu_s(), time.thread_time()
     ended.register(pipe)
-    while not ended.poll(1000 * pause_s * random.uniform(0.8, 1.2)):  # not in step with what comes regularly
+    while not ended.poll(1000 * pause_s * random.uniform(1.0, 1.4)):  # not in step with what comes regularly
         cpu.computed_s.clear()
         before_cpu_s, at_s = cpu.other_cpu_s(), time.perf_counter()
         used_s, passed_s = before_cpu_s - then_cpu_s, at_s - then_s

@@ -86,16 +86,15 @@ def held_to(resource, frame):
     if not resource.name.startswith(("a semaphore", "a lock (")):
         return None
     name, last = held_lines(frame.f_code.co_filename, frame.f_lineno)
-    is_global = name in frame.f_globals and name not in frame.f_locals
-    is_asked = name and (is_global or resource.name.startswith("a lock"))
-    return last if is_asked and named_in(frame, name) is resource.owner else None
-
-
-def named_in(frame, name):
-    """The object that a name has in a frame, or an attribute of it."""
+    if not name:
+        return None
     first, _, attribute = name.partition(".")
-    value = (frame.f_locals if first in frame.f_locals else frame.f_globals).get(first)
-    return fields_of(value).get(attribute) if attribute else value
+    here = frame.f_locals
+    is_global = not attribute and name not in here
+    value = (here if first in here else frame.f_globals).get(first)
+    value = fields_of(value).get(attribute) if attribute else value
+    is_told = is_global or resource.name.startswith("a lock")
+    return last if is_told and value is resource.owner else None
 
 
 @functools.lru_cache(200)

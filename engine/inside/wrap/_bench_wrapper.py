@@ -89,7 +89,8 @@ class Call:
 def wsgi(app):
     def serve(environ, start_response):
         path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
-        call = Call(environ["REQUEST_METHOD"], path, query, environ.get("HTTP_X_REQUEST_ID", "-"), {})
+        number = environ.get("HTTP_X_REQUEST_ID", "-").rpartition(",")[2].strip()  # the client's comes last of several
+        call = Call(environ["REQUEST_METHOD"], path, query, number, {})
         call.starts()
 
         def record_status(line, *rest):
@@ -273,7 +274,8 @@ def wrapped(kind):
 def only_reloads():
     """Whether this is Flask's process that starts another one anew when a file changes, and serves nothing itself."""
     is_debug = os.environ.get("FLASK_DEBUG", "0").lower() not in ("", "0", "false", "no")  # --debug sets it, too
-    return is_debug and os.environ.get("WERKZEUG_RUN_MAIN") != "true"
+    reloads = "--reload" in sys.argv or (is_debug and "--no-reload" not in sys.argv)
+    return reloads and os.environ.get("WERKZEUG_RUN_MAIN") != "true"
 
 
 if os.environ.get("BENCH_WRAP", "run") != "run":  # else _bench_hooks.py wraps what the user's own command serves

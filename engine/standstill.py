@@ -1,0 +1,53 @@
+"""Whether nothing goes on any more, as requests hold what others need and wait for what these hold. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from engine.limit import FEW, HALF, ITSELF, LOOP, is_lock, requests_in
+from engine.places import Spot, State
+
+
+def size_of_one(spot: Spot) -> float | None:
+    """Of a lock one, where several of a name were added up."""
+    return 1.0 if is_lock(spot.resource or "") else spot.size
+
+
+def requests_for(resource: str, spots: Iterable[Spot]) -> float:
+    return sum(spot.requests for spot in spots if spot.resource == resource)
+
+
+def name_among(spots: Iterable[Spot], of: Spot) -> str:
+    """The resource that requests wait for at a place; with where it was made, if they wait for others of that name."""
+    made_at = {one.size_line for one in spots if one.resource == of.resource and one.size_line}
+    return f"{of.resource} made at {of.size_line}" if len(made_at) > 1 and of.size_line else of.resource or ""
+
+
+def one_works(spots: Iterable[Spot]) -> bool:
+    """Whether at least one request is worked on most of the time."""
+    return any(spot.state is State.WORKING and not spot.resource and spot.requests >= HALF for spot in spots)
+
+
+def is_stuck(spot: Spot) -> bool:
+    """Whether requests that were accepted wait there for what others hold."""
+    return spot.state is not State.QUEUED and bool(spot.resource) and spot.resource != LOOP
+
+
+def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
+    """The resources of a standstill with their sizes, whose sum is how many requests make one; empty: something goes
+    on, or the holders are not seen.
+
+    Nothing goes on, and what is waited for is held by requests that wait, too.
+    """
+    stuck = [spot for spot in spots if is_stuck(spot)]
+    sizes = {name_among(spots, spot): size_of_one(spot) for spot in stuck}
+    blocking = [name_among(spots, spot) for spot in stuck if spot.state is State.BLOCKING]
+    if blocking:  # whatever has what the loop's thread waits for cannot go on, as the loop does not
+        return {LOOP: 1.0, blocking[0]: sizes[blocking[0]]}
+    if one_works(spots) or requests_in(stuck, *State) < (1 - FEW) * requests_in(spots, *{*State} - {State.QUEUED}):
+        return {}
+    if ITSELF in sizes:
+        return {ITSELF: round(requests_for(ITSELF, stuck))}
+    # Which request has a single lock is not seen.
+    is_one_lock = len(sizes) == 1 and [*sizes.values()] == [1.0]
+    return sizes if len(stuck) > 1 and not is_one_lock else {}
