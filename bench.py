@@ -310,7 +310,13 @@ class Bench:
 
         if asked.probe:
             timeout_s = asked.timeout or min(plan.timeout_s, max(5.0, 0.7 * asked.budget[1]))
-            search.probe(dataclasses.replace(plan, timeout_s=timeout_s), place, bring_home, show, asked.budget)
+            search.probe(
+                dataclasses.replace(plan, timeout_s=timeout_s, is_own_timeout=True),
+                place,
+                bring_home,
+                show,
+                asked.budget,
+            )
         elif asked.find_rate:
             self.has_answer &= search.find_rate(plan, place, bring_home, show, asked.objective, asked.run_s)
         else:
@@ -349,7 +355,12 @@ class Bench:
     def changed(self, words: str, number: int, first: Run, database: BooksDatabase | None) -> changes.Change:
         """One change: predicted, then measured."""
         plan = plans.plans_of(parse([*self.argv, *shlex.split(words)]))[number]
-        plan = dataclasses.replace(changes.with_threads_of(plan, words, first.plan), load=first.plan.load, tried=words)
+        plan = dataclasses.replace(
+            changes.with_threads_of(plan, words, first.plan),
+            load=first.plan.load,
+            mix_seed=first.plan.mix_seed,
+            tried=words,
+        )
         waits = dataclasses.replace(plan, wait_s=plan.wait_s or first.plan.wait_s)
         plan = dataclasses.replace(plan, deal=calibrate.with_deal(waits, self.asked.logs).deal)
         due_s = changes.expected_s(plan, words, first)
@@ -382,7 +393,9 @@ class Bench:
 
 def serve(asked: argparse.Namespace) -> int:
     """Start the server, show its log as it grows, until it ends or a signal comes."""
-    (plan, *_) = plans.plans_of(asked)
+    plan, *others = plans.plans_of(asked)
+    if any(one.target != plan.target for one in others):
+        raise Problem("--serve starts one server: say one --target")
     assert plan.launch
     launch: Launch = plan.launch
     check_packages([launch])

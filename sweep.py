@@ -337,6 +337,8 @@ def begin(asked_for: argparse.Namespace, command: str) -> tuple[SweepDocument, P
 
 
 def run_suite(asked_for: argparse.Namespace, command: str) -> int:
+    if asked_for.files:
+        raise Problem("one suite at a time; files go with report and compare")
     views = Views(asked_for.html, asked_for.trace)
     document, path = begin(asked_for, command)
     say(f"seed {document.seed}; each finished run is in {path}")
@@ -413,6 +415,8 @@ def do(asked_for: argparse.Namespace, command: str) -> int:
         return compare(asked_for)
     if asked_for.what:
         return run_suite(asked_for, command)
+    if asked_for.resume:
+        raise Problem("--resume goes with its suite")
     titles = [section(name, f"{suite.title} ({suite.takes})") for name, suite in SUITES.items()]
     tell("\n".join(titles) if asked_for.list else __doc__ or NO_MANUAL)
     return 0

@@ -176,7 +176,10 @@ def processes_for(asked: Asked) -> int:
     def holds(processes: int) -> bool:
         return Asked(asked.rate_rps / processes, asked.held_s, asked.objective_s, asked.percentile).at(1).holds
 
-    return 1 + bisect.bisect_left(range(1, MOST_PROCESSES), True, key=holds)
+    need = 1 + bisect.bisect_left(range(1, MOST_PROCESSES + 1), True, key=holds)
+    if need > MOST_PROCESSES:
+        raise Problem(f"more than {MOST_PROCESSES} processes would be needed, as each has a queue of its own")
+    return need
 
 
 def processes_for_cpu(asked: Asked) -> int:

@@ -62,6 +62,11 @@ class Load:
         return self.requests
 
     @property
+    def scheduled_s(self) -> float:
+        """How long a schedule takes that is kept to its end; 0: there is none."""
+        return 0.0
+
+    @property
     def due_in_all(self) -> int | None:
         """How many requests a schedule sends; None without a schedule."""
         return int(self.most_requests) if self.is_scheduled else None
@@ -194,6 +199,12 @@ class Closed(Users):
     def limits(self, elapsed_s: float) -> tuple[float, float]:
         return self.requests, self.concurrency
 
+    def last_answer_s(self, slots: float, wait_s: float) -> float | None:
+        found_s = super().last_answer_s(slots, wait_s)
+        if found_s is None or not self.think_s:
+            return found_s
+        return self.requests / model.closed_loop(int(self.most_under_way), slots, wait_s, self.think_s)[0]
+
     def spread_s(self, slots: float, wait_s: float) -> float:
         return model.closed_loop(self.concurrency, slots, wait_s, self.think_s)[1]
 
@@ -253,6 +264,10 @@ class Open(Load):
             return bisect.bisect_left(self.schedule_s, self.time_limit_s)
         due = self.time_limit_s * self.rate_rps
         return min(self.requests, due if due == math.inf else math.ceil(round(due, 6)))
+
+    @property
+    def scheduled_s(self) -> float:
+        return self.requests / self.rate_rps
 
     def limits(self, elapsed_s: float) -> tuple[float, float]:
         if self.schedule_s:

@@ -48,6 +48,8 @@ def parse_condition(text: str) -> Condition:
         raise Problem(f"{text!r}: {name!r} is no figure of a run; there are {', '.join(FIELDS)}")
     if unit and (name in NUMBERS or (unit == "%") != (name == "failed-share")):
         raise Problem(f"{text!r}: {name} is not measured in {unit}")
+    if name == "failed-share" and float(number) * UNITS[unit] > 1:
+        raise Problem(f"{text!r}: a share is from 0 to 1, or in per cent: 5 % is 5% or 0.05")
     if name not in (*NUMBERS, "last") and not unit and float(number) >= ASKED_S:
         raise Problem(f"{text!r}: {number} seconds? write {number}ms or {number}s")
     return Condition(name, sign, float(number) * UNITS[unit], text.strip())
@@ -98,12 +100,13 @@ class Tried(NamedTuple):
     """One run of random arrivals at a rate."""
 
     rate: float  # that was aimed at
-    latency_s: float  # the percentile of the objective; the longest of all, if there are too few for it
+    latency_s: float  # the percentile of the objective; or the longest of all, see is_longest
     throughput_rps: float
     sent_rps: float
     failed: int = 0
     served: float = 1.0  # of what was due: the share that was answered by the end of the schedule
     grows: bool = False  # latency grows over the run, so that a longer one has a longer latency
+    is_longest: bool = False  # too few were answered for the percentile
 
     def holds(self, objective_s: float) -> bool:
         return not self.failed and self.served >= SERVED and not self.grows and self.latency_s <= objective_s

@@ -236,10 +236,10 @@ NEEDS = {  # option -> it goes with one of these
 }
 EXCLUDES = {  # option -> it goes with none of these
     "target": f"app run url slots wait {PAPER}",
-    "run": f"app url pool_size database_url workers threads server_args cert {PAPER}",
-    "app": f"url pool_size database_url {PAPER}",
+    "run": f"app url pool_size cpu_time subtasks database_url workers threads server_args cert {PAPER}",
+    "app": f"url pool_size database_url cpu_time subtasks {PAPER}",
     "url": "path workers threads server_args pool_size database_url server_cpus start_timeout cert"
-    f" access_log cpu_time {PAPER}",
+    f" access_log cpu_time subtasks {PAPER}",
     "until": "processes probe find_rate requests",
     "repeats": "probe find_rate try serve list is_paper",
     "probe": f"victim {SENDS_ITS_OWN}",

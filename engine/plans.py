@@ -251,16 +251,16 @@ def finished(plan: Plan, options: argparse.Namespace) -> Plan:
         plan, cpus=min(len(server), limit), shared_cpus=min(limit, len(server | client)) * bool(server & client),
         all_cpus=about_machine().cpus, cpu_limit=cpu_limit(), lone_requests=lone_requests_of(plan),
         warm_up_if_cold=warm_up_of(plan) if options.warmup is None and not plan.launch else 0,
-        timeout_s=options.timeout or default_timeout_s(plan),
+        timeout_s=options.timeout or default_timeout_s(plan), is_own_timeout=bool(options.timeout),
     )  # fmt: skip
 
 
 def default_timeout_s(plan: Plan) -> float:
     """Twice the time in which one worker alone would serve all that can be under way, and 10 s; at least 40 s."""
-    each, waiting = plan.launch and plan.launch.slots_per_worker, plan.load.most_under_way
+    each, waiting = plan.slots_per_worker, plan.load.most_under_way
     if not each or not plan.wait_s or waiting == math.inf:
         return TIMEOUT_S
-    return max(TIMEOUT_S, 10 + 2 * model.rounds(int(waiting), each) * plan.wait_s)
+    return max(TIMEOUT_S, 10 + 2 * model.rounds(int(waiting), each) * held_for(plan))
 
 
 def split_url(url: str) -> tuple[str, int, str]:
@@ -285,8 +285,11 @@ def with_lone_requests(plan: Plan, lone_s: Sequence[float]) -> Plan:
     where a slot runs the handler only, more where it reads and writes, too. Of a burst only the rounds count, so it
     keeps t + s. Nothing is taken from lone requests that take so long that their wait must be another one.
     """
-    if plan.kind_waits_s:
-        return with_kinds(plan)
+    found = with_kinds(plan) if plan.kind_waits_s else with_wait(plan, lone_s)
+    return found if plan.is_own_timeout else replace(found, timeout_s=max(plan.timeout_s, default_timeout_s(found)))
+
+
+def with_wait(plan: Plan, lone_s: Sequence[float]) -> Plan:
     alone_s = statistics.median(lone_s or [0.0])
     if plan.wait_s is None and alone_s >= SHORT_WAIT_S:
         plan = replace(plan, wait_s=round(alone_s, 6), wait_is_measured=True)
@@ -318,13 +321,23 @@ def held_share(plan: Plan) -> float:
 
 
 def held_for(plan: Plan, as_lone_requests_show: bool = True) -> float:
-    """How long a request holds its slot: t + s, or as measured; but at least its share of the CPUs, S s / P.
+    """How long a request holds its slot: t + s, or as measured; but at least its share of the CPUs.
 
     That is the second resource in one number: X = S / max(t + s, S s / P) = min(S / (t + s), P / s).
     """
-    at_once = min(plan.slots or 1, plan.load.most_under_way) if plan.cpu_time_s else 0
-    share_s = at_once * plan.cpu_time_s / min(plan.workers, plan.cpus)  # a Python process computes on one CPU
-    return max(plan.busy_s, (plan.held_s or 0.0) if as_lone_requests_show else 0.0, share_s)
+    return max(plan.busy_s, (plan.held_s or 0.0) if as_lone_requests_show else 0.0, share_of_cpus_s(plan))
+
+
+def share_of_cpus_s(plan: Plan) -> float:
+    """How long a request computes among all that have a slot and share the CPUs, S s / P; 0 where the CPUs keep up with
+    what is sent."""
+    load, each_s, cpus = plan.load, plan.cpu_time_s, min(plan.workers, plan.cpus)  # a Python process computes on one
+    sent_rps = load.offered_load(1.0, 1.0) if load.is_scheduled else math.inf
+    if not each_s or (sent_rps or 0.0) * each_s <= cpus:
+        return 0.0
+    # Of users that pause, so many are not thinking if they get P / s.
+    most = load.most_requests if load.is_scheduled else load.most_under_way - load.think_s * cpus / each_s
+    return max(0.0, min(plan.slots or 1, most)) * each_s / cpus
 
 
 def forecast_of(plan: Plan, process_of: Sequence[int] = (), factor: float = 1.0) -> Forecast | None:
@@ -383,7 +396,7 @@ def prediction_for(plan: Plan, process_of: Sequence[int] = ()) -> Prediction:
 
     def predict(dealt: Sequence[int]) -> Prediction | None:
         forecast = forecast_of(plan, dealt)
-        return Prediction(**figures_of(forecast, plan.load.time_limit_s)) if forecast else None
+        return Prediction(**figures_of(forecast, plan.load.time_limit_s, plan.load.scheduled_s)) if forecast else None
 
     return with_ranges(prediction, plan, predict)
 
@@ -394,7 +407,7 @@ def prediction_of(plan: Plan, forecast: Forecast | None) -> Prediction:
     held_s = held_for(plan, as_lone_requests_show=False)
     figures: dict[str, Any] = {"makespan_s": load.last_answer_s(slots, held_s)}
     if forecast:
-        figures = figures_of(forecast, load.time_limit_s) | {
+        figures = figures_of(forecast, load.time_limit_s, load.scheduled_s) | {
             "spread_s": load.spread_s(slots, plan.busy_s) if plan.distribution != "mix" else None
         }
     busy = min(slots, load.most_under_way)
@@ -408,7 +421,7 @@ def p99_if_longer_s(plan: Plan, slots: float) -> float | None:
     """An open loop close to its limit: the p99 if each request took 2 % longer. Else None."""
     offered = plan.load.offered_load(slots, held_for(plan)) or 0.0
     forecast = forecast_of(plan, factor=STEEP) if STEEP_LOAD <= offered <= 1 else None
-    return figures_of(forecast, plan.load.time_limit_s)["p99_s"] if forecast else None
+    return figures_of(forecast, plan.load.time_limit_s, plan.load.scheduled_s)["p99_s"] if forecast else None
 
 
 def possibilities(plan: Plan) -> dict[str, float]:

@@ -320,7 +320,8 @@ def tried_line(tried: Tried, objective_s: float, percentile: int) -> str:
         "latency grows": True,
     }
     holds = first_true(reasons)
-    return f"{rates}, p{percentile} {duration(tried.latency_s):>8}: {holds}{failed}"
+    name = "longest" if tried.is_longest else f"p{percentile}"
+    return f"{rates}, {name} {duration(tried.latency_s):>8}: {holds}{failed}"
 
 
 def rates_so_far(low: float, high: float) -> str:
@@ -349,9 +350,11 @@ def search_stopped(signal: str) -> str:
     return "\n" + told("verdict", f"Not known: the search was interrupted ({signal}).")
 
 
-def no_rate(last_run: Run) -> str:
-    """Why a search found no rate: nothing was answered with a 2xx."""
-    return "\n" + stacked(told("verdict", "No rate was found, as no request succeeded."), warnings(last_run))
+def no_rate(last_run: Run, held_rps: float) -> str:
+    """Why a search found no rate: nothing was answered with a 2xx. held_rps: a rate that held before; 0: none."""
+    held = f"{rate(held_rps)} had held before." * bool(held_rps)
+    text = f"No rate was found, as no request{' of the last run' * bool(held_rps)} succeeded."
+    return "\n" + stacked(told("verdict", text, held), warnings(last_run))
 
 
 # ---------------------------------------------------------------- on paper

@@ -147,7 +147,8 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
             plan.launch and plan.launch.body_parts,
         "An answer leaves only when the event loop is free, so any answer may come as late as the last one.":
             plan.launch and plan.launch.handler == "blocking",
-        "There is a slot for each request.": slots >= load.most_under_way and (offered or not load.is_steady),
+        "There is a slot for each request.":
+            slots >= min(load.most_under_way, load.most_requests) and (offered or not load.is_steady),
         f"On average {per_cent(offered)} of the slots are busy, once requests are answered as fast as they come.":
             0 < offered <= 1,
         "More is sent than the slots allow: the queue grows until the end.": offered > 1,

@@ -20,7 +20,9 @@ def size_text(found: Size, workers: int) -> str:
     asked = Asked(found.rate_rps / workers, found.wait_s, found.objective_s, found.percentile, found.cpu_s)
     computes = f" and computes for {duration(found.cpu_s)}" * bool(found.cpu_s)
     queue = (" (a queue for each process)", "")
+    alone = each  # of a process that has a queue of its own
     try:
+        alone = max(each, asked.slots())
         settings = settings_for(need, workers, asked.slots())
     except Problem:  # no number is enough where each process has a queue of its own
         settings = [one for one in settings_for(need, workers, need) if one.is_shared]
@@ -35,6 +37,7 @@ def size_text(found: Size, workers: int) -> str:
             f"{name:{MARGIN}}{at.slots:>6g}{per_cent(at.load):>8}{times}"
             f"  {'fast enough' if at.holds else 'too slow' if at.latency_s else 'the queue grows'}"
         )
+    more_alone = f", or {alone * workers} where each process has a queue of its own" * (alone > each)
     return stacked(
         told(
             "asked",
@@ -56,7 +59,7 @@ def size_text(found: Size, workers: int) -> str:
         + told(
             "pools",
             "If a request holds a database connection while it waits, each process needs one for each of its slots:"
-            f" {each * workers} in all. Postgres allows {POSTGRES_CONNECTIONS} by default.",
+            f" {each * workers} in all{more_alone}. Postgres allows {POSTGRES_CONNECTIONS} by default.",
         ),
     )
 

@@ -70,6 +70,7 @@ class Plan:
     load: Load = field(default_factory=Burst)
     keep_alive: bool = False
     timeout_s: float = 40.0
+    is_own_timeout: bool = field(default=False, metadata={"json": False})  # the user's, which nothing makes longer
     first_byte: bool = False  # an answer is complete with the first byte of its body
     until: Wanted | None = field(default=None, metadata={"json": False})  # send no more once a figure is so exact
     any_status: bool = False  # go on where a lone request is answered with an error

@@ -115,7 +115,7 @@ def find_rate(
     if signals.received:
         show(report.search_stopped(signals.name))
     elif tried and not run.measured.answered:
-        show(report.no_rate(run))
+        show(report.no_rate(run, objectives.bracket(objective_s, tried)[0]))
     elif isinstance(rate, objectives.Found):
         show(report.found_rate(rate, full, objective_s, percentile))
     return isinstance(rate, objectives.Found) and rate.low > 0
@@ -165,6 +165,7 @@ def tried_at(rate: float, run: Run, percentile: int) -> objectives.Tried:
         measured.failed,
         served,
         objectives.grows(latencies_s, load.time_limit_s),
+        objectives.figure_of(measured, f"p{percentile}") is None,
     )
 
 

@@ -103,9 +103,10 @@ def histogram(latencies_s: Sequence[float]) -> list[tuple[float, int]]:
     return [(BOUNDS_S[i], bars[i]) for i in range(min(bars), max(bars) + 1)] if bars else []
 
 
-def figures_of(forecast: Forecast, time_limit_s: float = math.inf) -> dict[str, Any]:
+def figures_of(forecast: Forecast, time_limit_s: float = math.inf, scheduled_s: float = 0.0) -> dict[str, Any]:
     """Fields of run.Prediction, of a forecast; none if nothing is sent. As in a run with a time limit, throughput
-    counts the answers within it. None: a percentile that says no more than the maximum.
+    counts the answers within it, and of a schedule until its end, scheduled_s. None: a percentile that says no more
+    than the maximum.
 
     >>> figures_of(Forecast([0.0, 0.0], [0.0, 1.0], [1.0, 2.0]))["throughput_rps"]
     1.0
@@ -115,7 +116,7 @@ def figures_of(forecast: Forecast, time_limit_s: float = math.inf) -> dict[str, 
     if not latencies_s:
         return {}
     makespan_s = max(answered_s)
-    window_s = min(makespan_s, time_limit_s)
+    window_s = min(max(makespan_s, scheduled_s), time_limit_s)
     return {
         "throughput_rps": sum(end_s <= window_s for end_s in answered_s) / window_s if window_s else None,
         "mean_s": statistics.fmean(latencies_s),

@@ -50,11 +50,6 @@ def errors_of(rows: Exchanges, bad: Sequence[int]) -> Counter[str]:
     return Counter(ERRORS[rows.error[i]] or f"HTTP {rows.status[i]}" for i in bad)
 
 
-def scheduled_s(outcome: Outcome, load: Load) -> float:
-    """How long a schedule takes that was kept to its end; 0: there is none."""
-    return 0.0 if outcome.is_short else load.requests / (load.offered_load(1.0, 1.0) or math.inf)
-
-
 def summarise(plan: Plan, outcome: Outcome) -> Measured:
     """Every figure of a run.
 
@@ -68,7 +63,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
     sent, answered = len(good), sum(good)
     due_s = due_times(load, outcome)
     measured_s = max(answered_s, default=begun_s) - begun_s
-    window_s = min(max(measured_s, scheduled_s(outcome, load)), load.time_limit_s)
+    window_s = min(max(measured_s, 0.0 if outcome.is_short else load.scheduled_s), load.time_limit_s)
     in_window = sum(at - begun_s <= window_s for at in compress(answered_s, good))
     under_way_s = time_under_way(started_s, answered_s, begun_s + window_s)
 

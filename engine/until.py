@@ -66,7 +66,7 @@ def parse_until(text: str) -> Wanted:
     Wanted(percentile=99.0, share=0.1)
     """
     found = re.fullmatch(r"\s*(?:p(\d\d(?:\.\d)?)|mean)\s*(?:±|\+-|\+/-)\s*(\d+(?:\.\d+)?)\s*%\s*", text)
-    if not found or not 0 < float(found[2]) <= 100 or (found[1] and float(found[1]) >= 99.9001):
+    if not found or not 0 < float(found[2]) <= 100 or (found[1] and not 50 <= float(found[1]) < 99.9001):
         raise Problem(f"{text!r} is not of the form p99±10% (also +-), with p50 to p99.9, or mean")
     return Wanted(float(found[1]) if found[1] else None, float(found[2]) / 100)
 
