@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import pytest
 from commands import run_bench
@@ -11,16 +12,20 @@ from samples import LOADS, sample_facts, sample_plan, sample_run, sample_where
 from servers import write_files
 
 import bench
-from engine import page, plans, report_sizes, report_verdict
-from engine.advice import Advice, Cure
+import sweep
+from engine import page, plans, report, report_sizes, report_verdict
+from engine.advice import Advice, Cure, processes_for
 from engine.changes import due_with
 from engine.deals import is_dealt
 from engine.launch import Launch, given_to_server, launch_app
 from engine.listeners import Listener
-from engine.loads import Burst
+from engine.loads import Burst, Closed
+from engine.objectives import Tried, parse_condition
 from engine.options import parse
 from engine.places import Limit, Resource
+from engine.report_before import conditions
 from engine.run import Band, Deal, Explanation, Verdict
+from engine.sizes import Asked, size
 from engine.verdict import processors
 from engine.words import Problem
 
@@ -182,3 +187,94 @@ def test_a_victim_with_a_dependency_that_needs_a_thread_shares_the_threads(here)
     words = ("--app", "told_app:app", "--path", "/orders", "-c", "50", "--victim", "/health")
     assert plan_of(*words).victim_handler == "def"
     assert launch_app(parse([*words]), "GET", "/health").handler != "def"
+
+
+# ---------------------------------------------------------------- loads and figures
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--target fastapi-uvicorn --path /io --rate 10 --task-time 50ms --cpu-time 10ms",
+        "--target fastapi-uvicorn --path /async-io --rate 10 --task-time 50ms --cpu-time 10ms",
+        "--target fastapi-uvicorn --path /io -c 100 --think 10s -t 30 --task-time 50ms --cpu-time 10ms",
+    ],
+)
+def test_what_the_cpus_keep_up_with_takes_no_longer(words):
+    assert plans.prediction_for(plan_of(*words.split())).median_s == pytest.approx(0.06, rel=0.1)
+
+
+def test_where_the_cpus_are_full_a_request_shares_them():
+    words = "--target fastapi-uvicorn --path /io -c 100 -t 30 --task-time 50ms --cpu-time 10ms"
+    plan = plan_of(*words.split())
+    assert plans.prediction_for(plan).throughput_rps == pytest.approx(100, rel=0.1)
+
+
+def test_a_request_may_take_as_long_as_is_predicted(here):
+    plan = dataclasses.replace(plan_of("--app", "told_app:app", "-n", "60", "--slots", "1"), lone_requests=1)
+    asked = [dataclasses.replace(plan, is_own_timeout=is_own) for is_own in (False, True)]
+    learnt, own = (plans.with_lone_requests(one, [1.0]) for one in asked)
+    assert learnt.timeout_s > 60 and own.timeout_s == 40
+
+
+def test_processes_that_were_not_tried_are_not_advised():
+    with pytest.raises(Problem, match="more than"):
+        processes_for(Asked(20.0, 0.5, 0.6, 99))
+
+
+@pytest.mark.parametrize("more, grows", [("", False), ("-t 60", True)])
+def test_a_schedule_of_fewer_requests_than_slots_has_no_queue(more, grows):
+    plan = plan_of(*f"--rate 2 --slots 40 --wait 30s {more}".split())
+    assert ("the queue grows" in conditions(plan, plans.prediction_for(plan), 40)) == grows
+
+
+def test_a_figure_of_few_answers_is_called_the_longest():
+    few, many = (Tried(3.0, 2.7, 3.0, 3.0, is_longest=is_longest) for is_longest in (True, False))
+    assert "longest" in report.tried_line(few, 3.0, 99) and "p99" not in report.tried_line(few, 3.0, 99)
+    assert "p99" in report.tried_line(many, 3.0, 99)
+
+
+def test_throughput_of_a_schedule_is_counted_until_its_end():
+    plan = plan_of(*["--rate", "1", "--slots", "4", "--wait", "50ms"])
+    assert plans.prediction_for(plan).throughput_rps == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("text", ["failed-share>5", "failed-share>10"])
+def test_a_share_is_no_more_than_one(text):
+    with pytest.raises(Problem, match="share"):
+        parse_condition(text)
+    assert parse_condition("failed-share>5%").value == 0.05
+
+
+def test_a_rate_that_held_is_not_forgotten():
+    failed = sample_run(failed=16, answered=0, errors={"timed out": 16}, latency_s=None)
+    some, none = (" ".join(report.no_rate(failed, held_rps).split()) for held_rps in (30.0, 0.0))
+    assert "30/s had held" in some and "had held" not in none
+
+
+def test_users_that_pause_take_longer():
+    assert Closed(400_000, concurrency=200, think_s=0.1).last_answer_s(math.inf, 0.05) == pytest.approx(300)
+
+
+def test_pools_of_processes_with_queues_of_their_own_are_larger():
+    text = " ".join(report_sizes.size_text(size(Asked(256, 0.05, 0.1, 99)), 4).split())
+    (alone,) = map(int, re.findall(r"16 in all, or (\d+) where each process", text))
+    assert 16 < alone <= 24 and f"{alone} in all" in text.partition("pools")[0]
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ("--app told_app:app --cpu-time 20ms", "--cpu-time"),
+        ("--app told_app:app --subtasks 4", "--subtasks"),
+        ("--target flask-waitress --target flask-dev --path /io --serve", "one --target"),
+        ("--target flask-waitress --path /io --rate 9 --until p10+-5%", "p50 to"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(here, capsys, words, says):
+    assert bench.main(words.split()) == 2 and says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["io books", "--resume x.json"])
+def test_a_sweep_says_what_it_does_not_do(capsys, words):
+    assert sweep.main(words.split()) == 2 and capsys.readouterr().err.count("\n") == 1
