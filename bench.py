@@ -55,7 +55,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import select
 import shlex
 import sys
 import time
@@ -101,7 +100,7 @@ from engine.files import (
     writing,
 )
 from engine.launch import Launch, check_packages, versions_of
-from engine.live import LiveLog
+from engine.live import LiveLog, has_line
 from engine.machine import about_machine, check_file_limit, pin
 from engine.progress import line_says
 from engine.run import Plan, Run
@@ -422,16 +421,6 @@ def serve(asked: argparse.Namespace) -> int:
             return 0
         finally:
             stop_server(server)
-
-
-def has_line(timeout_s: float) -> bool:
-    """Whether a line has come on standard input; waits so long for it."""
-    if not sys.stdin or sys.stdin.closed or not select.select([sys.stdin], [], [], timeout_s)[0]:
-        return False
-    if sys.stdin.readline():
-        return True
-    sys.stdin.close()  # its end
-    return False
 
 
 def show_where(server: RunningServer, launch: Launch) -> None:

@@ -25,10 +25,11 @@ from engine.client import Outcome, is_success
 from engine.database import BooksDatabase, books_seen
 from engine.files import LOGS, shown
 from engine.launch import installed_versions
+from engine.limit import LOOP
 from engine.listeners import cpu_s_of
 from engine.machine import timer_s
 from engine.neighbours import Neighbour, neighbours, usage
-from engine.places import Where
+from engine.places import Resource, Where
 from engine.report_words import told
 from engine.run import Columns, Database, Facts, Inside, Measured, Plan, Prediction, Run
 from engine.server import group_cpu_s, last_words, start_server, stop_server, telling_lines
@@ -136,12 +137,17 @@ def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome,
     first_byte_s = [
         first_s or end_s for first_s, end_s in zip(sent.first_byte_s, sent.answered_s, strict=True) if end_s
     ]
-    return where.where_of(
+    found = where.where_of(
         samples, began_s, [at_s for at_s in sent.answered_s if at_s], code, not plan.load.is_steady,
         None if plan.slots_stated else plan.slots, None if all(map(is_success, sent.status, sent.error)) else [],
         refuses=503 in sent.status,
         first_byte_s=first_byte_s,
     )  # fmt: skip
+    limit = found and found.limit
+    if not found or not limit or len(plan.kinds) < 2 or limit.resource in (Resource.SLOTS, LOOP):
+        return found
+    # Which kinds need it is not known, so that the rate of all does not tell how long it is held.
+    return dataclasses.replace(found, limit=dataclasses.replace(limit, held_s=None, ceiling_rps=None))
 
 
 def logs_of(place: Place) -> Path:

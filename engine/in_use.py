@@ -85,6 +85,8 @@ def constant_inside(samples: Sequence[Line]) -> float | None:
     them: it computes for one at a time, and that is no slot."""
     if any(row["on_loop"] for one in samples for row in one["rows"]):
         return None
+    if any(one["inside"] > in_sample(one) + 1 for one in samples):  # not each of them has a place
+        return None
     found = 0
     for own in by_process(samples).values():
         ((inside, count),) = Counter(round(in_sample(one)) for one in own).most_common(1)

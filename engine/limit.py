@@ -15,6 +15,7 @@ from engine.places import Limit, Resource, Spot, State, Where
 LOOP = "the event loop"  # as the sampler calls what a task waits for that could run
 ITSELF = "an answer of this very server"
 SQLITE = "SQLite's write lock"
+RESULT = "a result"  # and what something of no request gives
 TIMED = "with a time limit"  # as the sampler calls the setting of what is waited for no longer than that
 FREES_ALL = re.compile(r"a future of|an? \w*(Event|Barrier)$")  # that wait for it, at once
 CONDITION = re.compile(r"an? \w*Condition$")  # may free one or all
@@ -125,12 +126,15 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
     if not is_had(where.places, spot):
         return Limit(spot.resource or "", 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
-    known = answers.none() if is_one_of_many(past, spot) or is_unclear(where, spot, answers) else answers
-    found = limit_at(spot, max(1.0, round(2 * fewest) / 2), spot.resource or "", known)
+    known = answers.none() if is_one_of_many(where.places, spot) or is_unclear(where, spot, answers) else answers
+    parts = min(parts_of(where.places, spot), spot.size or math.inf)
+    is_in_parts = parts > 1 and spot.size is not None and not is_one_of_many(where.places, spot)
+    slots = (spot.size or 1.0) / parts if is_in_parts else max(1.0, round(2 * fewest) / 2)
+    found = limit_at(spot, slots, spot.resource or "", known)
     if has_other_holders(where.places, spot):
         found = replace(found, slots=float(round(can_have(where.places, spot))), is_sized=False, size=spot.size)
     elif spot.size is not None:
-        found = replace(found, size_of_each=spot.size_of_each, parts=parts_of(where.places, spot))
+        found = replace(found, size_of_each=spot.size_of_each, parts=parts)
     return replace(found, next_slots=next_above(fewest, past.values()), objects=objects_at(where.places, spot))
 
 
@@ -189,7 +193,7 @@ def is_had(spots: Sequence[Spot], waiting: Spot) -> bool:
     queue of work or a bucket of tokens."""
     if waiting.size is not None:
         return waiting.size > 0
-    return requests_in(going_on(spots, waiting), *State) >= LEAST_HAD
+    return waiting.resource != RESULT and requests_in(going_on(spots, waiting), *State) >= LEAST_HAD
 
 
 def next_above(fewest: float, all_slots: Iterable[float]) -> float | None:
@@ -241,8 +245,10 @@ def as_known(spots: Sequence[Spot], samples: int) -> list[Spot]:
 def have_more(spots: Sequence[Spot], waiting: Spot, samples: int) -> bool:
     if waiting.size is None or not waiting.held_to or samples < LEAST_MORE or is_lock(waiting.resource or ""):
         return False
-    inside = sum(one.requests for one in spots if is_in(waiting, one, waiting.held_to))
-    return inside > max(waiting.size + 1, MORE * waiting.size) - UNSEEN
+    have = [one for one in spots if is_in(waiting, one, waiting.held_to)]
+    if any(one.processes > waiting.processes for one in have):  # of others, where none waits: they have their own
+        return False
+    return sum(one.requests for one in have) > max(waiting.size + 1, MORE * waiting.size) - UNSEEN
 
 
 def is_in(waiting: Spot, spot: Spot, last: int) -> bool:

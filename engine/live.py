@@ -1,7 +1,9 @@
-"""The access log as it grows: a line on the terminal when a handler starts."""
+"""The access log as it grows: a line on the terminal when a handler starts; and a line that comes from there."""
 
 from __future__ import annotations
 
+import select
+import sys
 import threading
 from pathlib import Path
 
@@ -50,3 +52,13 @@ class LiveLog:
     def stop(self) -> None:
         self.has_ended.set()
         self.thread.join(2)
+
+
+def has_line(timeout_s: float) -> bool:
+    """Whether a line has come on standard input; waits so long for it."""
+    if not sys.stdin or sys.stdin.closed or not select.select([sys.stdin], [], [], timeout_s)[0]:
+        return False
+    if sys.stdin.readline():
+        return True
+    sys.stdin.close()  # its end
+    return False

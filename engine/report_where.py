@@ -278,6 +278,7 @@ def shared_text(of: Limit, name: str, at: str) -> str:
     have = f"have it{in_each(of)}" if of.is_sized else "are seen to go on" if of.held_s else "at most are seen to go on"
     many = f"{plural(of.slots or 0, 'request')} at a time"
     if of.parts > 1:
+        many = f"{plural(float(f'{of.slots or 0:.3g}'), 'request')} at a time"
         have = f"{'has' if of.slots == 1 else 'have'} it, each {of.parts:.2g} of its {(of.slots or 0) * of.parts:.3g}"
     return f"{name}{made}: {many} {have}, and others wait{at}."
 

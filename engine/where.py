@@ -67,7 +67,8 @@ def where_of(
     requests, half = fmean(under_way(one["at"]) for one in full), half_full(samples, under_way, min(ended_s))
     blocking = blocking_places(half, lines, folder)
     unanswered = fmean(counter_of(began_s, first_byte_s or ended_s)(one["at"]) for one in full)
-    spots = all_places(requests, as_known(places_of(full, lines, folder), len(full)), blocking, unanswered)
+    not_begun = min(unanswered, max(0.0, requests - begun_in(full)))
+    spots = all_places(requests, as_known(places_of(full, lines, folder), len(full)), blocking, not_begun)
     blocked = max(map(blocked_share, by_process(half).values()))
     later = after_third(samples, began_s, ended_s)
     opening = opened_anew(later, folder)
@@ -92,13 +93,18 @@ def enough_for(circle: Mapping[str, float | None], requests: float) -> float | N
     return enough if enough < requests + 1 else None
 
 
-def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot], unanswered: float) -> list[Spot]:
+def begun_in(samples: Sequence[Line]) -> float:
+    """How many requests the app has, wherever they stand: not each has a place, as where they share a thread."""
+    return float(sum(fmean(one["inside"] for one in own) for own in by_process(samples).values()))
+
+
+def all_places(requests: float, spots: Sequence[Spot], blocking: Sequence[Spot], not_begun: float) -> list[Spot]:
     """The places that were seen, most requests first; then what blocks the event loop, where it did so only later.
 
-    What the client has under way beside them has been seen by no process; or its answer is on its way. unanswered: how
-    many have no byte of their answer.
+    What the client has under way beside them has been seen by no process; or its answer is on its way. not_begun: how
+    many no app has, and have no byte of their answer.
     """
-    queued = min(unanswered, requests - requests_in(spots, *{*State} - {State.ANSWERED}))
+    queued = min(not_begun, requests - requests_in(spots, *{*State} - {State.ANSWERED}))
     unseen = [Spot(queued, State.QUEUED)] if queued > max(0.5, 0.02 * requests) else []
     known = {(spot.line, spot.state) for spot in spots}
     later = [one for one in blocking if one.share >= HALF and (one.line, one.state) not in known]

@@ -8,7 +8,7 @@ import pytest
 from samples import sample_where
 
 from engine.in_use import constant_inside, left_over
-from engine.limit import ITSELF, LOOP, Answers, holding_time_s, limit_of
+from engine.limit import ITSELF, LOOP, Answers, as_known, holding_time_s, limit_of
 from engine.places import Spot, State
 from engine.standstill import circle_of
 from engine.where import where_now, where_of
@@ -280,3 +280,17 @@ def test_a_size_of_one_process_of_several_is_that_of_one():
     ]
     limit = where_of(lines, [0.001] * 40, [0.1 * (1 + k // 10) for k in range(40)], "/shop", True).limit
     assert (limit.slots, limit.size_of_each, limit.held_s) == (5, 5, None)
+
+
+def test_requests_that_the_app_has_are_in_no_queue_though_not_each_has_a_place():
+    """As greenlets or tasks that share a thread and are not told apart."""
+    lines = [{**sample(at_s, row(1)), "inside": 40} for at_s in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)]
+    found = seen(*lines)
+    assert not [one for one in found.places if one.state is State.QUEUED] and found.limit is None
+
+
+def test_what_other_processes_have_is_not_more_than_a_size():
+    waiting = waits(2.0, "a semaphore (asyncio.Semaphore)", 3, held_to=14, line="app.py:12")
+    inside = Spot(6.0, State.WORKING, "app.py:13", processes=2)
+    assert as_known([waiting, inside], 9)[0].made_size is None
+    assert as_known([waiting, replace(inside, processes=1)], 9)[0].made_size == 3

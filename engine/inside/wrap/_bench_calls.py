@@ -127,7 +127,7 @@ def watched_submit(submit, wrap):
             return submit(self, function, *args, **kwargs)
         future = submit(self, wrap(call, function), *args, **kwargs)
         call.queued[future] = self
-        future.add_done_callback(lambda _: call.queued.pop(future, None))
+        future.add_done_callback(lambda done: call.queued.pop(done, None))
         return future
 
     return watched

@@ -111,7 +111,7 @@ def is_signal(frames):
 
 
 def is_of_app(frames):
-    return any(is_app(frame.f_code) for frame in frames)
+    return innermost_of_app(tuple([frame.f_code for frame in frames])) is not None
 
 
 is_app_file = {}  # file -> whether it is the app's code
@@ -143,8 +143,14 @@ def remembered(function):
 
 @remembered
 def innermost_of_app(codes):
-    """The place of the innermost frame of the app's code, of frames by their code; None: there is none."""
-    return next((i for i in reversed(range(len(codes))) if is_app(codes[i])), None)
+    """The place of the innermost frame of the app's code, of frames by their code; None: there is none, or it is of a
+    middleware, which passes the request on to the framework's router."""
+    at = next((i for i in reversed(range(len(codes))) if is_app(codes[i])), None)
+    return None if at is not None and any(map(routes, codes[at + 1 :])) else at
+
+
+def routes(code):
+    return code.co_name == "app" and code.co_filename.endswith(("starlette/routing.py", "fastapi/routing.py"))
 
 
 BEFORE, AFTER = "before the handler", "after the handler"

@@ -77,7 +77,7 @@ class Place:
         """Whether it waits for an executor's future: a thread in one of that one's methods, a task by asyncio's future
         that is chained to it."""
         if not self.task:
-            return waits_for_thread(self)
+            return waits_for_thread(self) and awaited(self.below) in (None, future)
         cells = [one for done in future._done_callbacks for one in enclosed_by(done)]
         return any(cell is one for cell in cells for one in futures_behind(self.task._fut_waiter))
 
@@ -95,3 +95,12 @@ def waits_for_thread(place):
     """Whether a thread waits for what it has sent to an executor, or asgiref to one."""
     files = [frame.f_code.co_filename for frame in place.below[-4:]]
     return any(part in file for file in files for part in ("concurrent/futures/", "asgiref/current_thread_executor"))
+
+
+def awaited(frames):
+    """The future in whose result() a thread waits; None: it waits in another way, as for several."""
+    codes = [(frame, frame.f_code) for frame in frames[-4:]]
+    own = ("result", "exception")
+    found = (frame for frame, code in codes if code.co_name in own and "concurrent/futures/" in code.co_filename)
+    frame = next(found, None)
+    return frame and frame.f_locals.get("self")

@@ -56,7 +56,7 @@ def lock_or_semaphore(found):
     size = next((one for one in sizes if one is not None), None)
     most = attribute(found, "_bench_most")  # it had so many free once
     setting = f"made with {size}, then enlarged" if most else ""
-    size = most or size
+    size = most or size or None  # one that begins with none is filled later
     free = next((one for one in (attribute(found, "_value"), attribute(found, "counter")) if one is not None), None)
     return Resource(f"a semaphore ({name})", found, size, less(size, free), setting)
 

@@ -312,12 +312,13 @@ def key_of(place, resource):
 
 def row_at(place, resource):
     call, app, below = place.call, place.app, place.below
-    handler = None if app else handler_of(call)
+    handler, codes = None if app else handler_of(call), tuple([frame.f_code for frame in below])
+    is_in_handler = any(code is handler for code in codes)  # which is installed, as a library is
     return {
         "n": 0.0, "parts": 0, "calls": 0, "app": app and frame_as_list(app),
         "below": list(map(frame_as_list, below[-SHOWN:])),
         "through": list(map(frame_as_list, place.app_frames)),
-        "phase": None if app else phase_of(tuple([frame.f_code for frame in below])),
+        "phase": None if app or is_in_handler else phase_of(codes),
         "handler": handler and [handler.co_filename, handler.co_firstlineno, handler.co_name],
         "resource": resource and resource_as_list(resource), "answered": bool(call and call.is_answered),
         "on_loop": place.on_loop, "cpu_s": 0.0, "opens": pools.opened_beyond(place.frames),

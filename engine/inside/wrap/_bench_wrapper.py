@@ -150,7 +150,8 @@ def asgi(app):
         request = dict(scope["headers"]).get(b"x-request-id", b"-").decode("latin-1")
         call = Call(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), request, scope)
         if IS_LIVE:
-            asyncio.get_running_loop().call_soon(call.starts)  # by then the route is known
+            with contextlib.suppress(RuntimeError):  # trio
+                asyncio.get_running_loop().call_soon(call.starts)  # by then the route is known
 
         async def record_status(message):
             if message["type"] == "http.response.start":
