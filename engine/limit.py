@@ -43,7 +43,7 @@ class Answers(NamedTuple):
     processes: int = 1
     busy: Mapping[str, float] = {}  # of a load that goes on: the share of the time that a resource was fully in use
     until_s: Mapping[str, float] = {}  # when the first process had a resource left over, at the end of a burst
-    last_s: Mapping[Any, float] = {}  # the same for the last time
+    last_s: Mapping[Any, float] = {}  # when it was last waited for, as since_s
 
     def none(self) -> Answers:
         """Where they do not show how long a slot is held."""
@@ -126,16 +126,23 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
     if not is_had(where.places, spot):
         return Limit(spot.resource or "", 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
-    known = answers.none() if is_one_of_many(where.places, spot) or is_unclear(where, spot, answers) else answers
-    parts = min(parts_of(where.places, spot), spot.size or math.inf)
-    is_in_parts = parts > 1 and spot.size is not None and not is_one_of_many(where.places, spot)
-    slots = (spot.size or 1.0) / parts if is_in_parts else max(1.0, round(2 * fewest) / 2)
-    found = limit_at(spot, slots, spot.resource or "", known)
-    if has_other_holders(where.places, spot):
-        found = replace(found, slots=float(round(can_have(where.places, spot))), is_sized=False, size=spot.size)
-    elif spot.size is not None:
-        found = replace(found, size_of_each=spot.size_of_each, parts=parts)
+    found = limit_of_shared(where, spot, fewest, answers)
     return replace(found, next_slots=next_above(fewest, past.values()), objects=objects_at(where.places, spot))
+
+
+def limit_of_shared(where: Where, spot: Spot, slots: float, answers: Answers) -> Limit:
+    """What requests wait for at a place, and so many have; of a part of it, where they have several at a time or
+    something else has the rest."""
+    parts = min(parts_of(where.places, spot), spot.size or math.inf)
+    has_others, is_of_many = has_other_holders(where.places, spot), is_one_of_many(where.places, spot)
+    is_in_parts = parts > 1 and spot.size is not None and not has_others and not is_of_many
+    slots = (spot.size or 1.0) / parts if is_in_parts else max(1.0, round(2 * slots) / 2)
+    if is_of_many or (has_others and parts > 1) or is_unclear(where, spot, answers):
+        answers = answers.none()
+    found = limit_at(spot, slots, spot.resource or "", answers)
+    if has_others:
+        return replace(found, slots=float(round(can_have(where.places, spot))), is_sized=False, size=spot.size)
+    return found if spot.size is None else replace(found, size_of_each=spot.size_of_each, parts=parts)
 
 
 def without_others(past: Mapping[Spot, float], answers: Answers) -> dict[Spot, float]:
@@ -264,7 +271,10 @@ def number_of(spot: Spot) -> int:
 def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
     """How much of a resource a request has at a time: as many tasks or threads as it works in."""
     inside = [one for one in going_on(spots, waiting) if {*waiting.through} & {*one.through}]
-    return max([1.0, waiting.parts, *(one.parts for one in inside if one.requests >= HALF)])
+    # Of threads it has as many as it works in, also where its own code has taken what others wait for only once.
+    are_threads = (waiting.resource or "").startswith(("AnyIO", "a thread of"))
+    parts = [one.tasks / one.requests if are_threads else one.parts for one in inside if one.requests >= HALF]
+    return max([1.0, waiting.parts, *parts])
 
 
 def going_on(spots: Sequence[Spot], waiting: Spot) -> list[Spot]:

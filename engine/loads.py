@@ -203,7 +203,8 @@ class Closed(Users):
         found_s = super().last_answer_s(slots, wait_s)
         if found_s is None or not self.think_s:
             return found_s
-        return self.requests / model.closed_loop(int(self.most_under_way), slots, wait_s, self.think_s)[0]
+        rps, _ = model.closed_loop(int(self.most_under_way), slots, wait_s, self.think_s)
+        return self.requests / rps - self.think_s  # nobody waits for the pause after the last answer
 
     def spread_s(self, slots: float, wait_s: float) -> float:
         return model.closed_loop(self.concurrency, slots, wait_s, self.think_s)[1]

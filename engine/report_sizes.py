@@ -22,8 +22,8 @@ def size_text(found: Size, workers: int) -> str:
     queue = (" (a queue for each process)", "")
     alone = each  # of a process that has a queue of its own
     try:
-        alone = max(each, asked.slots())
-        settings = settings_for(need, workers, asked.slots())
+        of_its_own = asked.slots()
+        alone, settings = max(each, of_its_own), settings_for(need, workers, of_its_own)
     except Problem:  # no number is enough where each process has a queue of its own
         settings = [one for one in settings_for(need, workers, need) if one.is_shared]
     more = plural(found.slots_for_more, "slot") if found.slots_for_more else "more CPUs"

@@ -141,7 +141,7 @@ def name_of(limit: Limit) -> str:
 
 
 def limit_text(limit: Limit) -> str:
-    resource, held, slots = limit.resource, duration(limit.held_s), limit.slots or 0
+    resource, held, slots = limit.resource, duration(limit.held_s), round(limit.slots or 0, 2)
     name = name_of(limit)
     if resource == Resource.MACHINE:
         return f"{name}, {per_cent(limit.busy)} of {plural(limit.cpus or 1, 'CPU')} busy."

@@ -299,7 +299,7 @@ def seen_in_short(run: Run) -> str:
     if of.resource == LOOP:
         return f"The event loop is blocked{at}."
     name = "the server's slots" if of.resource == Resource.SLOTS else of.resource
-    return f"{of.slots:g} at a time: {name}{at}." if of.slots else f"Requests wait for {of.resource}{at}."
+    return f"{round(of.slots, 2):g} at a time: {name}{at}." if of.slots else f"Requests wait for {of.resource}{at}."
 
 
 def more(run: Run, of: Limit) -> str:

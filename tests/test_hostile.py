@@ -270,6 +270,7 @@ def drips():
 @app.get("/bucket")
 def takes_and_gives_nothing_back():
     buckets.acquire()
+    time.sleep(0.1)
     return ""
 
 @app.get("/barrier")

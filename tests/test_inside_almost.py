@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from commands import run_bench
 from servers import write_files
@@ -176,7 +178,7 @@ path = "/feed"
 """
 FLASK = """
 import functools, sqlite3, threading, time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from flask import Flask, render_template
 from jobs.queue import JobQueue
 
@@ -203,6 +205,27 @@ pages = ThreadPoolExecutor(6)
 def waits_for_one_of_two_executors():
     audits.submit(time.sleep, 0.4)
     pages.submit(time.sleep, 0.2).result()
+    return ""
+
+audits_of_many = ThreadPoolExecutor(30)
+
+@app.get("/audit-beside")
+def waits_while_another_thread_of_it_works():
+    audits_of_many.submit(time.sleep, 1)
+    pages.submit(time.sleep, 0.2).result()
+    return ""
+
+@app.get("/wait-for-pages")
+def waits_for_several_of_one_of_two_executors():
+    audits.submit(time.sleep, 0.4)
+    wait([pages.submit(time.sleep, 0.2), pages.submit(time.sleep, 0.2)])
+    return ""
+
+@app.get("/parts")
+def has_it_once_for_all_its_threads():
+    with gateway:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(time.sleep, [0.2] * 4))
     return ""
 
 class Pool:
@@ -377,6 +400,22 @@ def test_a_database_in_memory_has_no_lock_of_others(told):
 THREADS_30 = (*THREADS, "30")
 
 
+def test_what_waits_for_several_futures_names_no_other_executor(told):
+    run, *_ = told(*THREADS_30, "--path", "/wait-for-pages", "-n", "30")
+    assert 2 not in [one["slots"] for one in run["verdict"]["limits"]]
+
+
+def test_a_request_waits_though_another_thread_of_it_works(told):
+    """How many of the threads of each are of that executor, is not seen."""
+    limit = told(*THREADS_30, "--path", "/audit-beside", "-n", "30")[0]["verdict"]["limits"][0]
+    assert limit["size_line"] == f"shop.py:{line_of(FLASK, 'pages =')}"
+
+
+def test_a_request_that_works_in_several_threads_has_it_once(told):
+    limit = told(*THREADS_30, "--path", "/parts", "-n", "30")[0]["verdict"]["limits"][0]
+    assert (limit["slots"], limit["parts"]) == (6, 1)
+
+
 def test_the_executor_that_is_waited_for_is_named(told):
     limit = told(*THREADS_30, "--path", "/two-executors", "-n", "30")[0]["verdict"]["limits"][0]
     assert (limit["slots"], limit["size_line"]) == (6, f"shop.py:{line_of(FLASK, 'pages =')}")
@@ -411,5 +450,7 @@ def test_what_only_some_kinds_need_has_no_holding_time_by_the_rate_of_all(told):
 
 
 def test_of_a_size_that_parts_do_not_divide_no_other_is_said(told):
-    limit = told("--app", "more:app", "--path", "/three-parts", "-n", "40")[0]["verdict"]["limits"][0]
+    run, _, text = told("--app", "more:app", "--path", "/three-parts", "-n", "40")
+    limit = run["verdict"]["limits"][0]
     assert limit["parts"] > 2.5 and limit["slots"] * limit["parts"] == pytest.approx(4)
+    assert not re.search(r"\d\.\d{3,} (requests )?at a time", text)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import socket
-import threading
 
 import pytest
 from commands import run_bench
@@ -17,7 +15,6 @@ from engine import before, neighbours, page_charts, report, send, server, worklo
 from engine.client import Exchanges
 from engine.kinds import Kind
 from engine.launch import Launch
-from engine.listeners import sockets_in
 from engine.views import Views
 from engine.words import Problem
 from suites import own
@@ -76,7 +73,7 @@ def test_a_request_is_found_in_the_log_beside_a_number_of_the_users(here, kind):
 
 def test_the_path_that_is_refused_is_the_one_that_was_asked(here, capsys):
     kinds = '[[kinds]]\npath = "/items/{random:1:9}"\n[[kinds]]\nmethod = "POST"\npath = "/orders"\nbody = "[1, 2]"\n'
-    (here / "w.toml").write_text(kinds.replace("\\\n", "\n"))
+    (here / "w.toml").write_text(kinds)
     assert bench.main(["--app", "kept_app:api", "--workload", "w.toml", "-n", "9", "--logs", f"{here}"]) == 2
     said = capsys.readouterr().err
     assert "POST /orders is answered with HTTP 422" in said and "/items" not in said.partition("422")[0]
@@ -97,7 +94,7 @@ def test_a_client_sends_one_header_of_cookies():
 def test_a_login_is_read_though_its_answer_would_be_compressed(here):
     (here / "w.toml").write_text(
         '[login]\npath = "/login"\ntoken = "access_token"\n'
-        '[[kinds]]\npath = "/items/1"\nheaders = ["Authorization: Bearer {token}"]\n'.replace("\\\n", "\n")
+        '[[kinds]]\npath = "/items/1"\nheaders = ["Authorization: Bearer {token}"]\n'
     )
     how = ["--app", "kept_app:api", "--workload", "w.toml", "-n", "9", "-H", "Accept-Encoding: gzip"]
     assert run_bench(here, *how)[1]["runs"][0]["measured"]["answered"] == 9
@@ -118,24 +115,19 @@ def test_a_gunicorn_that_is_not_in_this_python_is_started_all_the_same(monkeypat
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="Linux")
-def test_a_client_of_the_service_is_no_program_that_it_asks():
+def test_a_client_of_the_service_is_no_program_that_it_asks(monkeypatch):
     """Both ends are in this process: the client's is the peer of the server's, and the other way round."""
-    listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
-    try:
-        with socket.create_connection(listening.server_address) as client:
-            mine = f"socket:[{os.fstat(client.fileno()).st_ino}]"
-            ports = {row[1].rpartition(":")[2] for row in sockets_in("01")}
-            assert f"{client.getsockname()[1]:04X}" in ports
-            inside = neighbours.sockets_of(os.getpid()) - {mine}
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(neighbours, "sockets_of", lambda pid: inside)
-                assert mine not in neighbours.peers_of([os.getpid()])
-                patch.setattr(neighbours, "sockets_of", lambda pid: {mine})
-                assert neighbours.peers_of([os.getpid()])
-    finally:
-        listening.shutdown()
-        listening.server_close()
+    peers = []
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as client,
+        listening.accept()[0] as accepted,
+    ):
+        ends = [f"socket:[{os.fstat(one.fileno()).st_ino}]" for one in (client, accepted)]
+        for end in ends:
+            monkeypatch.setattr(neighbours, "sockets_of", lambda pid, end=end: {end})
+            peers.append(neighbours.peers_of([1]))
+    assert peers == [{ends[1]}, set()]
 
 
 def test_a_variant_has_no_database_of_its_own():

@@ -155,6 +155,8 @@ def watched_release(release):
         release(self, *args, **kwargs)
         if not begun and 0 < getattr(self, "_bench_size", 0) < self._value:
             self._bench_most = self._value
+        elif begun and getattr(self, "_bench_size", 1) == 0 and current_call():
+            self._bench_is_returned = True  # a pool that is filled later, and no bucket of tokens
 
     return watched
 

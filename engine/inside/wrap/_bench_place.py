@@ -16,7 +16,7 @@ class Place:
     def __init__(self, call, frames, thread=None, on_loop=False, task=None):
         self.call, self.thread, self.on_loop, self.task = call, thread, on_loop, task
         self.weight = 1.0  # requests that it stands for
-        self.is_outer = False  # a library's task, told by the line of the app that waits for it
+        self.is_outer = False  # a library's task or thread, told by the line of the app that waits for it
         self.stands_at(frames)
 
     def stands_at(self, frames):
@@ -26,11 +26,10 @@ class Place:
         self.below = frames if innermost is None else frames[innermost + 1 :]
 
     def stands_inside(self, frames):
-        """Have it stand where other code waits for it, if it is without code of the app; whether it is."""
-        is_inside = not self.app
-        if is_inside:
+        """Have it stand where other code waits for it, if it is without code of the app."""
+        if not self.app:
+            self.is_outer = True
             self.stands_at([*frames, *self.below])
-        return is_inside
 
     @property
     def is_own(self):
@@ -77,7 +76,8 @@ class Place:
         """Whether it waits for an executor's future: a thread in one of that one's methods, a task by asyncio's future
         that is chained to it."""
         if not self.task:
-            return waits_for_thread(self) and awaited(self.below) in (None, future)
+            known, executors = awaited(self.below), set(map(id, list(self.call.queued.values())))
+            return waits_for_thread(self) and (known is future or (known is None and len(executors) == 1))
         cells = [one for done in future._done_callbacks for one in enclosed_by(done)]
         return any(cell is one for cell in cells for one in futures_behind(self.task._fut_waiter))
 
@@ -104,3 +104,9 @@ def awaited(frames):
     found = (frame for frame, code in codes if code.co_name in own and "concurrent/futures/" in code.co_filename)
     frame = next(found, None)
     return frame and frame.f_locals.get("self")
+
+
+def is_queued(place):
+    """Whether a thread waits for the result of what an executor has not begun."""
+    future = awaited(place.below)
+    return future is not None and not future.running() and not future.done()

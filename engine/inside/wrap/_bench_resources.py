@@ -13,6 +13,7 @@ import io
 import os
 import re
 import sys
+import time
 
 from _bench_frames import is_app, remembered
 from _bench_pools import (
@@ -56,7 +57,8 @@ def lock_or_semaphore(found):
     size = next((one for one in sizes if one is not None), None)
     most = attribute(found, "_bench_most")  # it had so many free once
     setting = f"made with {size}, then enlarged" if most else ""
-    size = most or size or None  # one that begins with none is filled later
+    # One that begins with none and that requests give back is filled later: how many there are is not known.
+    size = most or (None if attribute(found, "_bench_is_returned") else size)
     free = next((one for one in (attribute(found, "_value"), attribute(found, "counter")) if one is not None), None)
     return Resource(f"a semaphore ({name})", found, size, less(size, free), setting)
 
@@ -317,11 +319,13 @@ def sqlite_lock(values):
         return Resource("SQLite's write lock", sys.modules["sqlite3"], 1, 1)
     # Of a writing statement it is not known whether it waits or writes; nor to which database, if there are several.
     writes = Resource("SQLite's write lock", sys.modules["sqlite3"], is_shared=True)
-    return writes if WRITES.match(text) and told_once(databases_open, None) in (None, 1) else None
+    return writes if WRITES.match(text) and databases_open(int(time.monotonic())) in (None, 1) else None
 
 
-def databases_open(_):
-    """How many databases of SQLite's this process has open; None: that cannot be seen (Linux).
+@functools.lru_cache(1)
+def databases_open(second):
+    """How many databases of SQLite's this process has open, asked once a second, as each file gives up Python's lock;
+    None: that cannot be seen (Linux).
 
     No file is opened for it: to close it would release the locks that SQLite has on it, see fcntl(2).
     """

@@ -60,7 +60,7 @@ from _bench_frames import (
     stack_of,
     waits_for_client,
 )
-from _bench_place import Place, waits_for_thread
+from _bench_place import Place, is_queued, waits_for_thread
 
 PATH = os.environ.get("BENCH_SAMPLES", "")
 sleep, start_thread = original("time", "sleep"), original("_thread", "start_new_thread")
@@ -159,14 +159,17 @@ def places_of_threads(threads):
         if thread in threads and under_way_yet(call):
             found[call].append(Place(call, stack_of(threads[thread]), thread))
     for own in found.values():
-        outer = next((one for one in own if one.app and waits_for_thread(one)), None)
+        outer = next((one for one in own if one.app and waits_for_thread(one) and not is_queued(one)), None)
         for one in own if outer else ():
             one.stands_inside(outer.frames_to_app)
     return found
 
 
 def deepest_threads(own):
-    """Of the threads of one request, those that do not wait for another one of them."""
+    """Of the threads of one request, those that wait for what no thread works on yet; else those that do not wait for
+    another one of them."""
+    if queued := [one for one in own if is_queued(one)]:
+        return queued
     return [one for one in own if len(own) == 1 or not waits_for_thread(one)] or own
 
 
@@ -213,7 +216,7 @@ def deepest_tasks(call, tasks):
     found = [Place(call, chains[task], task=task) for task in busy]
     outer = outer_chain([*chains.values()])
     for place in found if is_of_app(outer) else ():  # of a library: the app's code waits for it in another task
-        place.is_outer |= place.stands_inside(outer)
+        place.stands_inside(outer)
     return found
 
 
@@ -250,7 +253,7 @@ def sample():
         row = rows[key] = rows.get(key) or row_at(one, resource)
         row["n"] += one.weight / parts[one.call] if one.call else 0.0
         row["parts"] += one.weight
-        # What the app has there it has once, however many tasks of a library it waits for.
+        # What the app has there it has once, however many tasks or threads of a library it waits for.
         row["calls"] += one.weight * ((key, one.call) not in calls or (one.is_outer and not resource))
         calls.add((key, one.call))
         if one.thread and not resource:
