@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from engine.alone import Alone, is_far
 from engine.estimate import taken_by_others
-from engine.places import State
 from engine.run import Facts, Measured, Warned
 from engine.targets import SEEDED_BOOKS
 
@@ -176,10 +175,13 @@ def warnings_of_database(facts: Facts) -> Iterator[Warned]:
         yield Warned("statements", {"statements": database.statements, "asked": asked})
 
 
-def is_mostly_beside(facts: Facts) -> bool:
-    """Whether most of the CPU time was seen to be of no request."""
+def share_beside(facts: Facts) -> float:
+    """The share of the CPU time, 0 to 1, that was seen to be of no request: of threads and tasks of the app's own."""
     computing = facts.inside and facts.inside.where and facts.inside.where.computing
-    if not computing:
-        return False
-    beside_s = sum(spot.cpu_s for spot in computing.places if spot.state is State.BESIDE)
-    return beside_s > 0.5 * sum(spot.cpu_s for spot in computing.places)
+    seen_s = sum(spot.cpu_s for spot in computing.places) if computing else 0.0
+    beside_s = sum(spot.cpu_s for spot in computing.places if not spot.requests) if computing else 0.0
+    return beside_s / seen_s if seen_s else 0.0
+
+
+def is_mostly_beside(facts: Facts) -> bool:
+    return share_beside(facts) > 0.5

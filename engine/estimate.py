@@ -213,6 +213,15 @@ def processes_of(facts: Facts) -> int:
     return launch.workers if launch and plan.slots_stated else plan.workers
 
 
+def processors(facts: Facts) -> int:
+    """CPUs that the server's processes can use: a Python process computes on one at a time, unless it was seen to use
+    more, as libraries can that give back Python's lock."""
+    plan, measured = facts.plan, facts.measured
+    used = (measured.server_cpu_s or 0.0) / (measured.measured_s or math.inf)
+    processes = processes_of(facts)
+    return max(1, plan.cpus if used > 1.05 * processes else min(processes, plan.cpus))
+
+
 def exchanges_of(columns: Columns) -> tuple[list[Exchange], list[Exchange]]:
     """The requests that succeeded, and the others."""
     good, failed = list[Exchange](), list[Exchange]()

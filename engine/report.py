@@ -116,7 +116,8 @@ def has_one_rate(run: Run) -> bool:
     """Whether Little's law can be checked: not where requests failed, which the rate counts and the mean does not;
     where users come and go; or where many users got their last, long answer only after the time limit."""
     load, measured = run.plan.load, run.measured
-    is_cut = measured.finished_after_limit > 0.05 * measured.answered
+    after_s = measured.finished_after_limit * (measured.latency_s.max if measured.latency_s else 0.0)
+    is_cut = after_s > 0.05 * measured.window_s * measured.mean_in_flight
     return not measured.failed and (load.is_scheduled or (bool(load.steady_count) and not is_cut))
 
 

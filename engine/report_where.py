@@ -123,6 +123,8 @@ def resource_text(spot: Spot) -> str:
         return f"{spot.resource}, made with {spot.made_size:g}, but more have it: it is released more often than taken"
     if spot.size is None or spot.resource == LOOP:
         return spot.resource or ""
+    if is_lock(spot.resource or ""):  # of several each has one
+        return spot.resource or ""
     is_whole = spot.size == round(spot.size)  # else of processes that were there for a part of the time
     used = "" if spot.used is None or not is_whole else f", {min(spot.used, spot.size):.3g} of {spot.size:.3g} in use"
     return f"{spot.resource}{used}{in_each(spot)}" if spot.size > 1 else spot.resource or ""
@@ -255,7 +257,7 @@ def seen_limit_text(of: Limit) -> str:
     if of.slots <= 1 and CONDITION.match(of.resource):
         return f"{name}{at}: {waiting} wait for it, while one goes on."
     if of.slots <= 1 and not of.size and of.objects == 1 and of.parts == 1:
-        return f"{name}{at}: one at a time has it{f', for {held} on average' if of.held_s else ''}."
+        return said(f"{name}{at}: one at a time has it.", of.held_s and f"A request has it for {held} on average.")
     return said(shared_text(of, f"{name}{f' ({of.setting})' * bool(of.setting)}", at), holding_text(of))
 
 
@@ -268,8 +270,8 @@ def shared_text(of: Limit, name: str, at: str) -> str:
         many = plural(of.slots, "request") if of.slots else "no request"
         at_once = f"{'only ' * bool(of.slots)}{many} {'goes' if (of.slots or 1) == 1 else 'go'} on at a time"
         return (
-            f"{name}{at}: its size is {of.size:g}, but {at_once}. The rest is held by something else, or by"
-            " requests that wait for a second one."
+            f"{name}{at}: its size is {of.size:g}, but {at_once}. The rest may be lost, as it was not given back, or"
+            " be held by something else, or by requests that wait for a second one."
         )
     if of.objects > 1:
         go_on = f"{plural(of.slots or 0, 'request')} {'goes' if of.slots == 1 else 'go'} on at a time"
@@ -286,8 +288,11 @@ def shared_text(of: Limit, name: str, at: str) -> str:
 def holding_text(of: Limit) -> str:
     if not of.held_s:
         return ""
-    what = "one" if of.resource == Resource.SLOTS else "it"
-    return f"Each holds {what} for {duration(of.held_s)}: at most {requests_s(of.ceiling_rps)}."
+    # It may take it several times, or some not at all.
+    held = f"A request has it for {duration(of.held_s)} on average"
+    if of.resource == Resource.SLOTS:
+        held = f"Each holds one for {duration(of.held_s)}"
+    return f"{held}: at most {requests_s(of.ceiling_rps)}."
 
 
 def seen_in_short(run: Run) -> str:

@@ -250,8 +250,8 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         " threads, set --worker-connections to the number of --threads. With other servers, use fewer workers with"
         " more slots each.",
     "unexplained": lambda _:
-        "Neither the slots, nor the requests of each worker, nor CPU time explain the difference. Run it again, and"
-        " look at the requests that were answered late.",
+        "Neither the slots, nor the requests of each worker, nor their CPU time explain the difference. Run it again,"
+        " and look at the requests that were answered late.",
     "longer-wait": lambda of:
         f"A request by itself takes {duration(of.alone_s)}, but the prediction assumes {duration(of.wait_s)}. The"
         " stated wait is probably too short. State the real one (--task-time or --wait).",

@@ -127,7 +127,7 @@ class Size(Asked):
 
 
 def too_short(objective_s: float, held_s: float) -> Problem:
-    return Problem(f"no request is answered within {duration(objective_s)}: each takes {duration(held_s)} by itself")
+    return Problem(f"a request takes {duration(held_s)} by itself, and {duration(objective_s)} is less")
 
 
 def size(asked: Asked) -> Size:

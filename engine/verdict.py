@@ -15,19 +15,21 @@ from engine.audit import (
     connects_again,
     is_mostly_beside,
     longer_handlers,
+    share_beside,
     warnings_of_alone,
     warnings_of_client,
     warnings_of_database,
     warnings_of_machine,
 )
 from engine.band import TOLERANCE, at_once, band_of, compared, most_of_one, shares_of
-from engine.estimate import TAKEN, doubted, first_true, processes_of, taken_by_others
+from engine.estimate import TAKEN, doubted, first_true, processors, taken_by_others
 from engine.limit import LOOP, requests_in
 from engine.places import Limit, Resource, Spot, State
 from engine.run import Band, Estimate, Explanation, Facts, Plan, Prediction, Run, Verdict, Warned
 
 MANY = 0.1  # of the requests
 AS_PREDICTED = (Explanation.PREDICTION, Explanation.SPLIT, Explanation.CPU)
+BESIDE = 0.15  # of the CPU time: so much by no request, and a rate that CPU allows is not known
 BUSY = 0.8  # a resource that is in use for so large a share of the time is full
 
 
@@ -215,15 +217,6 @@ def cpu_busy(facts: Facts) -> float:
     return (facts.measured.server_cpu_s or 0.0) / (cpus * facts.measured.measured_s or math.inf)
 
 
-def processors(facts: Facts) -> int:
-    """CPUs that the server's processes can use: a Python process computes on one at a time, unless it was seen to use
-    more, as libraries can that give back Python's lock."""
-    plan, measured = facts.plan, facts.measured
-    used = (measured.server_cpu_s or 0.0) / (measured.measured_s or math.inf)
-    processes = processes_of(facts)
-    return max(1, plan.cpus if used > 1.05 * processes else min(processes, plan.cpus))
-
-
 class OtherSlots(NamedTuple):
     """Other slots than the prediction has.
 
@@ -308,7 +301,7 @@ def limits_of(
     found = [limit_of_client(facts), *slots, *limit_of_cpu(facts), *limit_of_machine(facts), *backlog]
     found.sort(key=lambda one: (one[0], -one[1].busy))
     limits = tuple(limit for _, limit in found)
-    return limits if found[0][0] != NOT_FULL else (offered(facts), *limits)
+    return limits if found[0][0] != NOT_FULL else (offered(facts, explained), *limits)
 
 
 def limit_of_answers(facts: Facts, estimate: Estimate) -> list[Placed]:
@@ -325,6 +318,8 @@ def limit_of_slots(facts: Facts) -> list[Placed]:
     plan, measured, slots, is_pool = facts.plan, facts.measured, facts.plan.slots, has_pool(facts.plan)
     if not slots or not plan.wait_s or are_contradicted(facts, slots) or some_are_answered(facts):
         return []
+    if plan.load.most_under_way <= slots and held_by_handler_s(facts) > 1.5 * plan.busy_s + 0.02:
+        return []  # none had to wait for one, and what keeps them so long is something else
     logged_s = facts.inside and not is_pool and len(plan.passes) == 1 and facts.inside.handler_s
     busy = (logged_s or measured.answered * plan.busy_s) / (slots * measured.measured_s)
     held_s = held_by_handler_s(facts)
@@ -362,6 +357,8 @@ def limit_of_cpu(facts: Facts) -> list[Placed]:
         return []
     busy, cpus, held_s = cpu_busy(facts), processors(facts), facts.measured.server_cpu_s / facts.measured.answered
     limit = Limit(Resource.CPU, min(1.0, busy), cpus / held_s if held_s else None, held_s=held_s, cpus=cpus)
+    if share_beside(facts) > BESIDE:  # which does not grow with the requests
+        limit = Limit(Resource.CPU, min(1.0, busy), cpus=cpus)
     return [(2 if busy >= BUSY else NOT_FULL, limit)]
 
 
@@ -387,12 +384,13 @@ def limit_of_client(facts: Facts) -> Placed:
     return 1 if busy >= BUSY else NOT_FULL, limit
 
 
-def offered(facts: Facts) -> Limit:
+def offered(facts: Facts, explained: Explanation | None) -> Limit:
     """Where no resource was full: what was offered was the limit, or nothing that we can see."""
     load, rate_rps = facts.plan.load, facts.plan.load.offered_load(1, 1.0)  # of a schedule
     latency_s = facts.measured.latency_s.mean if facts.measured.latency_s else math.inf
     # Users get all that they ask for as long as an answer takes no longer than one to a request by itself.
     is_served = bool(load.is_steady and facts.plan.wait_s and latency_s < 1.2 * facts.plan.busy_s + 0.01)
+    is_served = is_served and explained in (None, Explanation.SOONER, *AS_PREDICTED)
     if rate_rps is not None:
         is_served = facts.measured.throughput_rps >= 0.9 * rate_rps and not facts.measured.drift
     return Limit(Resource.ARRIVALS, 1.0, rate_rps) if is_served else Limit(Resource.NONE, 0.0)

@@ -11,27 +11,27 @@ from types import SimpleNamespace
 
 import pytest
 from commands import BENCH, run_bench
-from samples import LAUNCH, LOADS, sample_facts, sample_plan, sample_run, sample_where
+from samples import LAUNCH, LOADS, sample_facts, sample_plan, sample_run, sample_statistics, sample_where
 from servers import write_files
 
 import bench
 import sweep
 from engine import before, listeners, report, report_changes, report_sizes, report_verdict
 from engine.access_log import LogLine, slots_seen
-from engine.advice import advice_for, asked_of, is_one_at_a_time
+from engine.advice import Cure, advice_for, asked_of, is_one_at_a_time
 from engine.changes import Change, expected_s
 from engine.client import Exchanges, Outcome
 from engine.launch import Launch, in_force
 from engine.limit import LOOP, Answers, is_lock, limit_of
 from engine.listeners import Listener, slots_by_command
-from engine.loads import Figure, Open
+from engine.loads import Closed, Figure, Open
 from engine.objectives import Found, Tried
-from engine.places import Limit, Spot, State
+from engine.places import Computing, Limit, Resource, Spot, State
 from engine.plans import with_launch
 from engine.processes import stopped_all
 from engine.repeats import other_arrivals
 from engine.report_before import conditions
-from engine.report_where import doing, seen_limit_text
+from engine.report_where import doing, resource_text, seen_limit_text
 from engine.report_words import WARNINGS
 from engine.run import Explanation, Prediction, Verdict
 from engine.sizes import Asked, size
@@ -39,7 +39,7 @@ from engine.standstill import circle_of
 from engine.summary import levels
 from engine.tables import compared_figures
 from engine.until import Wanted, until_of
-from engine.verdict import judge
+from engine.verdict import judge, limit_of_slots, limits_of
 from engine.victim import shares_slots
 from engine.words import Problem
 from engine.workload import read_log
@@ -950,3 +950,54 @@ def test_requests_that_fail_are_worse():
 def test_a_search_for_a_rate_and_a_condition_on_its_runs_do_not_go_together(capsys):
     how = ["--target", "flask-gunicorn", "--path", "/io", "--find-rate", "--p99", "0.1", "--fail-if", "p99>0.1"]
     assert bench.main(how) == 2 and "--fail-if" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- what limits, or does not
+
+
+def computing(beside_s):
+    own, others = Spot(1.0, State.WORKING, "a.py:5", cpu_s=1.0 - beside_s), Spot(0.0, State.BESIDE, cpu_s=beside_s)
+    return sample_where(computing=Computing(9, 1.0, (own, others)))
+
+
+@pytest.mark.parametrize("beside_s, is_known", [(0.9, False), (0.3, False), (0.02, True)])
+def test_cpu_time_of_no_request_allows_no_rate(beside_s, is_known):
+    run = sample_run(where=computing(beside_s), workers=1, cpus=1, server_cpu_s=3.9)
+    limits = judge(run, None, 0.002).limits
+    assert limits[0].resource == "cpu" and (limits[0].ceiling_rps is not None) == is_known
+    text = report_verdict.limit_text(limits[0])
+    assert ("of no request" in text) != is_known and ("requests/s" in text) == is_known
+
+
+def test_processes_are_no_cure_for_cpu_time_of_no_request():
+    limit = Limit(Resource.CPU, 1.0, cpus=1)
+    verdict = Verdict(Explanation.CPU, (limit,), None, None, ())
+    run = sample_run(verdict=verdict, load=Open(16, rate_rps=4.0), latency_s=sample_statistics(p99=0.5, max=0.6))
+    assert advice_for(run, (0.3, 99)).cure is Cure.UNKNOWN
+
+
+@pytest.mark.parametrize("users, are_it", [(4, False), (9, True)])
+def test_slots_that_no_user_has_to_wait_for_limit_nothing(users, are_it):
+    """Something else keeps the requests."""
+    how = {"slots": 4, "slots_per_worker": 4, "workers": 1, "handler_s": 16 * 3.0}
+    facts = sample_facts(load=Closed(16, concurrency=users), **how)
+    assert bool(limit_of_slots(facts)) == are_it
+
+
+@pytest.mark.parametrize("explained, resource", [(Explanation.PREDICTION, "arrivals"), (Explanation.NOTHING, "none")])
+def test_a_load_that_got_less_than_predicted_was_not_served_as_it_asked(explained, resource):
+    idle = {"handler_s": 8.0, "mean_in_flight": 2}
+    facts = sample_facts(load=LOADS["closed"], latency_s=sample_statistics(mean=1.1), **idle)
+    assert limits_of(facts, None, None, explained)[0].resource == resource
+
+
+def test_several_locks_are_no_resource_of_several():
+    spot = Spot(3.0, State.WAITING, "a.py:5", resource="a lock (anyio.Lock)", size=7.0, used=7.0)
+    assert resource_text(spot) == "a lock (anyio.Lock)"
+    assert "7 of 7" in resource_text(dataclasses.replace(spot, resource="a pool"))
+
+
+def test_what_ended_far_after_the_time_limit_is_no_miscount():
+    late = {"finished_after_limit": 4, "answered": 400, "load": LOADS["closed"]}
+    short, long = (sample_run(**late, latency_s=sample_statistics(max=max_s)) for max_s in (0.01, 5.0))
+    assert report.has_one_rate(short) and not report.has_one_rate(long)

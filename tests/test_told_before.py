@@ -17,6 +17,7 @@ from engine import page, plans, report, report_sizes, report_verdict
 from engine.advice import Advice, Cure, processes_for
 from engine.changes import due_with
 from engine.deals import is_dealt
+from engine.estimate import processors
 from engine.launch import Launch, given_to_server, launch_app
 from engine.listeners import Listener
 from engine.loads import Burst, Closed
@@ -26,7 +27,6 @@ from engine.places import Limit, Resource
 from engine.report_before import conditions
 from engine.run import Band, Deal, Explanation, Verdict
 from engine.sizes import Asked, size
-from engine.verdict import processors
 from engine.words import Problem
 
 BAND = Band(0.001, 0.001, 0.001, 1.0, 4, 0.1, 0.1)
