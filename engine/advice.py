@@ -119,7 +119,7 @@ def cure_of(run: Run, limit: Limit | None, asked: Asked) -> tuple[Cure, int | No
         raise Problem(f"all processes share {name}: no number of threads or processes helps")
     if limits and limits[0].resource == Resource.CPU:
         if not limits[0].held_s:
-            raise Unknown("CPU time is the limit, and a good part of it was used by threads or tasks of no request")
+            raise Unknown("CPU time is the limit, and requests that were under way did not use a good part of it")
         return Cure.PROCESSES, processes_for_cpu(replace(asked, cpus=run.plan.cpus)), None
     check_objective(run, asked)
     if why := why_unknown(run, limit, asked):

@@ -178,9 +178,10 @@ def warnings_of_database(facts: Facts) -> Iterator[Warned]:
 def share_beside(facts: Facts) -> float:
     """The share of the CPU time, 0 to 1, that was seen to be of no request: of threads and tasks of the app's own."""
     computing = facts.inside and facts.inside.where and facts.inside.where.computing
-    seen_s = sum(spot.cpu_s for spot in computing.places) if computing else 0.0
-    beside_s = sum(spot.cpu_s for spot in computing.places if not spot.requests) if computing else 0.0
-    return beside_s / seen_s if seen_s else 0.0
+    if not computing or not computing.cpu_s:
+        return 0.0
+    beside_s = sum(spot.cpu_s for spot in computing.places if not spot.requests)
+    return beside_s / max(computing.cpu_s, sum(spot.cpu_s for spot in computing.places))  # not all of it was seen
 
 
 def is_mostly_beside(facts: Facts) -> bool:

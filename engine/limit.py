@@ -271,9 +271,11 @@ def number_of(spot: Spot) -> int:
 def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
     """How much of a resource a request has at a time: as many tasks or threads as it works in."""
     inside = [one for one in going_on(spots, waiting) if {*waiting.through} & {*one.through}]
-    # Of threads it has as many as it works in, also where its own code has taken what others wait for only once.
-    are_threads = (waiting.resource or "").startswith(("AnyIO", "a thread of"))
-    parts = [one.tasks / one.requests if are_threads else one.parts for one in inside if one.requests >= HALF]
+    # Of threads it has as many as it works in, also where its own code has taken what others wait for only once; not
+    # more than there are, as others are of another executor.
+    are_threads, most = (waiting.resource or "").startswith(("AnyIO", "a thread of")), waiting.size or math.inf
+    inside = [one for one in inside if one.requests >= HALF]
+    parts = [min(one.tasks, most) / one.requests if are_threads else one.parts for one in inside]
     return max([1.0, waiting.parts, *parts])
 
 

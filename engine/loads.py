@@ -203,8 +203,11 @@ class Closed(Users):
         found_s = super().last_answer_s(slots, wait_s)
         if found_s is None or not self.think_s:
             return found_s
-        rps, _ = model.closed_loop(int(self.most_under_way), slots, wait_s, self.think_s)
-        return self.requests / rps - self.think_s  # nobody waits for the pause after the last answer
+        users = int(self.most_under_way)
+        rps, _ = model.closed_loop(users, slots, wait_s, self.think_s)
+        # Nobody waits for the pause after the last answer; where the slots limit, they are busy to the end.
+        idle_s = wait_s + self.think_s - model.rounds(users, min(slots, users)) * wait_s
+        return self.requests / rps - max(0.0, idle_s)
 
     def spread_s(self, slots: float, wait_s: float) -> float:
         return model.closed_loop(self.concurrency, slots, wait_s, self.think_s)[1]

@@ -96,7 +96,7 @@ class Spot:
     objects: int = 1  # of what they wait for, in one process
     through: tuple[str, ...] = ()  # functions of the app on the way there, outermost first
     most: float = 0.0  # requests at a time
-    parts: float = 1.0  # tasks or threads that a request has there, the mean
+    parts: float = 1.0  # tasks or threads for each time that a request has what others wait for, the mean
     is_after: bool = False  # its requests are answered already
     size_of_each: float | None = None  # of one of several objects, one in each process, that are counted together here
     made_size: float | None = None  # of a semaphore that has been released more often than taken, so that more have it

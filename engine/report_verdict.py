@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
-from engine.audit import is_mostly_beside
+from engine.audit import is_mostly_beside, share_beside
 from engine.band import TOLERANCE, at_once
 from engine.estimate import taken_by_others
 from engine.limit import ALSO_BLOCKS, blocking_place
@@ -27,8 +27,10 @@ from engine.report_words import (
     told,
 )
 from engine.run import Estimate, Explanation, Run, Stall, Suspect, Warned
-from engine.verdict import AS_PREDICTED, is_not_known, seen_limit
+from engine.verdict import AS_PREDICTED, BESIDE, is_not_known, seen_limit
 from engine.words import duration, per_cent, plural, rate
+
+OF_NO_REQUEST = "threads or tasks of no request that was under way"
 
 # ---------------------------------------------------------------- the verdict
 
@@ -53,8 +55,9 @@ def allowed(run: Run) -> str:
     band, is_steady = run.verdict.band, run.plan.load.is_steady
     assert band  # or nothing is explained
     many, room_s = (at_once(run), band.latency_s) if is_steady else (band.in_turn, band.makespan_s)
-    if run.verdict.explained_by is Explanation.CPU and is_mostly_beside(run):
-        return "Most of the CPU time was used by threads or tasks of no request."
+    if run.verdict.explained_by is Explanation.CPU and share_beside(run) > BESIDE:
+        much = "Most" if is_mostly_beside(run) else "A good part"
+        return f"{much} of the CPU time was used by {OF_NO_REQUEST}."
     if run.verdict.explained_by in (Explanation.CPU, Explanation.SPLIT):
         others = " and that of other programs" * (taken_by_others(run) > 0.05)
         each = f"{duration(band.cpu_s)} each, with the client's{others}"
@@ -127,14 +130,14 @@ def next_limit(run: Run) -> str:
     )
     which = "first" if first.resource in (Resource.ARRIVALS, Resource.NONE) else "next"
     # What is not explained, or is used by no request, may come before.
-    is_open = run.verdict.explained_by is Explanation.NOTHING or is_of_no_request(first)
+    is_open = run.verdict.explained_by is Explanation.NOTHING or is_used_beside(first)
     if not later or is_open or later[0][0] > loop_full_rps(run):
         return ""
     ceiling_rps, name = later[0]
     return f"The {which} known limit is {name}, at {requests_s(ceiling_rps)}."
 
 
-def is_of_no_request(limit: Limit) -> bool:
+def is_used_beside(limit: Limit) -> bool:
     """Whether a good part of the CPU time that limits was used by no request."""
     return limit.resource == Resource.CPU and limit.held_s is None
 
@@ -157,8 +160,8 @@ def limit_text(limit: Limit) -> str:
         return f"{name}, {per_cent(limit.busy)} of {plural(limit.cpus or 1, 'CPU')} busy."
     if resource in (Resource.ARRIVALS, Resource.NONE):
         return f"none: {name}."
-    if is_of_no_request(limit):
-        return f"{name}, {per_cent(limit.busy)} busy, a good part of it by threads or tasks of no request."
+    if is_used_beside(limit):
+        return f"{name}, {per_cent(limit.busy)} busy, a good part of it by {OF_NO_REQUEST}."
     if limit.held_s is None:
         return f"{name}."
     what_allows = {

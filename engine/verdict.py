@@ -25,7 +25,7 @@ from engine.band import TOLERANCE, at_once, band_of, compared, most_of_one, shar
 from engine.estimate import TAKEN, doubted, first_true, processors, taken_by_others
 from engine.limit import LOOP, requests_in
 from engine.places import Limit, Resource, Spot, State
-from engine.run import Band, Estimate, Explanation, Facts, Plan, Prediction, Run, Verdict, Warned
+from engine.run import Band, Estimate, Explanation, Facts, Prediction, Run, Verdict, Warned
 
 MANY = 0.1  # of the requests
 AS_PREDICTED = (Explanation.PREDICTION, Explanation.SPLIT, Explanation.CPU)
@@ -315,16 +315,23 @@ def limit_of_answers(facts: Facts, estimate: Estimate) -> list[Placed]:
 
 def limit_of_slots(facts: Facts) -> list[Placed]:
     """The slots of the settings, or the pool behind them."""
-    plan, measured, slots, is_pool = facts.plan, facts.measured, facts.plan.slots, has_pool(facts.plan)
-    if not slots or not plan.wait_s or are_contradicted(facts, slots) or some_are_answered(facts):
+    plan, measured, slots, launch = facts.plan, facts.measured, facts.plan.slots, facts.plan.launch
+    is_pool = bool(launch and launch.pool == plan.slots_per_worker != launch.threads)  # of database connections
+    is_known = slots and plan.wait_s and not are_contradicted(facts, slots) and not some_are_answered(facts)
+    if not slots or not is_known or are_enough(facts, slots):
         return []
-    if plan.load.most_under_way <= slots and held_by_handler_s(facts) > 1.5 * plan.busy_s + 0.02:
-        return []  # none had to wait for one, and what keeps them so long is something else
     logged_s = facts.inside and not is_pool and len(plan.passes) == 1 and facts.inside.handler_s
     busy = (logged_s or measured.answered * plan.busy_s) / (slots * measured.measured_s)
     held_s = held_by_handler_s(facts)
     limit = Limit(Resource.POOL if is_pool else Resource.SLOTS, min(1.0, busy), slots / held_s, slots, held_s)
     return [(FULL if have_waited(facts, slots, busy) else NOT_FULL, limit)]
+
+
+def are_enough(facts: Facts, slots: float) -> bool:
+    """Whether none had to wait for a slot, and what keeps them so long is something else."""
+    is_uneven = not facts.plan.load.is_steady and most_of_one(facts) > (facts.plan.slots_per_worker or math.inf)
+    is_longer = held_by_handler_s(facts) > 1.5 * facts.plan.busy_s + 0.02
+    return facts.plan.load.most_under_way <= slots and is_longer and not is_uneven
 
 
 def held_by_handler_s(facts: Facts) -> float:
@@ -337,11 +344,6 @@ def are_contradicted(facts: Facts, slots: float) -> bool:
     """Whether more was served than these slots and this wait allow, or fewer were there, as workers were replaced."""
     is_more = facts.measured.throughput_rps > slots / facts.plan.busy_s * (1 + TOLERANCE)
     return is_more or bool(facts.inside and facts.inside.restarts)
-
-
-def has_pool(plan: Plan) -> bool:
-    """Whether the slots are those of a pool of database connections."""
-    return bool(plan.launch and plan.launch.pool == plan.slots_per_worker != plan.launch.threads)
 
 
 def have_waited(facts: Facts, slots: float, busy: float) -> bool:
@@ -357,7 +359,7 @@ def limit_of_cpu(facts: Facts) -> list[Placed]:
         return []
     busy, cpus, held_s = cpu_busy(facts), processors(facts), facts.measured.server_cpu_s / facts.measured.answered
     limit = Limit(Resource.CPU, min(1.0, busy), cpus / held_s if held_s else None, held_s=held_s, cpus=cpus)
-    if share_beside(facts) > BESIDE:  # which does not grow with the requests
+    if share_beside(facts) > BESIDE:  # of which it is not known whether it grows with the requests
         limit = Limit(Resource.CPU, min(1.0, busy), cpus=cpus)
     return [(2 if busy >= BUSY else NOT_FULL, limit)]
 

@@ -337,7 +337,7 @@ def state_of(row: Row, is_blocked: bool) -> State:
 def spot_of(rows: Sequence[Row], state: State, folder: str) -> Spot:
     """What rows of one place have in common: the frames that most of them have, sizes as they were on average."""
     first = rows[0]
-    name, _, size, _, setting = resource_of(first)
+    name, _, size, _, setting = resource_of(rows[-1])
     return Spot(
         0.0, state, line_of(first["app"], folder), first["app"] and first["app"][2],
         tuple(f"{line_of(frame, folder)} {frame[2]}" for frame in usual_frames(rows)[-BELOW:]),

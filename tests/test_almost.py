@@ -973,7 +973,9 @@ def test_processes_are_no_cure_for_cpu_time_of_no_request():
     limit = Limit(Resource.CPU, 1.0, cpus=1)
     verdict = Verdict(Explanation.CPU, (limit,), None, None, ())
     run = sample_run(verdict=verdict, load=Open(16, rate_rps=4.0), latency_s=sample_statistics(p99=0.5, max=0.6))
-    assert advice_for(run, (0.3, 99)).cure is Cure.UNKNOWN
+    found = advice_for(run, (0.3, 99))
+    assert found.cure is Cure.UNKNOWN and "CPU time" in found.why
+    assert expected_s(run.plan, "--workers 8", run) is None
 
 
 @pytest.mark.parametrize("users, are_it", [(4, False), (9, True)])

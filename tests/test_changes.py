@@ -101,7 +101,7 @@ def test_where_what_was_seen_does_not_give_the_run_itself_no_change_is_predicted
 
 
 def test_of_computing_each_process_is_a_slot():
-    limits = (Limit(Resource.CPU, 1.0, cpus=1),)
+    limits = (Limit(Resource.CPU, 1.0, held_s=0.25, cpus=1),)
     computes = sample_run(
         where=sample_where(limit=None), verdict=Verdict(None, limits, None, None, ()), workers=1, slots_per_worker=16,
         server_slots=16, slots=16, server_cpu_s=4.0,

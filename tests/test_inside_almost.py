@@ -406,8 +406,8 @@ def test_what_waits_for_several_futures_names_no_other_executor(told):
 
 
 def test_a_request_waits_though_another_thread_of_it_works(told):
-    """How many of the threads of each are of that executor, is not seen."""
     limit = told(*THREADS_30, "--path", "/audit-beside", "-n", "30")[0]["verdict"]["limits"][0]
+    assert limit["slots"] * limit["parts"] == pytest.approx(6)
     assert limit["size_line"] == f"shop.py:{line_of(FLASK, 'pages =')}"
 
 

@@ -254,6 +254,7 @@ def test_a_rate_that_held_is_not_forgotten():
 
 def test_users_that_pause_take_longer():
     assert Closed(400_000, concurrency=200, think_s=0.1).last_answer_s(math.inf, 0.05) == pytest.approx(299.9)
+    assert Closed(40, concurrency=20, think_s=5.0).last_answer_s(2, 1.0) == pytest.approx(20)
 
 
 def test_pools_of_processes_with_queues_of_their_own_are_larger():

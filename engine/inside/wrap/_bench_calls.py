@@ -155,8 +155,9 @@ def watched_release(release):
         release(self, *args, **kwargs)
         if not begun and 0 < getattr(self, "_bench_size", 0) < self._value:
             self._bench_most = self._value
-        elif begun and getattr(self, "_bench_size", 1) == 0 and current_call():
-            self._bench_is_returned = True  # a pool that is filled later, and no bucket of tokens
+        elif begun and getattr(self, "_bench_size", 1) == 0:
+            # By a request: of a pool that is filled later. Never by one: of a bucket of tokens.
+            self._bench_is_returned = getattr(self, "_bench_is_returned", False) or bool(current_call())
 
     return watched
 

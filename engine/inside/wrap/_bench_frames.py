@@ -13,7 +13,7 @@ PATHS = sysconfig.get_paths()
 MOST_REMEMBERED = 5000
 NOT_APP = tuple(
     os.path.join(os.path.realpath(path), "")
-    for path in (HERE, *(PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")))
+    for path in (HERE, *(PATHS[name] for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")))
 )
 
 

@@ -109,4 +109,4 @@ def awaited(frames):
 def is_queued(place):
     """Whether a thread waits for the result of what an executor has not begun."""
     future = awaited(place.below)
-    return future is not None and not future.running() and not future.done()
+    return future in place.call.queued and not future.running() and not future.done()

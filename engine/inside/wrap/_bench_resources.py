@@ -57,8 +57,8 @@ def lock_or_semaphore(found):
     size = next((one for one in sizes if one is not None), None)
     most = attribute(found, "_bench_most")  # it had so many free once
     setting = f"made with {size}, then enlarged" if most else ""
-    # One that begins with none and that requests give back is filled later: how many there are is not known.
-    size = most or (None if attribute(found, "_bench_is_returned") else size)
+    # Of one that begins with none it is not known how many there are, unless no request gives any.
+    size = most or (0 if attribute(found, "_bench_is_returned") is False else size or None)
     free = next((one for one in (attribute(found, "_value"), attribute(found, "counter")) if one is not None), None)
     return Resource(f"a semaphore ({name})", found, size, less(size, free), setting)
 

@@ -11,7 +11,7 @@ row is a place, with all that stand there:
 
     n          how many requests; one that works in several tasks or threads counts in parts. 0: of no request
     parts      how many tasks or threads
-    calls      of how many requests
+    calls      as how many requests these count: a library's tasks and threads count one by one
     through    the frames of the app's code on the way there, outermost first
     app        file, line and function of the app's innermost frame; null: no code of the app is there
     below      the frames inside of that, outermost first; where there is no code of the app, the innermost of all
@@ -41,6 +41,7 @@ import os
 import random
 import select  # noqa: F401
 import sys
+import threading
 import time
 from collections import Counter, defaultdict
 
@@ -71,7 +72,7 @@ IDLE, BUSY = 0.02, 0.006  # of a CPU, that samples may cost where the process ha
 # there each costs a switch of threads, too, and together less than 2 % of the throughput
 CREDIT_S = 0.008  # CPU seconds that they may cost beyond that, so that short runs are seen, too
 LEAST_BUSY = 0.2  # of a CPU: less, and it is not asked where that was used
-MOST = 120  # requests of an event loop that are followed in a sample, drawn at random; they stand for all
+MOST = 120  # requests of an event loop that are followed in a sample, drawn at random, beside the one that runs
 SHOWN = 8  # frames of a place
 
 # ---------------------------------------------------------------- requests, their tasks and threads
@@ -145,9 +146,11 @@ def places():
 
 
 def background_places(threads):
-    """Threads of the app that are not known to work for a request, but may take the CPU from those that do."""
+    """Threads of the app that are not known to work for a request, but may take the CPU from those that do. The main
+    one is the server's: it began in a script, be it the app's or gunicorn's, and accepts what others answer."""
     serve = {thread for thread, call in list(serving.items()) if under_way_yet(call)}
-    known = {*serve, *loops.values(), *(thread for _, thread in list(greenlets.values()))}
+    of_greenlets = {thread for _, thread in list(greenlets.values())}
+    known = {threading.main_thread().ident, *serve, *loops.values(), *of_greenlets}
     found = [Place(None, stack_of(frame), thread) for thread, frame in threads.items() if thread not in known]
     return [place for place in found if place.app]
 
@@ -175,15 +178,11 @@ def deepest_threads(own):
 
 def places_of_loop(loop, thread, frame, by_thread):
     """The tasks of an event loop that work for requests, and what holds its thread."""
-    running, tasks_of_call, found = asyncio.current_task(loop), defaultdict(list), []
+    running, tasks_of_call, found = asyncio.current_task(loop), tasks_by_call(loop), []
     # asgiref's, or that of asyncio.run() in a handler: it blocks no other request.
     is_of_one = under_way_yet(serving.get(thread))
-    for task in tasks_of(loop):
-        if call := call_of(task):
-            tasks_of_call[call].append(task)
-    all_calls = list(tasks_of_call)
-    followed = all_calls if len(all_calls) <= MOST else random.sample(all_calls, MOST)
-    for call in followed:
+    weights = followed_calls(tasks_of_call, running)
+    for call in weights:
         tasks = tasks_of_call[call]
         if running in tasks:
             if not is_of_one:
@@ -192,11 +191,29 @@ def places_of_loop(loop, thread, frame, by_thread):
             found += deepest_tasks(call, tasks)
     have_threads_stand(by_thread, tasks_of_call)
     for place in found:
-        place.weight = len(all_calls) / len(followed)
+        place.weight = weights[place.call]
     holds_loop = Place(None, above_loop(stack_of(frame)), thread, on_loop=True)
     if holds_loop.app and not is_of_one and not any(one.on_loop for one in found):
         found.append(holds_loop)
     return found
+
+
+def tasks_by_call(loop):
+    """The tasks of each request."""
+    found = defaultdict(list)
+    for task in tasks_of(loop):
+        if call := call_of(task):
+            found[call].append(task)
+    return found
+
+
+def followed_calls(tasks_of_call, running):
+    """The requests that are followed in a sample, and for how many each stands; the one that runs is always among
+    them."""
+    runs = [call for call, tasks in tasks_of_call.items() if running in tasks]
+    others = [call for call in tasks_of_call if call not in runs]
+    drawn = others if len(others) <= MOST else random.sample(others, MOST)
+    return {call: len(others) / len(drawn) for call in drawn} | dict.fromkeys(runs, 1.0)
 
 
 def have_threads_stand(by_thread, tasks_of_call):
