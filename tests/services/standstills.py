@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 engine = create_engine(
-    "sqlite://", poolclass=QueuePool, pool_size=5, max_overflow=10, pool_timeout=2.5,
+    "sqlite://", poolclass=QueuePool, pool_size=5, max_overflow=10, pool_timeout=4,
     connect_args={"check_same_thread": False},
 )  # fmt: skip
 lock, loop_lock = threading.Lock(), asyncio.Lock()

@@ -10,7 +10,7 @@ from sqlalchemy.pool import QueuePool
 ARGUMENTS = {
     "poolclass": QueuePool,
     "max_overflow": 0,
-    "pool_timeout": 1.2,
+    "pool_timeout": 2.5,
     "connect_args": {"check_same_thread": False},
 }
 engine, larger = (create_engine("sqlite://", pool_size=size, **ARGUMENTS) for size in (5, 17))
