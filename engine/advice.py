@@ -118,7 +118,7 @@ def cure_of(run: Run, limit: Limit | None, asked: Asked) -> tuple[Cure, int | No
     if name in OF_ALL_PROCESSES:
         raise Problem(f"all processes share {name}: no number of threads or processes helps")
     if limits and limits[0].resource == Resource.CPU:
-        if not limits[0].held_s:
+        if limits[0].is_used_beside:
             raise Unknown("CPU time is the limit, and requests that were under way did not use a good part of it")
         return Cure.PROCESSES, processes_for_cpu(replace(asked, cpus=run.plan.cpus)), None
     check_objective(run, asked)

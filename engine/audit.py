@@ -185,4 +185,5 @@ def share_beside(facts: Facts) -> float:
 
 
 def is_mostly_beside(facts: Facts) -> bool:
+    """Whether that is most of it."""
     return share_beside(facts) > 0.5

@@ -55,7 +55,7 @@ def due_with(plan: Plan, first: Run) -> float | None:
     """The figure with the settings of a plan, by what was seen in the first run; None: not known."""
     limit = binding(first)
     slots, wait_s = slots_with(plan, limit, first.plan.workers), held_s_of(limit, first)
-    if not slots or not wait_s or is_of_no_request(first):
+    if not slots or not wait_s or any(one.is_used_beside for one in first.verdict.limits[:1]):
         return None
     by_slots_s = due_on(plan, slots, wait_s, beside_s(first), first)
     cpu_s = cpu_time_s_of(first)
@@ -84,12 +84,6 @@ def is_out_of_cpus(first: Run) -> bool:
     """Whether client and server used up the machine: what a change does then depends on both."""
     limits = first.verdict.limits
     return bool(limits and limits[0].resource == Resource.MACHINE)
-
-
-def is_of_no_request(first: Run) -> bool:
-    """Whether CPU time is the limit, of which requests did not use a good part."""
-    limits = first.verdict.limits
-    return bool(limits) and limits[0].resource == Resource.CPU and limits[0].held_s is None
 
 
 def is_reproduced(first: Run) -> bool:
@@ -153,7 +147,7 @@ def advised(run: Run) -> str | None:
     limit, launch, limits = binding(run), run.plan.launch, run.verdict.limits
     is_cpu = limits and limits[0].resource == Resource.CPU
     is_known = (limit or is_cpu) and not slower_than_alone_s(run) and not is_out_of_cpus(run)
-    is_known = is_known and not is_of_no_request(run)
+    is_known = is_known and not any(one.is_used_beside for one in limits[:1])
     if not launch or launch.run or not is_known:
         return None
     twice = doubled(launch, "workers")

@@ -205,7 +205,7 @@ class Closed(Users):
             return found_s
         users = int(self.most_under_way)
         rps, _ = model.closed_loop(users, slots, wait_s, self.think_s)
-        # Nobody waits for the pause after the last answer; where the slots limit, they are busy to the end.
+        # The pause after the last answer is not waited for; where the slots limit, they are busy to the end.
         idle_s = wait_s + self.think_s - model.rounds(users, min(slots, users)) * wait_s
         return self.requests / rps - max(0.0, idle_s)
 

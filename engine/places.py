@@ -48,6 +48,11 @@ class Limit:
     more_lines: int = 0  # that block the event loop, besides the one that does so most
     next_slots: float | None = None  # what would be the limit with more of it: the next resource in use
 
+    @property
+    def is_used_beside(self) -> bool:
+        """CPU time of which a good part was used by no request, so that it allows no rate that is known."""
+        return self.resource == Resource.CPU and self.held_s is None
+
 
 # ---------------------------------------------------------------- where requests stand
 

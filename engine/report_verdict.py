@@ -130,16 +130,11 @@ def next_limit(run: Run) -> str:
     )
     which = "first" if first.resource in (Resource.ARRIVALS, Resource.NONE) else "next"
     # What is not explained, or is used by no request, may come before.
-    is_open = run.verdict.explained_by is Explanation.NOTHING or is_used_beside(first)
+    is_open = run.verdict.explained_by is Explanation.NOTHING or first.is_used_beside
     if not later or is_open or later[0][0] > loop_full_rps(run):
         return ""
     ceiling_rps, name = later[0]
     return f"The {which} known limit is {name}, at {requests_s(ceiling_rps)}."
-
-
-def is_used_beside(limit: Limit) -> bool:
-    """Whether a good part of the CPU time that limits was used by no request."""
-    return limit.resource == Resource.CPU and limit.held_s is None
 
 
 def loop_full_rps(run: Run) -> float:
@@ -160,7 +155,7 @@ def limit_text(limit: Limit) -> str:
         return f"{name}, {per_cent(limit.busy)} of {plural(limit.cpus or 1, 'CPU')} busy."
     if resource in (Resource.ARRIVALS, Resource.NONE):
         return f"none: {name}."
-    if is_used_beside(limit):
+    if limit.is_used_beside:
         return f"{name}, {per_cent(limit.busy)} busy, a good part of it by {OF_NO_REQUEST}."
     if limit.held_s is None:
         return f"{name}."

@@ -231,9 +231,9 @@ def deepest_tasks(call, tasks):
     own = [task for task in tasks if not waits_for_own(task, chains[task], tasks)] or tasks
     busy = [task for task in own if not waits_for_client(chains[task])] or own
     found = [Place(call, chains[task], task=task) for task in busy]
-    outer = outer_chain([*chains.values()])
-    for place in found if is_of_app(outer) else ():  # of a library: the app's code waits for it in another task
-        place.stands_inside(outer)
+    if len(tasks) > 1 and is_of_app(outer := outer_chain([*chains.values()])):
+        for place in found:  # of a library: the app's code waits for it in another task
+            place.stands_inside(outer)
     return found
 
 
