@@ -216,9 +216,8 @@ class Bench:
         try:
             with database_for(self.launches, asked.database_url, folder, asked.client_cpus) as database:
                 self.all(database)
+            self.document.is_complete = not signals.received
         finally:
-            due = len(self.plans) * (asked.repeats or 1)
-            self.document.is_complete = not signals.received and len(self.document.runs) >= due
             self.document.write(is_last=True)
             self.views.write(self.document.head, self.document.runs, self.document.is_complete)
         return self.exit_code()
@@ -247,15 +246,17 @@ class Bench:
         plans = repeats.in_turn(self.plans, asked.repeats or 1)
         if len(plans) > 1 and not self.in_full and not self.shows_no_rows:
             self.printer.show(f"\n{report.ROWS}")
-        for number, plan in enumerate(plans):
-            with line_says(f"run {number + 1} of {len(plans)}" if len(plans) > 1 else ""):
-                self.one(plan, database)
-                self.change(number, database)
-            signals.is_held = False
-            if signals.received:
-                break
-        if table := self.last_table():
-            self.show_of_all(f"\n{table}")
+        try:
+            for number, plan in enumerate(plans):
+                with line_says(f"run {number + 1} of {len(plans)}" if len(plans) > 1 else ""):
+                    self.one(plan, database)
+                    self.change(number, database)
+                signals.is_held = False
+                if signals.received:
+                    break
+        finally:  # what was measured stands, whatever became of the next run
+            if table := self.last_table():
+                self.show_of_all(f"\n{table}")
 
     def show_of_all(self, text: str) -> None:
         """What several runs show together; a page has it, too."""
@@ -267,7 +268,7 @@ class Bench:
         asked, runs = self.asked, self.document.runs
         if asked.repeats:
             return report.repeats_table(repeats.rows_of_repeats(runs))
-        is_due = len(self.plans) > 1 and self.in_full and not self.shows_no_rows
+        is_due = runs and len(self.plans) > 1 and self.in_full and not self.shows_no_rows
         return "" if not is_due else "\n".join([report.ROWS, *map(report.row, runs)])
 
     def exit_code(self) -> int:
@@ -278,7 +279,7 @@ class Bench:
             say(f"bench.py: {line}")
         went_wrong = not self.has_answer
         if not asked.find_rate:  # whose runs go beyond what holds
-            went_wrong = went_wrong or any(found.measured.failed for found in runs)
+            went_wrong = went_wrong or any(map(objectives.has_failed, runs))
         return signals.exit_code or (1 if reasons or went_wrong else 0)
 
     def one(self, plan: Plan, database: BooksDatabase | None) -> None:
@@ -341,15 +342,17 @@ class Bench:
         as_it_is = first.prediction.of(figure), first.measured.of(figure), first.measured.failed
         rows = [changes.Change("as it is", *as_it_is)]
         tried = [changes.advised(first) if words == "auto" else words for words in self.asked.tries]
-        for words in dict.fromkeys(tried):
-            if not words:
-                self.printer.show(report_changes.NO_CHANGE)
-                continue
-            with contextlib.suppress(Interrupted):  # before its load: what was tried until then stands
-                rows.append(self.changed(words, number, first, database))
-            if signals.received:
-                break
-        self.show_of_all(report_changes.changes_table(rows, figure))
+        try:
+            for words in dict.fromkeys(tried):
+                if not words:
+                    self.printer.show(report_changes.NO_CHANGE)
+                    continue
+                with contextlib.suppress(Interrupted):  # before its load
+                    rows.append(self.changed(words, number, first, database))
+                if signals.received:
+                    break
+        finally:  # what was tried stands, whatever became of the next change
+            self.show_of_all(report_changes.changes_table(rows, figure))
 
     def changed(self, words: str, number: int, first: Run, database: BooksDatabase | None) -> changes.Change:
         """One change: predicted, then measured."""
@@ -361,7 +364,9 @@ class Bench:
             tried=words,
         )
         waits = dataclasses.replace(plan, wait_s=plan.wait_s or first.plan.wait_s)
-        plan = dataclasses.replace(plan, deal=calibrate.with_deal(waits, self.asked.logs).deal)
+        plan = dataclasses.replace(
+            plan, deal=calibrate.with_deal(waits, self.asked.logs, set(self.asked.server_cpus)).deal
+        )
         due_s = changes.expected_s(plan, words, first)
         self.printer.show(report_changes.change_text(words, due_s, plan))
         folder = run_folder(self.asked.logs, f"{plan.target}{plan.path}-{words}")

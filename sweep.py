@@ -191,7 +191,8 @@ def run_target(
     for name in ("per_second", "histogram", "phases_s"):
         del record["measured"][name]
     if run.exchanges and plan.load.steady_count == plan.load.requests:  # of a burst
-        record["answered_s"] = sorted(round(at_s, 4) for at_s in run.exchanges.answered_s if at_s is not None)
+        ends = zip(run.exchanges.answered_s, run.exchanges.error, strict=True)
+        record["answered_s"] = sorted(round(at_s, 4) for at_s, error in ends if at_s is not None and not error)
     return record
 
 

@@ -121,13 +121,24 @@ def cure_of(run: Run, limit: Limit | None, asked: Asked) -> tuple[Cure, int | No
         if limits[0].is_used_beside:
             raise Unknown("CPU time is the limit, and requests that were under way did not use a good part of it")
         return Cure.PROCESSES, processes_for_cpu(replace(asked, cpus=run.plan.cpus)), None
+    if run.plan.distribution != "constant":
+        raise Unknown("requests wait for different times, and sizes are found for a wait that is always the same")
     check_objective(run, asked)
     if why := why_unknown(run, limit, asked):
         raise Unknown(why)
     if limit and is_one_at_a_time(limit):
         return Cure.PROCESSES, processes_for(asked), None
-    found = size(asked)
-    return Cure.SLOTS if grows_with_server(run, limit) else Cure.RESOURCE, int(found.fits.slots), found
+    if grows_with_server(run, limit):
+        found = size(asked)
+        return Cure.SLOTS, int(found.fits.slots), found
+    processes = objects_of(limit)
+    found = size(replace(asked, rate_rps=asked.rate_rps / processes, cpus=max(1, asked.cpus // processes)))
+    return Cure.RESOURCE, processes * int(found.fits.slots), found
+
+
+def objects_of(limit: Limit | None) -> int:
+    """How many there are of what the requests wait for, one in each process: a request cannot change the process."""
+    return round((limit.slots or 0) / limit.size_of_each) or 1 if limit and limit.size_of_each else 1
 
 
 def check_objective(run: Run, asked: Asked) -> None:

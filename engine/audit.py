@@ -9,12 +9,14 @@ import math
 from collections.abc import Iterator
 
 from engine.alone import Alone, is_far
-from engine.estimate import taken_by_others
+from engine.estimate import TAKEN, processors, taken_by_others
 from engine.run import Facts, Measured, Warned
 from engine.targets import SEEDED_BOOKS
 
 MOST_WARM_UP = 200  # requests that a warning advises to send first
 
+AS_ALONE = 1.1  # times
+IDLE_S = 1.0  # a pause in which a server may close a kept connection: they do after 2 s or more
 LARGE_BODY_BYTES = 16_384  # more than a receiver takes at once
 
 
@@ -36,6 +38,7 @@ def of_failures(facts: Facts) -> Iterator[Warned]:
             "most": max(errors, key=errors.__getitem__),
             "unended": measured.unended,
             "unserved": unserved(facts),
+            "pauses": facts.plan.keep_alive and facts.plan.load.think_s >= IDLE_S,
         }
         said = {"said": list(inside.server_said), "log": inside.server_log} if inside else {}
         yield Warned("failed-requests", counts | said)
@@ -170,8 +173,8 @@ def warnings_of_database(facts: Facts) -> Iterator[Warned]:
         return
     if database.rows != SEEDED_BOOKS + measured.created:
         yield Warned("rows", {"rows": database.rows, "created": measured.created})
-    # A connection that is still there has not reported all of its statements.
-    if not database.connections and database.statements not in (None, asked):
+    # A connection that is still there has not reported all of its statements, and victims have executed some, too.
+    if not database.connections and not facts.plan.victim and database.statements not in (None, asked):
         yield Warned("statements", {"statements": database.statements, "asked": asked})
 
 
@@ -182,6 +185,19 @@ def share_beside(facts: Facts) -> float:
         return 0.0
     beside_s = sum(spot.cpu_s for spot in computing.places if not spot.requests)
     return beside_s / max(computing.cpu_s, sum(spot.cpu_s for spot in computing.places))  # not all of it was seen
+
+
+def cpu_busy(facts: Facts) -> float:
+    """The share of the CPU time that the server's processes could have, less what other programs took, and used."""
+    others = taken_by_others(facts)
+    cpus = processors(facts) * (1.0 if others > TAKEN else 1 - others)  # of much it is the others that limit
+    return (facts.measured.server_cpu_s or 0.0) / (cpus * facts.measured.measured_s or math.inf)
+
+
+def goes_as_alone(facts: Facts) -> bool:
+    """Whether those that have what limits take no longer than a request by itself: then no CPU time adds to it."""
+    limit, busy_s = facts.inside and facts.inside.where and facts.inside.where.limit, facts.plan.busy_s
+    return bool(limit and limit.held_s and busy_s and limit.held_s < AS_ALONE * busy_s)
 
 
 def is_mostly_beside(facts: Facts) -> bool:

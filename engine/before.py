@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,10 +124,16 @@ def warmed_up(plan: Plan, single: Sequence[Plan], site: Site, sent: list[Exchang
 
 
 def with_kind_waits(plan: Plan, times_of_kinds: Sequence[Sequence[float]]) -> Plan:
-    """The plan with what each of its kinds takes by itself, where all are known."""
-    if not plan.kinds or not all(times_of_kinds) or len(times_of_kinds) != len(plan.kinds):
+    """The plan with what each of its kinds takes by itself, where that is known of all that were timed. Each of the
+    others is assumed to take as long as these on average. What the user states stays as it is."""
+    is_stated = plan.wait_s is not None and not plan.is_target
+    if not plan.kinds or not all(times_of_kinds) or is_stated:
         return plan
-    return dataclasses.replace(plan, kind_waits_s=tuple(round(median(times), 6) for times in times_of_kinds))
+    waits_s = [round(median(times), 6) for times in times_of_kinds]
+    weights = [kind.weight for kind in plan.kinds[: len(waits_s)]]
+    usual_s = round(sum(map(operator.mul, weights, waits_s)) / sum(weights), 6)
+    others = len(plan.kinds) - len(waits_s)
+    return dataclasses.replace(plan, kind_waits_s=(*waits_s, *[usual_s] * others))
 
 
 def with_anyio_threads(plan: Plan, site: Site) -> Plan:
@@ -146,7 +153,7 @@ def send_first(plan: Plan, site: Site, sent: list[Exchanges]) -> First | None:
         found = send_one(plan, site, sent)
     if not found.status or not all(map(is_success, found.status, found.error)):
         return None
-    return First(latency_s(found), first_line_of(samples, found, server.code) if server and samples else None)
+    return First(latency_s(found, plan), first_line_of(samples, found, server.code) if server and samples else None)
 
 
 def first_line_of(samples: Sequence[Mapping[str, Any]], one: Exchanges, code: str) -> str | None:
@@ -164,8 +171,11 @@ def send_one(plan: Plan, site: Site, sent: list[Exchanges]) -> Exchanges:
     return sent[-1]
 
 
-def latency_s(one: Exchanges) -> float:
-    return one.answered_s[0] - one.started_s[0]
+def latency_s(one: Exchanges, plan: Plan) -> float:
+    """Of a request by itself. Where the load keeps its connections, without what a new one costs."""
+    keeps = plan.keep_alive and plan.load.is_steady and not plan.first_byte
+    begins_s = one.sent_s if keeps else one.started_s
+    return one.answered_s[0] - begins_s[0]
 
 
 def send_alone(
@@ -185,7 +195,7 @@ def send_alone(
         check_answer(plan, site, found.status[0])
         if not all(map(is_success, found.status, found.error)):
             break
-        times_s.append(latency_s(found))
+        times_s.append(latency_s(found, plan))
     asked = plan.kinds[0].name if plan.kinds else f"{plan.method} {plan.path}"
     shown = alone_of(asked, times_s, first, plan.workers)
     return times_s[cold_requests(times_s) :], shown
@@ -225,8 +235,18 @@ def check_end(plan: Plan, found: Exchanges) -> None:
 
 def check_answer(plan: Plan, site: Site, status: int) -> None:
     """Raises Problem where a request by itself is answered with an error: what it says, and what may be wrong."""
-    if status < 400 or plan.is_target or plan.any_status:
-        return
+    if status >= 400 and not plan.is_target and not plan.any_status:
+        refuse(plan, site, status)
+
+
+def check_victim(alone: Plan, site: Site, statuses: Sequence[int]) -> None:
+    """Raises Problem where it would be refused all the time; of a target, too."""
+    if min(statuses, default=0) >= 400 and not alone.any_status:
+        refuse(alone, site, statuses[0])
+
+
+def refuse(plan: Plan, site: Site, status: int) -> None:
+    """Raises Problem."""
     again, body = status, ""
     with contextlib.suppress(OSError, http.client.HTTPException):
         again, body = asked_once(plan, site)
@@ -253,9 +273,10 @@ def lone_victim_s(plan: Plan, site: Site) -> float | None:
         return None
     alone = lone_plan(victim.victim_plan(plan))
     found = [send.measure(alone, site.address).exchanges for _ in range(3)]
+    check_victim(alone, site, [code for one in found for code in one.status])
     if not all(one.status and is_success(one.status[0], one.error[0]) for one in found):
         return None
-    return median(map(latency_s, found))
+    return median(latency_s(one, alone) for one in found)
 
 
 def lone_plan(plan: Plan) -> Plan:

@@ -23,8 +23,8 @@ from engine.deals import as_order, as_shares, is_dealt
 from engine.files import LOGS, run_folder, write_json
 from engine.launch import Launch, installed_versions
 from engine.loads import Burst, Closed, Load, Open
-from engine.machine import about_machine, allowed_cpus
-from engine.plans import LONE_REQUESTS
+from engine.machine import AT_START, about_machine, allowed_cpus
+from engine.plans import lone_requests_of
 from engine.run import Deal, Plan
 from engine.server import RunningServer, start_server, stop_server
 from engine.words import Problem
@@ -42,20 +42,20 @@ def file_of_deals() -> Path | None:
     return Path(named) if named else None
 
 
-def with_deal(plan: Plan, logs: Path, tell: Callable[[str], None] = lambda _: None) -> Plan:
+def with_deal(plan: Plan, logs: Path, server_cpus: set[int], tell: Callable[[str], None] = lambda _: None) -> Plan:
     """The plan with the deal that is to be expected, measured now if it was not before. Without where it does not
-    decide, or cannot be measured."""
+    decide, or cannot be measured. server_cpus: that the server is pinned to; empty: to none."""
     file = file_of_deals()
     load = short_load(plan)
     if plan.deal or not file or not load or not is_dealt(plan):
         return plan
-    key = f"{machine_key()}; {question_of(plan)}"
+    key = f"{machine_key(server_cpus)}; {question_of(plan)}"
     known = kept_in(file)
     kept = kept_deal(known.get(key))
     if not kept:
         tell("Measuring how the kernel deals connections (once; up to half a minute).")
         try:
-            kept = measured_deal(plan, load, logs)
+            kept = measured_deal(plan, load, logs, server_cpus)
         except Problem:
             return plan
         known = kept_in(file) | {key: dataclasses.asdict(kept)}
@@ -80,10 +80,11 @@ def kept_deal(kept: Any) -> Deal | None:
     return None
 
 
-def machine_key() -> str:
+def machine_key(server_cpus: set[int]) -> str:
     """What the deal depends on besides the server and the load."""
-    machine = about_machine()
-    return f"{machine.kernel}, {machine.cpu}, CPUs {sorted(allowed_cpus())}"
+    machine, client, server = about_machine(), sorted(allowed_cpus()), sorted(server_cpus or AT_START)
+    others = f" and {server}" * (server != client)
+    return f"{machine.kernel}, {machine.cpu}, CPUs {client}{others}"
 
 
 def question_of(plan: Plan) -> str:
@@ -136,21 +137,21 @@ def short_plan(plan: Plan, load: Load, wait_s: float) -> Plan:
     )  # fmt: skip
 
 
-def orders_of_start(plan: Plan, loads: int, logs: Path) -> list[tuple[int, ...]]:
+def orders_of_start(plan: Plan, loads: int, logs: Path, server_cpus: set[int]) -> list[tuple[int, ...]]:
     """The order in which processes took requests, of each of several loads on a server that is started for them."""
     assert plan.launch
-    server = start_server(plan.launch, run_folder(logs, "deal"), set())
+    server = start_server(plan.launch, run_folder(logs, "deal"), server_cpus)
     try:
         # As before a run. After a warm-up by many at once the favourites of gunicorn's threads are others: of 4 x 4 the
         # last got 19 % of the connections, not 15 %. After two idle seconds they are others, too.
-        for _ in range(LONE_REQUESTS):
+        for _ in range(lone_requests_of(plan)):
             send.measure(lone_plan(plan), ("127.0.0.1", server.port))
         return [order_in(server, plan) for _ in range(loads)]
     finally:
         stop_server(server)
 
 
-def measured_deal(plan: Plan, load: Load, logs: Path) -> Deal:
+def measured_deal(plan: Plan, load: Load, logs: Path, server_cpus: set[int]) -> Deal:
     """Raises Problem where the server does not start."""
     assert plan.launch and plan.wait_s
     is_burst = isinstance(load, Burst)
@@ -160,7 +161,7 @@ def measured_deal(plan: Plan, load: Load, logs: Path) -> Deal:
     starts = starts_for(launch.workers)
     loads = BURSTS // starts if is_burst else 1
     of_starts = [dataclasses.replace(short, load=short_load(plan, start) or load) for start in range(starts)]
-    orders = [order for one in of_starts for order in orders_of_start(one, loads, logs)]
+    orders = [order for one in of_starts for order in orders_of_start(one, loads, logs, server_cpus)]
     slots = plan.slots or math.inf
     busy = load.offered_load(slots, plan.wait_s)
     shares = [as_shares([order.count(process) for process in range(launch.workers)]) for order in orders]

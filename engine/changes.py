@@ -151,7 +151,7 @@ def advised(run: Run) -> str | None:
     if not launch or launch.run or not is_known:
         return None
     twice = doubled(launch, "workers")
-    threads = doubled(launch, "threads") or twice
+    threads = (None if launch.is_full_before_threads else doubled(launch, "threads")) or twice
     options = {
         Resource.CPU.value: twice if launch.workers < run.plan.cpus else None,
         Resource.SLOTS.value: threads,

@@ -19,6 +19,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from engine.limits import suspects
+from engine.listeners import all_run_apps
 from engine.places import State
 from engine.run import Columns, Estimate, Facts, Seen, Stall
 
@@ -197,7 +198,7 @@ def estimate_of(
         return Estimate(Seen.UNKNOWN, None, 1, None, doubt="busy-machine")
     good, failed = exchanges_of(columns)
     failed_after_s = sorted(end_s - begin_s for begin_s, end_s in failed)
-    processes = processes_of(facts) if launch or facts.plan.listeners else None
+    processes = processes_of(facts) if launch or all_run_apps(facts.plan.listeners) else None
     found = estimate_slots(
         count, good, failed_after_s, lone_s=lone_s, processes=processes, cpu_s=measured.server_cpu_s or 0.0
     )
@@ -215,10 +216,10 @@ def processes_of(facts: Facts) -> int:
 
 def processors(facts: Facts) -> int:
     """CPUs that the server's processes can use: a Python process computes on one at a time, unless it was seen to use
-    more, as libraries can that give back Python's lock."""
+    more, as libraries can that give back Python's lock, or to have others compute."""
     plan, measured = facts.plan, facts.measured
     used = (measured.server_cpu_s or 0.0) / (measured.measured_s or math.inf)
-    processes = processes_of(facts)
+    processes = max(processes_of(facts), facts.inside.cpus if facts.inside else 0)
     return max(1, plan.cpus if used > 1.05 * processes else min(processes, plan.cpus))
 
 

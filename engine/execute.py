@@ -24,15 +24,17 @@ from engine.calibrate import with_deal
 from engine.client import Outcome, is_success
 from engine.database import BooksDatabase, books_seen
 from engine.files import LOGS, shown
+from engine.in_use import cpus_seen
 from engine.launch import installed_versions
 from engine.limit import LOOP
-from engine.listeners import cpu_s_of
+from engine.listeners import all_run_apps, cpu_s_of
+from engine.loads import Open
 from engine.machine import timer_s
 from engine.neighbours import Neighbour, neighbours, usage
 from engine.places import Resource, Where
 from engine.report_words import told
 from engine.run import Columns, Database, Facts, Inside, Measured, Plan, Prediction, Run
-from engine.server import group_cpu_s, last_words, start_server, stop_server, telling_lines
+from engine.server import cpu_by_process, group_cpu_s, last_words, start_server, stop_server, telling_lines
 from engine.signals import signals
 
 Announce = Callable[[str], None]
@@ -64,6 +66,8 @@ def site_for(plan: Plan, place: Place) -> Iterator[Site]:
     server = start_server(plan.launch, place.folder, set(place.cpus), url, place.live is not None)
     signals.is_held = True
     try:
+        if plan.tls:  # says why its certificate is not to be trusted
+            send.resolve(dataclasses.replace(plan, port=server.port))
         yield Site(("127.0.0.1", server.port), server)
     finally:
         stop_server(server)
@@ -83,31 +87,35 @@ class Sent:
     victim: Outcome | None = None
     sampling_s: float = 0.0  # CPU seconds of the server's processes that went into samples
     neighbours: tuple[Neighbour, ...] = ()
+    cpus: int = 0  # as in run.Inside
 
 
 def send_load(plan: Plan, site: Site) -> Sent:
     """One load, with the counters and the access log of it."""
     server, log = site.server, site.log
     if not server:
-        pids = [one.pid for one in plan.listeners]
+        pids = [one.pid for one in plan.listeners if all_run_apps(plan.listeners)]
         with named_neighbours(pids) as named:
             outcome = send.measure(plan, site.address, server_cpu_s=lambda: cpu_s_of(pids) if pids else None)
         return Sent(outcome, None, False, neighbours=tuple(named))
     begins = len(access_log.text_of(log, "latin-1")) if log else 0
+    before_s = cpu_by_process(server.guard.pid)
     group_s = functools.partial(group_cpu_s, server.guard.pid)
     samples: list[Mapping[str, Any]] = []
     sender_of = functools.partial(send.sender_of, address=site.address)
     sampled = server.samples.into(samples) if server.samples else nullcontext()
     with named_neighbours([]) as named, sampled, victim.asked_beside(plan, sender_of) as beside:
         outcome = send.measure(plan, site.address, numbered=log is not None, server_cpu_s=group_s)
+    after_s = cpu_by_process(server.guard.pid)
     ended = server.ends_within(0.2 if any(outcome.exchanges.error) else 0.0)
     if not log:
         return Sent(outcome, None, ended)
     found = access_log.wait_for_log(log, sum(map(bool, outcome.exchanges.status)), begins)
     found = by_place(found, outcome.numbers)
+    cpus = cpus_seen(before_s, after_s, samples, 0 if found.late else plan.cpus)
     return Sent(
         outcome, found, ended, where_in(samples, plan, outcome, server.code), beside[0] if beside else None,
-        sum(one.get("cost", 0.0) for one in samples), tuple(named),
+        sum(one.get("cost", 0.0) for one in samples), tuple(named), cpus,
     )  # fmt: skip
 
 
@@ -164,7 +172,7 @@ def execute(
         show(told("deal", text))
 
     when = now()
-    plan = with_deal(plan, logs_of(place), tell)
+    plan = with_deal(plan, logs_of(place), set(place.cpus), tell)
     is_known = is_known_before(plan)
     prediction = plans.prediction_for(plan)
     show(report_before.what_is_sent(plan))
@@ -172,7 +180,7 @@ def execute(
         show(report_before.what_is_predicted(plan, prediction))
     with site_for(plan, place) as site:
         plan, before = send_before(plan, site)
-        plan = with_deal(plan, logs_of(place), tell)
+        plan = with_deal(plan, logs_of(place), set(place.cpus), tell)
         if not is_known or plan.held_s:
             prediction = plans.prediction_for(plan)
             show((report_before.what_is_expected if is_known else report_before.what_is_predicted)(plan, prediction))
@@ -207,14 +215,18 @@ def judged(
 ) -> Run:  # fmt: skip
     """The record of a load, with all that can be said of it."""
     outcome, log, requests = sent.outcome, sent.log, len(sent.outcome.exchanges.status)
+    of_sent = plan
+    if outcome.is_cut and isinstance(plan.load, Open):  # the first of its requests say little of all of them
+        of_sent = dataclasses.replace(plan, load=plan.load.first(requests))
+        prediction = plans.prediction_for(of_sent)
     names = name_workers(log) if log else {}
     lines = lines_of_requests(log, requests) if log else []
     process_of = deal_of(plan, names, lines)
-    split = plans.prediction_for(plan, process_of) if process_of and plan.slots_known else None
+    split = plans.prediction_for(of_sent, process_of) if process_of and plan.slots_known else None
     keep_exchanges = keep_exchanges or plan.load.steady_count == plan.load.requests
     columns = None
     if keep_exchanges or requests <= estimate.MOST_ESTIMATED:  # of a million requests they take some seconds
-        columns = all_columns(plan, outcome, names, lines, process_of)
+        columns = all_columns(of_sent, outcome, names, lines, process_of)
     measured = measured_with(plan, sent, before)
     facts = Facts(plan, prediction, split, measured, inside_of(site, sent, names, books) if site.server else None)
     found = estimate.estimate_of(facts, columns, before.lone_s, packages_of(plan)) if columns else None
@@ -275,7 +287,9 @@ def inside_of(site: Site, sent: Sent, names: dict[int, str], books: Database | N
     server, log, exchanges = site.server, sent.log, sent.outcome.exchanges
     assert server
     said = what_went_wrong(server.server_log, sent)
-    inside = Inside(None, shown(server.server_log), sent.server_ended, said, database=books, where=sent.where)
+    inside = Inside(
+        None, shown(server.server_log), sent.server_ended, said, database=books, where=sent.where, cpus=sent.cpus
+    )
     if not log or not server.access_log:
         return inside
     counts = Counter(line.pid for line in log.lines)

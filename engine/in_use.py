@@ -5,7 +5,9 @@ engine/inside/wrap/_bench_sampler.py has the format of a sample.
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -94,6 +96,38 @@ def constant_inside(samples: Sequence[Line]) -> float | None:
             return None
         found += inside
     return found or None
+
+
+COMPUTES = 0.1  # of the CPU time of all processes
+MORE_THAN_ONE = 1.3  # CPUs that a process used between two samples, at two moments
+
+
+CpuTimes = Mapping[int, tuple[float, float]]  # process -> CPU seconds of its own, and of children that have ended
+
+
+def cpus_seen(before_s: CpuTimes, after_s: CpuTimes, samples: Sequence[Line], all_cpus: int) -> int:
+    """On how many CPUs a server was seen to compute at a time: so many of its processes computed, or one without
+    Python's lock. Of processes that have ended it is not known how many there were at a time: all_cpus, unless it is 0.
+
+    >>> cpus_seen({1: (0, 0), 2: (5, 0), 3: (0, 0)}, {1: (0.01, 0), 2: (6, 0), 3: (0.9, 0)}, [], 8)
+    2
+    """
+    none_yet = (0.0, 0.0)
+    used = [tuple(map(operator.sub, after_s[pid], before_s.get(pid, none_yet))) for pid in after_s]
+    least_s = COMPUTES * sum(map(sum, used))
+    if all_cpus and any(ended_s > least_s for _, ended_s in used):
+        return all_cpus
+    processes: int = sum(own_s > least_s for own_s, _ in used)
+    rates: list[float] = [rate for own in by_process(samples).values() for rate in rates_of(own)]
+    second: float = sorted([0.0, 0.0, *rates])[-2]
+    return max(processes, math.ceil(second) if second > MORE_THAN_ONE else 0)
+
+
+def rates_of(own: Sequence[Line]) -> list[float]:
+    """On how many CPUs a process has computed between its samples."""
+    told = [one for one in own if "cpu" in one]
+    pairs = itertools.pairwise(told)
+    return [this["cpu"] / (this["at"] - last["at"]) for last, this in pairs if this["at"] > last["at"]]
 
 
 def in_sample(sample: Line) -> float:

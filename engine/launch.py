@@ -101,6 +101,11 @@ class Launch:
             return int(min(self.threads, self.connections, self.open_connections))
         return self.connections if self.kind.slots == "connections" else self.kind.slots
 
+    @property
+    def is_full_before_threads(self) -> bool:
+        """Whether it accepts fewer connections than it has threads."""
+        return self.kind.slots == "threads" and (self.server_slots or 0) < self.threads
+
     def takes_more(self, requests: float) -> bool:
         """Whether it works on more than so many requests at once, as far as that is known."""
         if self.kind is COMMAND:
@@ -124,6 +129,9 @@ class Launch:
             return "the development server takes one request at a time, as --without-threads says"
         why = self.kind.why or HANDLERS[self.handler].why
         why = why.format(threads=self.threads, connections=self.connections, anyio_threads=self.anyio_threads)
+        if self.is_full_before_threads:
+            most = f"{plural(int(self.server_slots or 0), 'connection')} at a time"
+            why = f"{why}, but accepts only {most}, as its limit of connections says"
         if self.body_parts:
             why = f"{why}; each of the {self.body_parts} parts of its body takes one again"
         return f"{why}; a process has a pool of {plural(self.pool, 'database connection')}" if self.pool else why
@@ -206,7 +214,7 @@ def launch_app(options: argparse.Namespace, method: str = "GET", path: str = "/"
     says: dict[str, Any] = {"app": app, "server": None}
     try:
         asks = [f"{INSIDE}/about_app.py", app, method, path, f"{options.start_timeout:.0f}"]
-        says = last_line_of(asks, Problem(f"{app} does not load", 3))
+        says = last_line_of(asks, Problem(f"{app} does not load", 3), env=dict(env_of(options)))
     except Problem as problem:
         if not options.server:
             raise Problem(f"{problem}{hints.why_not_loaded(app, str(problem))}", problem.exit_code) from None
@@ -229,7 +237,7 @@ def check_interface(launch: Launch, made_for: str | None) -> None:
 
     made_for: the server that the app's kind has by default; None: not known.
     """
-    if not made_for or "--interface" in " ".join(launch.server_args) or launch.kind.wrapper == "run":
+    if not made_for or launch.kind.wrapper == "run":
         return
     is_asgi = made_for == "uvicorn"
     if is_asgi == (launch.kind.wrapper == "asgi"):
@@ -315,7 +323,7 @@ def given_to_server(launch: Launch) -> dict[str, str]:
     """The options of --server-args with their values. Raises Problem where one takes away what we need."""
     text = " ".join([*launch.server_args, ""])
     if launch.server == "hypercorn":
-        text = re.sub(r"(?<!\S)-w(?=[ =])", "--workers", text)
+        text = re.sub(r"(?<!\S)-w[ =]?(?=\d)", "--workers ", text)
         if re.search(r"(?<!\S)(-c|--config)[ =]", text) and "--workers" not in text:
             raise Problem("--server-args -c: the workers in hypercorn's file are not read here; say --workers, too")
     given = dict(re.findall(r"(--[\w-]+)(?=[ =](\S*))", text))

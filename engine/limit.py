@@ -121,7 +121,7 @@ def limit_of_blocking(most: Spot, blocks: Sequence[Spot], blocked: float, answer
 
 def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers) -> Limit:
     """What the fewest requests have, of all that requests wait for. past: how many have what each place waits for."""
-    past = without_others(past, answers)
+    past = without_others(where.places, past, answers)
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
     if not is_had(where.places, spot):
@@ -145,7 +145,7 @@ def limit_of_shared(where: Where, spot: Spot, slots: float, answers: Answers) ->
     return found if spot.size is None else replace(found, size_of_each=spot.size_of_each, parts=parts)
 
 
-def without_others(past: Mapping[Spot, float], answers: Answers) -> dict[Spot, float]:
+def without_others(spots: Sequence[Spot], past: Mapping[Spot, float], answers: Answers) -> dict[Spot, float]:
     """Without places whose resource requests have before, after or beside that of another place, which limits: under a
     load that goes on the one with the longer queue; of a burst the later one, as it has a queue only where it is
     slower, or what is waited for far longer. And without those whose holders mostly wait for another one."""
@@ -159,6 +159,9 @@ def without_others(past: Mapping[Spot, float], answers: Answers) -> dict[Spot, f
             return number_of(other) > number_of(one)
         return waited_s(other) > waited_s(one) if answers.of_burst else other.requests > one.requests
 
+    def is_over_before(one: Spot, other: Spot) -> bool:
+        return answers.of_burst and waited_s(one) < SOONER * waited_s(other) - LATE_S
+
     def have_both(one: Spot, other: Spot) -> bool:
         is_inside = one.held_to is not None and is_in(one, other, one.held_to)
         return is_inside and other.requests >= HALF * past[one]
@@ -166,9 +169,11 @@ def without_others(past: Mapping[Spot, float], answers: Answers) -> dict[Spot, f
     def limits(other: Spot, one: Spot) -> bool:
         if have_both(one, other) or have_both(other, one):
             return have_both(one, other)
-        is_over = answers.of_burst and waited_s(one) < SOONER * waited_s(other) - LATE_S
         is_with = are_in_turn(one, other) or (is_beside(one) and is_beside(other))
-        return is_over or (is_with and is_behind(one, other))
+        is_elsewhere = (
+            is_outside(spots, other, one) and other.requests > one.requests and not is_over_before(other, one)
+        )
+        return is_over_before(one, other) or (is_with and is_behind(one, other)) or is_elsewhere
 
     left = {one: slots for one, slots in past.items() if not any(limits(other, one) for other in past)}
     return left or dict(past)
@@ -188,6 +193,17 @@ def are_in_turn(one: Spot, other: Spot) -> bool:
     if first.held_to and later.held_to:
         return not is_in(first, later, first.held_to)
     return first.size is not None and later.requests > first.size + HALF
+
+
+def is_outside(spots: Sequence[Spot], first: Spot, other: Spot) -> bool:
+    """Whether those at another place do not have what is waited for at the first: as many as can have it are seen in
+    the function that takes it, and those at the other place are not in that."""
+    function = first.through[-1:]
+    if not function or first.size is None or {*function} & {*other.through}:
+        return False
+    inside = [one for one in spots if {*function} & {*one.through} and one.resource != first.resource]
+    after = [one for one in inside if not is_before(one, first)]
+    return sum(max(one.requests, one.tasks) for one in after) >= first.size - HALF
 
 
 def where_in_file(spot: Spot) -> tuple[str, tuple[str, ...]]:
@@ -233,7 +249,15 @@ def holders(spots: Sequence[Spot], waiting: Spot) -> float:
         return waiting.size / parts_of(spots, waiting)
     inside = going_on(spots, waiting)
     most = max((one.most for one in inside), default=0.0)
-    return max(1.0, round(most), math.ceil(requests_in(inside, *State) - UNSEEN))
+    return max(1.0, round(most), math.ceil(that_have(inside, waiting) - UNSEEN))
+
+
+def that_have(inside: Sequence[Spot], waiting: Spot) -> float:
+    """How many requests go on at these places: in a function that waits for it a request has it in one task or thread,
+    and all of it there, whatever else it does beside that."""
+    if not all({*waiting.through} & {*one.through} for one in inside):
+        return requests_in(inside, *State)
+    return sum(max(one.requests, one.there) for one in inside)
 
 
 def as_known(spots: Sequence[Spot], samples: int) -> list[Spot]:
@@ -326,7 +350,7 @@ def is_followed(where: Where) -> bool:
 
 def is_uneven(spots: Sequence[Spot], waiting: Spot) -> bool:
     """Whether at times clearly fewer go on than at other times: some need more than one of what they wait for."""
-    return requests_in(going_on(spots, waiting), *State) < EVEN * holders(spots, waiting)
+    return that_have(going_on(spots, waiting), waiting) < EVEN * holders(spots, waiting)
 
 
 def goes_on_at_lines(spots: Sequence[Spot], waiting: Spot) -> int:

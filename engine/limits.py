@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
+from engine.listeners import all_run_apps
 from engine.run import Estimate, Facts, Plan, Suspect
 
 MOST_SUSPECTS = 3
@@ -99,7 +100,7 @@ def possible(plan: Plan, installed: Collection[str]) -> Sequence[Known]:
 
 def possible_elsewhere(plan: Plan) -> Sequence[Known]:
     """Of a server that runs already, as far as its command line is known."""
-    command = " ".join(plan.listeners[0].command) if plan.listeners else ""
+    command = " ".join(plan.listeners[0].command) if all_run_apps(plan.listeners) else ""
     others = [name for name in SERVERS_OF_LIMITS if command and name not in command]
     return [one for one in KNOWN if set(one.needs).isdisjoint(others)]
 

@@ -9,6 +9,8 @@ import contextlib
 import math
 import os
 import re
+import socket
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,9 +40,28 @@ class Slots(NamedTuple):
     one_queue: bool
 
 
-def listeners(port: int) -> tuple[Listener, ...]:
-    """The processes that listen on a port; empty where that cannot be seen."""
-    sockets = {f"socket:[{inode}]" for inode in inodes_of(port)}
+RUN_APPS = {"flask", "fastapi", "gunicorn", "gunicorn:", "granian", "hypercorn", "uvicorn", "uwsgi", "waitress",
+            "waitress-serve"}  # fmt: skip
+
+
+def runs_apps(one: Listener) -> bool:
+    """Whether it serves apps itself, as a proxy does not.
+
+    >>> runs_apps(Listener(1, 0, 1, ("nginx: master process",))), runs_apps(Listener(1, 0, 1, ("/bin/python3", "a.py")))
+    (False, True)
+    """
+    first = Path(one.command[0].partition(" ")[0]).name
+    return first in RUN_APPS or first.startswith(("python", "pypy"))
+
+
+def all_run_apps(found: Sequence[Listener]) -> bool:
+    """Whether these processes are known, and each serves apps itself."""
+    return bool(found) and all(map(runs_apps, found))
+
+
+def listeners(address: str, port: int) -> tuple[Listener, ...]:
+    """The processes that listen on an address and port; empty where that cannot be seen."""
+    sockets = {f"socket:[{inode}]" for inode in inodes_of(address, port)}
     found = []
     for folder in PROC.glob("[0-9]*") if sockets else ():
         with contextlib.suppress(OSError):  # it ended, or belongs to another user
@@ -58,9 +79,31 @@ def sockets_in(state: str) -> list[list[str]]:
     return [row for row in rows if len(row) > 9 and row[3] == state]
 
 
-def inodes_of(port: int) -> list[str]:
-    """Of the sockets that listen on a port."""
-    return [row[9] for row in sockets_in(LISTENS) if int(row[1].rpartition(":")[2], 16) == port]
+def inodes_of(address: str, port: int) -> list[str]:
+    """Of the sockets that listen on a port of an address, or of any."""
+    own = in_hex(address)
+    any_of_ipv4 = ["0" * 8] if len(own[:1] and own[0]) != 32 else []
+    wanted = {f"{one}:{port:04X}" for one in (*own, *any_of_ipv4, "0" * 32)}
+    return [row[9] for row in sockets_in(LISTENS) if row[1] in wanted]
+
+
+def address_of(host: str, port: int) -> str:
+    """The address that a client will ask: localhost may be 127.0.0.1 or ::1."""
+    if host == "localhost":
+        with contextlib.suppress(OSError), socket.create_connection((host, port), 2) as sock:
+            return str(sock.getpeername()[0])
+    return host
+
+
+def in_hex(address: str) -> list[str]:
+    """An address as /proc/net/tcp and tcp6 have it: in words of the machine's own byte order; [] of a name."""
+    for family, before in (socket.AF_INET, "0000000000000000FFFF0000"), (socket.AF_INET6, ""):
+        with contextlib.suppress(OSError):
+            packed = socket.inet_pton(family, address)
+            words = [int.from_bytes(packed[k : k + 4], sys.byteorder) for k in range(0, len(packed), 4)]
+            text = "".join(f"{word:08X}" for word in words)
+            return [text, before + text]
+    return []
 
 
 def listener_at(folder: Path) -> Listener:
@@ -75,13 +118,15 @@ def cpu_s_of(pids: Iterable[int]) -> float:
     Of the living the kernel's clock tells nanoseconds (clock_getcpuclockid(3) makes its number of a process's), where
     /proc counts in hundredths of a second.
     """
-    used_s = 0.0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            fields = (PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
-            used_s += time.clock_gettime(~pid << 3 | 2)
-            used_s += sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
-    return used_s
+    return sum(sum(both) for both in map(cpu_s_of_one, pids))
+
+
+def cpu_s_of_one(pid: int) -> tuple[float, float]:
+    """CPU seconds of a process, and of its children that have ended; zeros where there is none."""
+    with contextlib.suppress(OSError):
+        fields = (PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
+        return time.clock_gettime(~pid << 3 | 2), sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
+    return 0.0, 0.0
 
 
 def workers_among(processes: Sequence[Listener]) -> Sequence[Listener]:

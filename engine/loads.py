@@ -281,6 +281,10 @@ class Open(Load):
     def due_s(self, number: int) -> float:
         return self.schedule_s[number] if self.schedule_s else number / self.rate_rps
 
+    def first(self, requests: int) -> Open:
+        """So many requests of it."""
+        return replace(self, requests=requests, schedule_s=self.schedule_s[:requests])
+
     def formula(self, slots: float, wait_s: float) -> str:
         load = f"{self.offered_load(slots, wait_s):.3g}"
         if slots == math.inf:

@@ -106,6 +106,9 @@ def allowed_cpus() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
+AT_START = allowed_cpus()  # before this process is pinned, as the client
+
+
 def pin(pid: int, cpus: set[int]) -> None:
     """Keep a process (0: this one) and its children on some CPUs. Raises Problem where that is not possible."""
     try:

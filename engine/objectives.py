@@ -122,6 +122,11 @@ class Found(NamedTuple):
     varies_from: float | None = None  # the lowest rate that failed once, though a higher one held
 
 
+def has_failed(run: Run) -> bool:
+    """Whether a request has, or one to the victim."""
+    return bool(run.measured.failed or (run.victim and run.victim.failed))
+
+
 def bracket(objective_s: float, tried: Sequence[Tried]) -> tuple[float, float]:
     """The highest rate that held so far (0: none), below the lowest that did not (inf: none)."""
     high = min((run.rate for run in tried if not run.holds(objective_s)), default=math.inf)

@@ -114,13 +114,11 @@ def lead(run: Run) -> str:
     failed = run.measured.failed and f"{run.measured.failed} of {run.measured.sent} requests failed."
     if found and found.circle:
         return said(failed, report_where.standstill(found))
-    if is_not_known(run):
-        return said(failed, "What limited this run is not known.")
-    if limit := binding(run):
+    limit, first = binding(run), next(iter(run.verdict.limits), None)
+    if limit and limit == first and not is_not_known(run):
         return said(failed, report_where.seen_limit_text(limit), report_where.more(run, limit))
-    if failed or not run.verdict.limits:
+    if failed or not first or is_not_known(run):
         return said(failed, "What limited this run is not known.")
-    first = run.verdict.limits[0]
     if first.resource in (Resource.ARRIVALS, Resource.NONE):
         return f"{report_where.capital(name_of(first))}."
     return f"Limit: {limit_text(first)}"

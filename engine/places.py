@@ -108,6 +108,7 @@ class Spot:
     held_to: int | None = field(default=None, metadata={"json": False})  # last line of the function that has it
     tasks: float = field(default=0.0, metadata={"json": False})  # or threads of all requests there, the mean
     owners: frozenset[int] = field(default=frozenset(), metadata={"json": False})  # the objects that are waited for
+    there: float = field(default=0.0, metadata={"json": False})  # requests with any part of theirs, the mean
 
 
 class Computing(NamedTuple):

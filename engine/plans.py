@@ -16,9 +16,9 @@ from engine.band import most_overhead_s
 from engine.deals import with_ranges
 from engine.kinds import Kind
 from engine.launch import Launch, launch_app, launch_command, launch_target
-from engine.listeners import listeners, slots_by_command, workers_among
+from engine.listeners import address_of, all_run_apps, listeners, slots_by_command, workers_among
 from engine.loads import Burst, Closed, Load, Open, Ramp
-from engine.machine import about_machine, allowed_cpus, cpu_limit
+from engine.machine import AT_START, about_machine, cpu_limit
 from engine.model import Forecast, Wait
 from engine.run import Plan, Prediction
 from engine.stats import figures_of
@@ -81,13 +81,19 @@ def with_mix(plan: Plan, options: argparse.Namespace) -> Plan:
         return plan
     plan = replace(
         plan, kinds=mix.kinds, order=mix.order, mix_seed=options.seed, login=mix.login, mix_note=mix.note,
-        workload=mix.name, distribution="mix",
+        workload=mix.name, distribution="mix" if plan.distribution == "constant" else plan.distribution,
     )  # fmt: skip
-    if options.app:
-        handlers = {launch_app(options, kind.method, bare(kind.path)).handler for kind in mix.kinds[:MOST_TIMED]}
-        if plan.launch and len(handlers) > 1:  # they have different slots
-            plan = with_launch(plan, replace(plan.launch, handler=None, handlers=()))
+    if options.app and plan.launch:
+        found = [launch_app(options, kind.method, bare(kind.path)) for kind in mix.kinds[:MOST_TIMED]]
+        return with_launch(plan, in_common(plan.launch, found))
     return plan
+
+
+def in_common(launch: Launch, of_kinds: Sequence[Launch]) -> Launch:
+    """What is known of the handlers of all kinds: slots and passes, as far as these are the same."""
+    if len({one.handler for one in of_kinds}) > 1:
+        return replace(launch, handler=None, handlers=())
+    return replace(launch, passes=(1.0,)) if len({one.passes for one in of_kinds}) > 1 else launch
 
 
 def bare(path: str) -> str:
@@ -219,13 +225,13 @@ def with_body_outside(plan: Plan) -> Plan:
 
 def with_listeners(plan: Plan) -> Plan:
     """The plan with the processes that listen on its port of this machine, and the slots that their settings give."""
-    if not plan.host.startswith(("127.", "localhost")):
+    if not plan.host.startswith(("127.", "localhost", "::1")):
         return plan
-    found = listeners(plan.port)
+    found = listeners(address_of(plan.host, plan.port), plan.port)
     slots = slots_by_command(found)
     plan = replace(plan, listeners=found)
-    if not slots:
-        return replace(plan, workers=max(1, len(workers_among(found))))
+    if not slots:  # what does not run apps itself may pass requests on to any number of processes
+        return replace(plan, workers=len(workers_among(found)) if all_run_apps(found) else 1)
     return replace(
         plan, workers=slots.workers, slots_per_worker=slots.each, slots=slots.each * slots.workers, slots_known=True,
         shared_queue=slots.one_queue,
@@ -244,8 +250,7 @@ def finished(plan: Plan, options: argparse.Namespace) -> Plan:
     what a single one costs here), and a time-out that no queue of its own exceeds."""
     if each := options.slots:  # one queue for all processes
         plan = replace(plan, workers=1, slots_per_worker=each, slots=each, slots_known=True, slots_stated=True)
-    ours = allowed_cpus()
-    server, client = set(options.server_cpus or ours), set(options.client_cpus or ours)
+    server, client = set(options.server_cpus or AT_START), set(options.client_cpus or AT_START)
     limit = max(1, int(min(cpu_limit(), 10_000)))  # of a container, for client and server together
     return replace(
         plan, cpus=min(len(server), limit), shared_cpus=min(limit, len(server | client)) * bool(server & client),

@@ -24,13 +24,23 @@ from engine.report_before import prediction_text, what_is_expected
 from engine.report_changes import victim_text
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
 from engine.report_where import seen_in_short, where
-from engine.report_words import EXPLANATIONS, LOADS, PROBE_ENDS, requests_s, stacked, told, until_text
+from engine.report_words import EXPLANATIONS, LOADS, PROBE_ENDS, requests_s, said, stacked, told, until_text
 from engine.run import Explanation, Plan, Prediction, Run
 from engine.targets import TARGETS
 from engine.verdict import AS_PREDICTED, is_not_known, seen_limit
 from engine.words import duration, per_cent, plural, rate, slots_text
 
 # ---------------------------------------------------------------- after the run
+
+
+OF_SENT = "The figures that are predicted are for these requests, not for all that might have been sent."
+
+
+def is_cut(run: Run) -> bool:
+    """Whether a schedule ended as soon as a figure was known."""
+    measured, load = run.measured, run.plan.load
+    is_short = load.is_scheduled and measured.due == measured.sent < load.most_requests
+    return bool(measured.until and is_short and not measured.stopped)
 
 
 def result(run: Run, log: AccessLog | None) -> str:
@@ -40,7 +50,7 @@ def result(run: Run, log: AccessLog | None) -> str:
     return stacked(
         stacked(
             told("verdict", verdict(run)),
-            told("until", run.measured.until and until_text(run.measured.until)),
+            told("until", run.measured.until and until_text(run.measured.until), is_cut(run) and OF_SENT),
             warnings(run),
             estimate(run),
             bottleneck(run),
@@ -162,18 +172,20 @@ def repeats_table(rows: Sequence[Repeated]) -> str:
     if not rows:
         return ""
     lines = [f"{'target, path':34}{'figure':>12}{'predicted':>11}{'median':>9}   least to most"]
+    many = max(one.repeats for one in rows)
     for one in rows:
         shown = rate if one.figure is Figure.THROUGHPUT else duration
         name, figure = f"{one.target} {one.path}"[:33], SHORT_FIGURES[one.figure.value]
         times = f"{shown(one.predicted) if one.predicted else '-':>11}{shown(one.median):>9}"
-        lines.append(f"{name:34}{figure:>12}{times}   {shown(one.least)} to {shown(one.most)}")
-    many = min(one.repeats for one in rows)
+        few = f" (of {one.repeats})" * (one.repeats < many)
+        lines.append(f"{name:34}{figure:>12}{times}   {shown(one.least)} to {shown(one.most)}{few}")
     said_of = (
         f"{plural(many, 'repeat')}: the true median is between least and most in {in_cases(many):.3g} of 100 cases."
         if many >= SURE
         else f"{plural(many, 'repeat')}: least and most are no interval yet; of {SURE} they are (97 %)."
     )
-    return stacked(*lines, "", said_of)
+    fewer = f"Where fewer repeats have a figure, their number stands in brackets; below {SURE} it is no interval."
+    return stacked(*lines, "", said(said_of, any(one.repeats < many for one in rows) and fewer))
 
 
 def in_cases(repeats: int) -> float:
@@ -337,7 +349,9 @@ def found_rate(found: Found, full: Run, objective_s: float, percentile: int) -> 
     text = f"{kept}. {rate(found.high)} did not ({found.runs} runs)."
     if found.varies_from:
         text = f"{text} Between them it differs from run to run: {rate(found.varies_from)} did not hold once."
-    if not found.low:
+    if not found.low and found.varies_from:
+        text = f"No rate is sure to hold: {rate(found.varies_from)} did not, though a higher one once did."
+    elif not found.low:
         text = f"No rate held, not even {rate(found.high)}."
     elif found.high == math.inf:
         text = f"{kept}. It is the highest that was tried ({found.runs} runs)."

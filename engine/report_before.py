@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from engine.alone import MOST
 from engine.deals import mean_shares
 from engine.estimate import first_true
+from engine.listeners import all_run_apps
 from engine.machine import Machine
 from engine.plans import held_for, held_share
 from engine.report_words import FAILURES, HANDLER_WORDS, LETTERS, LOADS, requests_s, said, stacked, told
 from engine.run import Plan, Prediction
 from engine.tls import Tls
 from engine.words import duration, per_cent, plural, slots_text
+from engine.workload import MOST_TIMED
 
 
 def header(machine: Machine, versions: dict[str, str]) -> str:
@@ -39,7 +41,8 @@ def listeners_text(plan: Plan) -> str:
     found = plan.listeners
     pids, threads = ", ".join(str(one.pid) for one in found), sum(one.threads for one in found)
     many = f"{'processes' if found[1:] else 'process'} {pids}, {plural(threads, 'thread')}"
-    return f"{' '.join(found[0].command)[:200]}: {many}."
+    passes_on = "" if all_run_apps(found) else " What it passes requests on to is not seen."
+    return f"{' '.join(found[0].command)[:200]}: {many}.{passes_on}"
 
 
 def handler_text(plan: Plan) -> str:
@@ -65,7 +68,7 @@ def what_is_sent(plan: Plan) -> str:
         and "All have the same path and the same cookie or token, so they read the same rows and caches."
         " Real users do not. --workload varies them.",
         plan.login and f"First of all comes the login, {plan.login.method} {plan.login.path}.",
-        plan.warm_up and f"Before the run, {plural(plan.warm_up, 'request')} (not counted) warm up the server.",
+        plan.warm_up and f"Before the run, {plural(warm_ups(plan), 'request')} (not counted) warm up the server.",
         lone_text(plan),
     )
 
@@ -78,7 +81,19 @@ def lone_text(plan: Plan) -> str:
     if not plan.lone_requests:
         return ""
     often = "once" if plan.lone_requests < 2 else f"up to {MOST} times, until it takes the same time again"
-    return f"Before the run, a single request{' of each kind' * bool(plan.kinds)} is timed {often} (not counted)."
+    each = " of each kind" * bool(plan.kinds)
+    others = len(plan.kinds) - MOST_TIMED
+    if others > 0:
+        each = f" of each of the first {MOST_TIMED} kinds"
+    return said(
+        f"Before the run, a single request{each} is timed {often} (not counted).",
+        others > 0 and plan.wait_s is None and f"The {others} others are assumed to take as long as these on average.",
+    )
+
+
+def warm_ups(plan: Plan) -> int:
+    """How many requests warm up the server: at least one of each kind that is timed."""
+    return max(plan.warm_up, min(len(plan.kinds), MOST_TIMED) if plan.lone_requests > 1 else 0)
 
 
 def is_one_user(plan: Plan) -> bool:
@@ -130,6 +145,11 @@ def prediction_text(plan: Plan, prediction: Prediction) -> str:
     return said(f"{prediction.form}, with {LETTERS[plan.load.kind]}.", conditions(plan, prediction, plan.slots))
 
 
+def is_drawn(plan: Plan) -> bool:
+    """Whether requests wait for different times, as far as that is known."""
+    return plan.distribution not in ("constant", "mix") or bool(plan.kind_waits_s)
+
+
 def unless(plan: Plan) -> str:
     """FastAPI serialises an answer in a slot of its own, but for a Response."""
     return " (unless its handler makes the response itself)" * bool(plan.launch and not plan.is_target)
@@ -153,7 +173,7 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
             0 < offered <= 1,
         "More is sent than the slots allow: the queue grows until the end.": offered > 1,
         "Here t is a mean: each wait is drawn, and the expected figures are those of the drawn waits.":
-            plan.distribution != "constant",
+            is_drawn(plan),
         "It is not known how much of the wait is in a `def` dependency. That queues for a slot of its own, so that the"
         " first answers may come as late as the last.": len(plan.passes) > 1 and not load.is_steady,
         f"Counted from 0, request k starts after floor(k / {slots:g}) x {t} and is answered {t} later.":

@@ -63,7 +63,7 @@ WHY_NOT = {  # what limited the load -> why the median of a victim is not as pre
 def why_not(run: Run) -> str:
     limits = run.verdict.limits
     why = WHY_NOT.get(limits[0].resource) if limits else None
-    if not why and run.verdict.explained_by not in AS_PREDICTED:
+    if not why and run.verdict.explained_by and run.verdict.explained_by not in AS_PREDICTED:
         why = "the load was not as predicted either"
     return f"NOT as predicted: {why or 'the reason was not seen'}."
 

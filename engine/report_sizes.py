@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from engine.advice import Advice, Cure
+from engine.advice import Advice, Cure, objects_of
 from engine.places import Limit, Resource
 from engine.report_where import capital, seen_in_short
 from engine.report_words import said, stacked, told
 from engine.run import Run
-from engine.sizes import POSTGRES_CONNECTIONS, Asked, Size, settings_for
+from engine.sizes import POSTGRES_CONNECTIONS, Asked, Setting, Size, settings_for
 from engine.words import MARGIN, Problem, duration, per_cent, plural, slots_text
 
 
@@ -17,15 +18,9 @@ def size_text(found: Size, workers: int) -> str:
     """How many slots: the number, what it gives, what is near, then the settings of each kind of server."""
     need = int(found.fits.slots)
     each = math.ceil(need / workers)
-    asked = Asked(found.rate_rps / workers, found.wait_s, found.objective_s, found.percentile, found.cpu_s)
     computes = f" and computes for {duration(found.cpu_s)}" * bool(found.cpu_s)
     queue = (" (a queue for each process)", "")
-    alone = each  # of a process that has a queue of its own
-    try:
-        of_its_own = asked.slots()
-        alone, settings = max(each, of_its_own), settings_for(need, workers, of_its_own)
-    except Problem:  # no number is enough where each process has a queue of its own
-        settings = [one for one in settings_for(need, workers, need) if one.is_shared]
+    settings, alone = settings_that_hold(found, workers)
     more = plural(found.slots_for_more, "slot") if found.slots_for_more else "more CPUs"
     rows = ["             slots    load      p50      p95      p99"]
     near = {"one fewer": found.below, "the size": found.fits, "one more": found.above, "20 % more": found.more_traffic}
@@ -47,7 +42,7 @@ def size_text(found: Size, workers: int) -> str:
         told(
             "slots",
             f"{plural(need, 'slot')} in one queue {'is' if need == 1 else 'are'} enough."
-            f" On average {found.rate_rps * asked.held_s:.3g} of them are busy.",
+            f" On average {found.rate_rps * found.held_s:.3g} of them are busy.",
             found.cpu_s and f"The CPUs are {per_cent(found.cpu_busy)} busy.",
             f"That is enough until a request takes {duration(found.longest_s)} by itself.",
             f"20 % more requests/s need {more}.",
@@ -62,6 +57,21 @@ def size_text(found: Size, workers: int) -> str:
             f" {each * workers} in all{more_alone}. Postgres allows {POSTGRES_CONNECTIONS} by default.",
         ),
     )
+
+
+def settings_that_hold(found: Size, workers: int) -> tuple[list[Setting], int]:
+    """The settings of each kind of server, and the slots of a process that has a queue of its own."""
+    need = int(found.fits.slots)
+    alone = each = math.ceil(need / workers)
+    asked = Asked(found.rate_rps / workers, found.wait_s, found.objective_s, found.percentile, found.cpu_s)
+    try:
+        of_its_own = asked.slots()
+        alone, settings = max(each, of_its_own), settings_for(need, workers, of_its_own)
+    except Problem:  # no number is enough where each process has a queue of its own
+        settings = [one for one in settings_for(need, workers, need) if one.is_shared]
+    if not replace(found, cpus=1).at(need).holds:
+        settings = [one for one in settings if one.server != "waitress"]  # which is one process
+    return settings, alone
 
 
 def advice_text(found: Advice, run: Run) -> str:
@@ -103,8 +113,12 @@ def cure_text(found: Advice, run: Run) -> str:
 
 def grown_text(limit: Limit, need: int, held: str, slots: float) -> str:
     """So many of what the requests wait for inside the handlers, and of the server's slots."""
-    made = f", made at {limit.size_line}" * bool(limit.size_line)
+    made, objects = f", made at {limit.size_line}" * bool(limit.size_line), objects_of(limit)
+    now, each, of_each = limit.slots, need, ""
+    if objects > 1:
+        now, each, of_each = limit.size_of_each, need // objects, " in each process"
     return said(
-        f"{capital(limit.resource)}{made}: it has {slots_text(limit.slots)}; {need} are enough, {held}.",
+        f"{capital(limit.resource)}{made}: it has {slots_text(now)}{of_each}; {each} are enough{of_each and ' there'},"
+        f" {held}.",
         need > slots and f"The server then needs as many slots; it has {slots:g}.",
     )

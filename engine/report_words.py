@@ -174,6 +174,7 @@ FAILURES = {  # how most requests failed: likely cause, next step
     "closed": "The server closed the connection without an answer. Look in its log for a crash or a limit.",
     "timed out": "The server did not answer in time. Raise the time-out (-s), or send less at a time.",
     "too many open files": "The client may not open more files. Raise the limit (ulimit -n).",
+    "connect failed": "The network or this system did not allow the connection: a firewall, or a route.",
     "no local port": "The client has no local port left. Keep connections (-k).",
     "interrupted": "The run was interrupted. Let it run to its end.",
     "given up": "No request was answered, so the client stopped waiting. Check that the server answers a single one.",
@@ -239,7 +240,8 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f"The server ended during the run, and {of.failed} of {of.sent} requests failed. {server_said(of)}",
     "log-lines": lambda of:
         "The access log has no line, and nothing was seen inside: the server serves no app of Flask, Django,"
-        " Starlette or FastAPI."
+        " Starlette or FastAPI, or its Python does not look where PYTHONPATH says (the command sets another, has -E or"
+        " -I, or starts it in a container)."
         if not of.lines
         else f"The access log has {of.lines} lines for {of.sent} requests. A request that reached no handler, or was"
         " still worked on when the server was stopped, has no line. A request of a worker that was killed has none,"
@@ -377,6 +379,11 @@ def likely_cause(of: Any) -> str:
         return (
             f"{plural(of.unserved, 'connection')} got no answer at all: the server has a limit of connections, and the"
             " others were kept. Raise --worker-connections, or compare without -k."
+        )
+    if getattr(of, "pauses", False) and of.most in ("reset", "closed"):
+        return (
+            "The server may have closed a kept connection just then, as nothing had come for a while. Pause for less,"
+            " or raise that time (uvicorn --timeout-keep-alive, gunicorn --keep-alive). If it did not, look in its log."
         )
     return next(text for error, text in FAILURES.items() if of.most.startswith(error))
 

@@ -277,6 +277,7 @@ class Inside:
     anyio_threads: int | None = None  # AnyIO's limit, as a worker found it
     database: Database | None = None
     where: Where | None = None
+    cpus: int = 0  # on which it computed at a time: several processes, or without Python's lock; all: they have ended
 
 
 @dataclass(frozen=True)

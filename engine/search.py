@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from engine import advice, estimate, objectives, plans, report, report_before, send, sizes, verdict
-from engine.before import Before, Site, lone_plan, send_before
+from engine.before import Before, Site, latency_s, lone_plan, send_before
 from engine.execute import Announce, Place, judged, now, send_load, site_for
 from engine.loads import Burst, Closed, Load, Open
 from engine.machine import timer_s
 from engine.progress import line_says
 from engine.run import Plan, Run
 from engine.signals import signals
+from engine.words import Problem, duration
 
 LEAST_TIMEOUT_S = 1.0
 MOST_USERS, FULL_S = 200, 3.0  # of the load that fills the server
@@ -37,6 +38,7 @@ def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budge
     with site_for(plan, place) as site:
         end_s = time.perf_counter() + most_s
         plan, before = send_before(plan, site)
+        check_time_left(end_s - time.perf_counter(), before, most_s)
         left = most_requests - before.sent
         while not why and not signals.received:
             timeout_s = min(plan.timeout_s, max(LEAST_TIMEOUT_S, end_s - time.perf_counter()))
@@ -53,15 +55,31 @@ def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budge
         show(report.probe_result(run, why or "stopped"))
 
 
+def check_time_left(left_s: float, before: Before, most_s: float) -> None:
+    """Raises Problem where a burst could not be answered in the time that is left."""
+    alone_s = max(before.lone_s, default=0.0)
+    if before.lone_s and left_s < 2 * alone_s:
+        raise Problem(
+            f"a request takes {duration(alone_s)} by itself, so that too little is left for a burst of the"
+            f" {duration(most_s)} that --probe may take: give it more with -t, such as -t {math.ceil(20 * alone_s)}"
+        )
+
+
 def why_probe_ends(runs: Sequence[Run], left: int, left_s: float) -> str | None:
     """As estimate.why_over(); and where a burst was stopped, or two of them showed the same limit inside the server."""
-    last, seen = runs[-1], [verdict.seen_limit(run) for run in runs[-2:]]
-    shown = [(limit.resource, limit.slots) for limit in seen if limit]
+    last, shown = runs[-1], [limit_shown(run) for run in runs[-2:]]
     if last.measured.stopped:
-        return "stopped"
-    if last.measured.sent > 10 and not last.measured.failed and shown[1:] and shown[0] == shown[1]:
+        return "stopped" if signals.received else "failures"
+    is_same = all(shown) and len(shown) > 1 and shown[0] == shown[1]
+    if is_same and last.measured.sent > 10 and not last.measured.failed:
         return "seen"
     return estimate.why_over(bursts_of(runs), left, left_s)
+
+
+def limit_shown(run: Run) -> tuple[str, float | None] | None:
+    """What limits inside the server, and its size; None: that is not known."""
+    limit = verdict.seen_limit(run)
+    return (limit.resource, limit.slots) if limit and not verdict.is_not_known(run) else None
 
 
 def concluded(runs: Sequence[Run]) -> Run:
@@ -144,7 +162,7 @@ def settle(plan: Plan, site: Site, before: Before) -> None:
     usual_s = 1.5 * max(before.lone_s, default=math.inf) + 0.01
     while time.perf_counter() < end_s and not signals.received:
         sent = send.measure(alone, site.address).exchanges
-        if sent.answered_s and sent.answered_s[0] - sent.started_s[0] < usual_s:
+        if sent.answered_s and latency_s(sent, plan) < usual_s:
             return
         time.sleep(0.1)
 

@@ -36,12 +36,17 @@ def message(plan: Plan, port: int, kind: Kind, body: bytes) -> tuple[bytes, byte
     lines = with_one_cookie([*plan.headers, *kind.headers, *cookie])
     head = "\r\n".join([f"{kind.method} {kind.path} HTTP/1.1", *lines, ""])
     if "\nhost:" not in head.lower():
-        head += f"Host: {host}:{port}\r\n"
+        head += f"Host: {host}{f':{port}' * (port != usual_port(plan))}\r\n"
     if not plan.keep_alive:
         head += "Connection: close\r\n"
     if body or kind.method in ("POST", "PUT", "PATCH"):
         head += f"Content-Length: {len(body)}\r\n"
     return head.encode("latin-1", "replace"), b"\r\n" + body
+
+
+def usual_port(plan: Plan) -> int:
+    """That a Host header leaves out (RFC 9112, 3.2: it is the authority of the URL)."""
+    return 443 if plan.tls else 80
 
 
 def with_one_cookie(lines: Sequence[str]) -> list[str]:
@@ -144,6 +149,7 @@ def resolve(plan: Plan) -> Address:
 def connection_to(plan: Plan, address: Address) -> http.client.HTTPConnection:
     """A connection for one request outside of a load. Raises OSError, and Problem as resolve() does."""
     connection = http.client.HTTPConnection(plan.host, address[1], timeout=plan.timeout_s)
+    connection.default_port = usual_port(plan)
     sock = socket.create_connection(address[:2], plan.timeout_s)
     connection.sock = tls.secured(sock, plan.tls, plan.host) if plan.tls else sock
     return connection

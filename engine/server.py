@@ -23,8 +23,8 @@ from engine import hints
 from engine.access_log import ready_workers, text_of
 from engine.inside.guard import STOP_GRACE_S
 from engine.launch import APPS, BIN, INSIDE, Launch, installed_versions
-from engine.listeners import cpu_s_of
-from engine.machine import pin
+from engine.listeners import cpu_s_of, cpu_s_of_one
+from engine.machine import AT_START, allowed_cpus, pin
 from engine.samples import Samples
 from engine.words import Problem
 
@@ -60,8 +60,8 @@ def start_server(
 ) -> RunningServer:
     """Start it on a free port and return when every worker is ready; Problem (3) if it does not start.
 
-    folder: gets access.log and server.log. cpus: to pin the server to; empty: any. live: the log
-    also says when a handler starts.
+    folder: gets access.log and server.log. cpus: to pin the server to; empty: all, wherever the client is. live: the
+    log also says when a handler starts.
     A user's app keeps its environment and its folder; ours run in apps/, with what they read in theirs.
     """
     port, access_log, server_log = free_port(), folder.absolute() / "access.log", folder.absolute() / "server.log"
@@ -77,8 +77,8 @@ def start_server(
     guard = guarded([*python, *command], server_log, env, APPS if launch.is_target else None)
     server = RunningServer(guard, port, access_log if launch.wrap else None, server_log, samples, code)
     try:
-        if cpus:
-            pin(guard.pid, cpus)
+        if (wanted := cpus or AT_START) != allowed_cpus():
+            pin(guard.pid, wanted)
         wait_until_ready(server, access_log, launch)
     except BaseException:
         stop_server(server)
@@ -90,13 +90,14 @@ def environment_for(
     launch: Launch, access_log: Path, database_url: str = "", live: bool = False, samples: Samples | None = None
 ) -> dict[str, str]:
     """What the server's process finds in its environment; the wrapper is found through PYTHONPATH."""
+    given = os.environ | dict(launch.env)
     places = [
         f"{INSIDE}/run" * bool(launch.run),
         f"{INSIDE}/wrap",
         "" if launch.is_target else os.getcwd(),
-        os.environ.get("PYTHONPATH", ""),
+        given.get("PYTHONPATH", ""),
     ]
-    env = os.environ | {
+    env = given | {
         "BENCH_APP": launch.app,
         "BENCH_WRAP": launch.kind.wrapper if launch.wrap else "bare",
         "BENCH_LOG": f"{access_log}",
@@ -109,7 +110,9 @@ def environment_for(
         env |= {"DATABASE_URL": database_url, "POOL_SIZE": f"{launch.pool}"}
     if launch.run:
         env["PATH"] = f"{BIN}{os.pathsep}{env.get('PATH', '')}"
-    return env | dict(launch.env)
+    elif env.get("UVICORN_LIFESPAN") == "off":
+        env["UVICORN_LIFESPAN"] = "auto"  # the lifespan is where an ASGI app says that it is ready
+    return env
 
 
 def guarded(command: list[str], output: Path, env: dict[str, str], cwd: Path | None = None) -> subprocess.Popen[bytes]:
@@ -245,9 +248,19 @@ def why_it_ended(log: Path) -> str:
 
 def group_cpu_s(group: int) -> float | None:
     """CPU seconds of a group's processes; None if there are none, or no /proc (it is Linux's)."""
+    return cpu_s_of(members_of(group)) or None
+
+
+def members_of(group: int) -> list[int]:
+    """The processes of a group; empty where there is no /proc."""
     members = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             if int(stat.read_text().rpartition(")")[2].split()[2]) == group:
                 members.append(int(stat.parent.name))
-    return cpu_s_of(members) or None
+    return members
+
+
+def cpu_by_process(group: int) -> dict[int, tuple[float, float]]:
+    """CPU seconds so far of each of a group's processes, and of its children that have ended."""
+    return {pid: cpu_s_of_one(pid) for pid in members_of(group)}

@@ -37,7 +37,7 @@ GUNICORN = "gunicorn --bind 127.0.0.1:{port}"
 GUNICORN_TLS, UVICORN_TLS = ("--certfile", "--keyfile"), ("--ssl-certfile", "--ssl-keyfile")
 SERVERS = {
     "flask-dev": Server(
-        parts("flask --app {app} run --host 127.0.0.1 --port {port}"), "flask_app", ("flask",), NO_LIMIT,
+        parts("flask --app {app} run --host 127.0.0.1 --port {port} --with-threads"), "flask_app", ("flask",), NO_LIMIT,
         "the development server starts a thread for each request", settings=(),
     ),
     "waitress": Server(
@@ -83,6 +83,7 @@ NOT_FOR_US = {  # options of --server-args that would take the server out of our
     **dict.fromkeys(("--ssl-certfile", "--ssl-keyfile", "--certfile", "--keyfile"), "write --cert and --key instead"),
     "--env-file": "write --env NAME=VALUE instead",
     "--daemon": "the server must end with the run",
+    "--interface": "the app is served by the interface that it has; another one can be measured with --run or --url",
     "--lifespan off": "the lifespan is where an ASGI app says that it is ready",
 }
 PACKAGES_OF_APPS = {  # what our own apps import, by their names, or the first word of these

@@ -18,7 +18,7 @@ from engine.words import Problem
 
 READ_BYTES = 65536
 WRITE_BYTES = 65536  # of a body are encrypted at a time
-EXPIRED, NOT_YET, SELF_SIGNED, IN_CHAIN, OTHER_HOST, OTHER_ADDRESS = 10, 9, 18, 19, 62, 64  # OpenSSL's X509_V_ERR_...
+EXPIRED, NOT_YET, SELF_SIGNED, OTHER_HOST, OTHER_ADDRESS = 10, 9, 18, 62, 64  # OpenSSL's X509_V_ERR_...
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def why_not_trusted(error: ssl.SSLCertVerificationError, tls: Tls, host: str) ->
         return f"is not for {host!r}: ask for a name that is in it, {anyway}"
     if tls.is_own:
         return f"is not the one of --cert ({error.verify_message})"
-    if code in (SELF_SIGNED, IN_CHAIN):
+    if code == SELF_SIGNED:
         return f"is self-signed: trust it with --cacert FILE, {anyway}"
     return f"is not trusted ({error.verify_message}): name the CA's file with --cacert FILE, {anyway}"
 

@@ -20,7 +20,7 @@ BATCHES = 20
 # The 97.5 % point of Student's t with 19 degrees of freedom; and wider by so much, as parts that follow each other are
 # not quite independent, and a run that ends where its interval is narrow ends too early by chance.
 T = 2.093 * 1.4
-WIDER = 1.2  # while it is sent: the last answers come after that is judged, and may not undo it
+WIDER = 1.4  # while it is sent: of many looks the one that ends it shows too narrow an interval by chance
 LEAST_BEYOND = 30  # latencies above the percentile
 DRIFTS_Z = 3.3  # of Mann's test: 1 in 1000 by chance
 DRIFTS_BY = 1.2  # of the medians of the last quarter to the first, or the other way round

@@ -1,7 +1,4 @@
-"""Does a run fit its prediction, what explains it, what limited it, what must its reader know?  Values, no sentences.
-
-Pure.
-"""
+"""Does a run fit its prediction, what explains it, what limited it, what must its reader know? Values only. Pure."""
 
 from __future__ import annotations
 
@@ -13,6 +10,8 @@ from engine.audit import (
     client_busy,
     connected_cpus,
     connects_again,
+    cpu_busy,
+    goes_as_alone,
     is_mostly_beside,
     longer_handlers,
     share_beside,
@@ -115,7 +114,7 @@ def binding(run: Run) -> Limit | None:
 def slower_than_alone_s(run: Run) -> float | None:
     """How long a request takes by itself, where it was seen to keep what limits much longer than that: what it waits
     for meanwhile was not seen. None: not so, or not known."""
-    limit, plan, estimate = seen_limit(run), run.plan, run.verdict.estimate
+    limit, plan, estimate = limit_but_for_cpu(run), run.plan, run.verdict.estimate
     varies = plan.distribution != "constant" or (estimate and estimate.doubt == "unlike-lone-requests")
     # Of a split some processes were idle in the end; after a first byte the handler goes on.
     varies = varies or run.verdict.explained_by is Explanation.SPLIT or plan.first_byte
@@ -125,6 +124,12 @@ def slower_than_alone_s(run: Run) -> float | None:
         return None
     in_log_s = longer_handlers(run)["handled_s"] if is_servers(limit) and takes_longer(run) else 0.0
     return plan.wait_s if (limit.held_s or in_log_s) > 1.5 * plan.busy_s + 0.02 else None
+
+
+def limit_but_for_cpu(run: Run) -> Limit | None:
+    """What the requests were seen to wait for, unless CPU time is the first of what limits."""
+    is_cpu = any(one.resource in (Resource.CPU, Resource.MACHINE) for one in run.verdict.limits[:1])
+    return None if is_cpu else seen_limit(run)
 
 
 def is_not_known(run: Run) -> bool:
@@ -144,7 +149,7 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
     client = {warned.id for warned in warnings_of_client(facts)}
     reasons = {
         "sooner": is_faster(facts) and not slots_of_answers(facts, estimate),
-        "cpu": cpu_busy(facts) >= BUSY and not is_faster(facts) and not computes_beside(facts),
+        "cpu": is_full_of_work(facts) and not is_faster(facts) and not computes_beside(facts),
         "inside": waits_inside(facts),
         "after-answer": is_held_after(facts),
         "opened-anew": opens_anew(facts),
@@ -208,13 +213,6 @@ def is_faster(facts: Facts) -> bool:
     figure = facts.plan.load.judged_by[0]
     measured, predicted = facts.measured.of(figure), facts.prediction.if_even.get(figure, facts.prediction.of(figure))
     return bool(measured and predicted and measured < predicted * (1 - TOLERANCE))
-
-
-def cpu_busy(facts: Facts) -> float:
-    """The share of the CPU time that the server's processes could have, less what other programs took, and used."""
-    others = taken_by_others(facts)
-    cpus = processors(facts) * (1.0 if others > TAKEN else 1 - others)  # of much it is the others that limit
-    return (facts.measured.server_cpu_s or 0.0) / (cpus * facts.measured.measured_s or math.inf)
 
 
 class OtherSlots(NamedTuple):
@@ -361,7 +359,11 @@ def limit_of_cpu(facts: Facts) -> list[Placed]:
     limit = Limit(Resource.CPU, min(1.0, busy), cpus / held_s if held_s else None, held_s=held_s, cpus=cpus)
     if share_beside(facts) > BESIDE:  # of which it is not known whether it grows with the requests
         limit = Limit(Resource.CPU, min(1.0, busy), cpus=cpus)
-    return [(2 if busy >= BUSY else NOT_FULL, limit)]
+    return [(2 if is_full_of_work(facts) else NOT_FULL, limit)]
+
+
+def is_full_of_work(facts: Facts) -> bool:
+    return cpu_busy(facts) >= BUSY and not goes_as_alone(facts)
 
 
 def computes_beside(facts: Facts) -> bool:

@@ -34,7 +34,7 @@ def victim_plan(plan: Plan) -> Plan:
     """What is sent beside a load."""
     load = Open(time_limit_s=LONGEST_S, rate_rps=RATE_RPS)
     return dataclasses.replace(
-        plan, path=plan.victim, method="GET", body=b"", kinds=(), load=load, keep_alive=False, processes=1
+        plan, path=plan.victim, method="GET", body=b"", kinds=(), load=load, keep_alive=False, processes=1, until=None
     )
 
 
@@ -94,7 +94,7 @@ def shares_slots(plan: Plan) -> bool | None:
         return True
     if not launch.handler or not victim:
         return None
-    return launch.handler.startswith("def") and victim.startswith("def")
+    return all(one.startswith("def") or one == "async in AnyIO's threads" for one in (launch.handler, victim))
 
 
 def predicted_victim(plan: Plan, alone_s: float | None) -> VictimPrediction | None:

@@ -275,14 +275,14 @@ def at_times(spot: Spot, share: float) -> Spot:
     if share == 1.0:
         return spot
     size, used = ((value or 0.0) * share if value is not None else None for value in (spot.size, spot.used))
-    requests, most, tasks = spot.requests * share, spot.most * share, spot.tasks * share
-    return replace(spot, requests=requests, most=most, tasks=tasks, size=size, used=used)
+    scaled = {name: share * getattr(spot, name) for name in ("requests", "most", "tasks", "there")}
+    return replace(spot, size=size, used=used, **scaled)
 
 
 def together(of_processes: Sequence[Sequence[Spot]], processes: int) -> Spot:
     """One place in several processes of all, with all objects that requests wait for there."""
     same = [spot for own in of_processes for spot in own]
-    sums = {name: sum(getattr(one, name) for one in same) for name in ("requests", "cpu_s", "most", "tasks")}
+    sums = {name: sum(getattr(one, name) for one in same) for name in ("requests", "cpu_s", "most", "tasks", "there")}
     found = replace(
         same[0], processes=len(of_processes), objects=max(len(owners_of(own)) for own in of_processes) or 1,
         share=max(one.share for one in same), owners=owners_of(same), **sums,
@@ -315,7 +315,8 @@ def spots_of(samples: Sequence[Line], folder: str, made: Mapping[str, Any]) -> l
             spot = replace(spot, size_line=line_of(at, folder))
         if requests >= FEW or spot.state in (State.BLOCKING, State.BESIDE):
             spot = replace(spot, requests=requests, share=share, cpu_s=sum(row["cpu_s"] for row in same))
-            found.append(replace(spot, tasks=sum(row["parts"] for row in same) / len(samples)))
+            tasks, there = (sum(row[name] for row in same) / len(samples) for name in ("parts", "there"))
+            found.append(replace(spot, tasks=tasks, there=there))
     return found
 
 

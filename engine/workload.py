@@ -236,6 +236,22 @@ def plans_of_kinds(plan: Plan) -> list[Plan]:
 # ---------------------------------------------------------------- the login
 
 
+def kept_cookies(lines: Sequence[str]) -> list[str]:
+    """What Set-Cookie headers leave: a later one of a name replaces, one that has expired removes (RFC 6265, 5.3).
+
+    >>> kept_cookies(["token=; Max-Age=0; Path=/", "token=abc; Path=/", "seen=1", "seen=; max-age=-1"])
+    ['token=abc']
+    """
+    kept = dict[str, str]()
+    for line in lines:
+        pair = line.partition(";")[0].strip()
+        name = pair.partition("=")[0]
+        kept.pop(name, None)
+        if not re.search(r"(?i);\s*max-age\s*=\s*(0|-\d+)\s*(;|$)", line):
+            kept[name] = pair
+    return list(kept.values())
+
+
 def session_of(login: Login, status: int, body: bytes, cookies: Sequence[str]) -> Session:
     """What the answer to a login gives to all other requests. cookies: its Set-Cookie headers. Raises Problem."""
     asked = f"the login, {login.method} {login.path},"
@@ -243,7 +259,7 @@ def session_of(login: Login, status: int, body: bytes, cookies: Sequence[str]) -
         raise Problem(
             f"{asked} is answered with HTTP {status}: {' '.join(body.decode(errors='replace').split())[:200]}"
         )
-    cookie = "; ".join(one.partition(";")[0].strip() for one in cookies)
+    cookie = "; ".join(kept_cookies(cookies))
     if not login.token:
         if not cookie:
             raise Problem(f"{asked} gives no cookie, and the file names no token")

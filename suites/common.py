@@ -28,6 +28,7 @@ Cell = tuple[str, int, int]  # variant, concurrency, repeat: one run
 # ---------------------------------------------------------------- figures of the repeats
 
 RPS, TIME_S, P99_S = "measured.throughput_rps", "measured.measured_s", "measured.latency_s.p99"
+LAST_ANSWER_S = "measured.last_answer_s"  # where requests failed TIME_S may be a time-out
 
 FITS_WITHIN, FITS_WITHIN_S = 0.05, 0.1  # a time fits its prediction within 5 % + 100 ms
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.words import Problem
-from suites.common import FITS_WITHIN, P99_S, RPS, TIME_S, Json, Repeats, look_up, table
+from suites.common import FITS_WITHIN, LAST_ANSWER_S, P99_S, RPS, TIME_S, Json, Repeats, look_up, table
 
 # ---------------------------------------------------------------- reading
 
@@ -25,7 +25,8 @@ def runs_of(document: Json) -> dict[str, list[Json]]:
         else:
             plan, tried = entry["plan"], entry["plan"].get("tried")
             name, run = f"{plan['target']} {plan['path']} {load_in_common(entry)}{f', {tried}' * bool(tried)}", entry
-        runs.setdefault(name.removesuffix(", c = 0"), []).append(run)
+        if not (look_up(run, "measured.stopped") or "").startswith("SIG"):  # one that was interrupted is no repeat
+            runs.setdefault(name.removesuffix(", c = 0"), []).append(run)
     return runs
 
 
@@ -66,12 +67,19 @@ def b_to_a(a: list[float], b: list[float], more_is_better: bool = False) -> tupl
     return Repeats(enumerate((low, middle, high))), verdict
 
 
+def figure_at(run: Json, path: str) -> Any:
+    """Older documents have no last answer, but when the last request had ended."""
+    is_old = path == LAST_ANSWER_S and "last_answer_s" not in run["measured"]
+    return look_up(run, TIME_S if is_old else path)
+
+
 def rows_of(name: str, a: list[Json], b: list[Json]) -> Iterator[list[Any]]:
     """Of a burst the requests/s say as much as the last answer, of other loads the last answer says nothing."""
-    first = (TIME_S, "last answer, s") if look_up(a[0], "plan.load.kind") == "burst" else (RPS, "requests/s")
+    is_burst = look_up(a[0], "plan.load.kind") == "burst"
+    first = (LAST_ANSWER_S, "last answer, s") if is_burst else (RPS, "requests/s")
     for path, figure in (first, ("measured.latency_s.median", "p50, ms"), (P99_S, "p99, ms")):
         factor = 1000 if figure.endswith("ms") else 1
-        values = [[value * factor for run in runs if (value := look_up(run, path))] for runs in (a, b)]
+        values = [[value * factor for run in runs if (value := figure_at(run, path))] for runs in (a, b)]
         if all(values):
             spreads = (Repeats(enumerate(of_one)) for of_one in values)
             yield [name, figure, *spreads, *b_to_a(values[0], values[1], path == RPS)]
@@ -119,6 +127,11 @@ def comparison_report(a: Json, b: Json) -> tuple[str, list[list[Any]]]:
     for what in ("machine", "versions", "values"):
         if a.get(what) != b.get(what):
             parts.append(f"**They differ in more than what is compared**: A has {a.get(what)}, B has {b.get(what)}.")
+    parts += [
+        f"**{side} is not complete**: it ended before all that was asked for had run."
+        for side, of in (("A", a), ("B", b))
+        if not of.get("complete", True)
+    ]
     parts += [*about_side("A", of_a, of_b), *about_side("B", of_b, of_a)]
     if once := [name for name in of_a if name in of_b and min(len(of_a[name]), len(of_b[name])) == 1]:
         parts.append(f"**Measured once**: {', '.join(once)}. {ONCE}")

@@ -139,7 +139,8 @@ def draw_burst(panel: Any, run: Json, name: str, place: int) -> None:
     plan, shares, answered_s = run["plan"], shares_taken(run), run["answered_s"]
     numbers = range(1, len(answered_s) + 1)
     panel.plot(numbers[place::3], answered_s[place::3], "oxs^"[place % 4], fillstyle="none", label=name)
-    if plan["slots_known"] and plan["wait_s"]:
+    is_plain = plan["distribution"] == "constant" and not plan["cpu_time_s"] and plan["passes"] == [1.0]
+    if plan["slots_known"] and plan["wait_s"] and is_plain:
         each, slots = (plan[key] or math.inf for key in ("slots_per_worker", "slots"))
         even = burst_answers([len(answered_s)], slots, plan["wait_s"])
         dealt = burst_answers(shares, each, plan["wait_s"])

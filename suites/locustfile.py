@@ -34,7 +34,7 @@ from engine.workload import PLACEHOLDER, filled
 REPORTED_S = 5.0  # workers report every 3 s; the CSV files are written every second
 STOP_S = 60.0  # a user that is to stop has so long for the answer to the last request: each is counted
 WORKLOAD, SCALE = os.environ.get("WORKLOAD", "fanout"), os.environ.get("SCALE", "1")
-if WORKLOAD not in WORKLOADS or not re.fullmatch(r"[1-9]\d?|0\.\d*[1-9]", SCALE):
+if WORKLOAD not in WORKLOADS or not re.fullmatch(r"\d{1,2}(\.\d+)?", SCALE) or float(SCALE) == 0:
     print(f"locustfile.py: WORKLOAD is one of {', '.join(WORKLOADS)}, SCALE a number like 0.25 or 1, below 100")
     sys.exit(2)
 REQUEST_KINDS, STAGES, BOOKS_WAIT_S = WORKLOADS[WORKLOAD]
@@ -56,7 +56,12 @@ class BooksUser(FastHttpUser):
         path = filled(name, 0, DICE)
         body = body.replace("{n}", uuid.uuid4().hex[:26])
         with self.client.request(
-            method, path, name=PLACEHOLDER.sub("{id}", name), data=body, catch_response=True
+            method,
+            path,
+            name=PLACEHOLDER.sub("{id}", name),
+            data=body,
+            catch_response=True,
+            headers={"Content-Type": "application/json"} if body else {},
         ) as answer:
             # The book that was asked for, or the milliseconds, must be in the answer.
             asked = re.search(r"\d+$", path)

@@ -25,10 +25,10 @@ from engine.report_words import EXPLANATIONS
 from engine.words import Problem
 from engine.workload import read_toml
 from suites.common import (
+    LAST_ANSWER_S,
     LEGEND_ROW_IN,
     P99_S,
     RPS,
-    TIME_S,
     Drawing,
     Json,
     Suite,
@@ -44,7 +44,7 @@ from suites.io import draw_bursts
 KEYS = {"name", "arguments", "compared_with"}
 NOT_HERE = (  # sweep.py writes, prints and repeats; a variant is one run
     "json", "html", "trace", "list", "serve", "find_rate", "probe", "fail_if", "repeats", "try", "is_paper",
-    "p50", "p95", "p99", "database_url",
+    "p50", "p95", "p99", "until", "database_url",
 )  # fmt: skip
 
 # ---------------------------------------------------------------- the file
@@ -81,10 +81,12 @@ def check_variant(variant: Json, names: Sequence[str]) -> None:
     if names.count(variant["name"]) > 1:
         raise Problem("there are two of that name")
     if variant.get("compared_with", variant["name"]) not in names:
-        raise Problem(f"compared_with is no other variant; there are {', '.join(names)}")
+        raise Problem(f"compared_with is no other variant; there are {', '.join(map(str, names))}")
     found = options.parse(shlex.split(variant["arguments"]))
     if refused := [name for name in NOT_HERE if getattr(found, name)]:
         raise Problem(f"{options.flag(refused[0])} does not go with a variant")
+    if not any((found.target, found.app, found.run, found.url)):
+        raise Problem("which service? add --target, --app, --run or --url")
     if (count := len(plans_of(found))) != 1:
         raise Problem(f"that is {count} runs, not one: say one --target (or --app, --url) and one --path")
 
@@ -107,7 +109,8 @@ def tables(document: SweepDocument) -> str:
         rows.append(
             [
                 as_text(name),
-                *(figure(name, path) for path in ("prediction.makespan_s", "split_prediction.makespan_s", TIME_S, RPS)),
+                *(figure(name, path) for path in ("prediction.makespan_s", "split_prediction.makespan_s")),
+                *(figure(name, path) for path in (LAST_ANSWER_S, RPS)),
                 *(document.latency_ms(name, key) for key in ("median", "p99", "max")),
                 sum(figure(name, "measured.failed").values()),
                 ", ".join(f"{verdict} ({count})" for verdict, count in verdicts.items()),

@@ -28,6 +28,7 @@ def run_of(plan: Plan, measured_s: float = 0.0) -> dict[str, Any]:
         "answered_s": [measured_s] * n,
         "measured": {
             "sent": n, "answered": n, "failed": 0, "errors": {}, "measured_s": measured_s, "latency_s": latency_s,
+            "last_answer_s": measured_s,
             "throughput_rps": n / measured_s, "client_cpu_s": 0.001, "server_cpu_s": 0.02, "created": 5,
             "warmed_up": 0, "kernel": {"ListenOverflows": 0, "TCPSynRetrans": 0},
             "levels": [{"throughput_rps": 7.0, "latency_s": latency_s}] * 5,

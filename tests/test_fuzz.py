@@ -42,7 +42,7 @@ SAYS = {  # an app of itself, and gunicorn of its settings
 ASKED = {"workers": 2, "threads": 3, "worker_class": "gthread", "connections": 10, "notes": ()}
 
 
-def fake_answer(arguments, *_):
+def fake_answer(arguments, *_, **__):
     return dict(ASKED if arguments[0] == "-c" else SAYS)
 
 

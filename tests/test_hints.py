@@ -91,7 +91,6 @@ def test_an_app_that_its_server_cannot_call_is_refused(folder, capsys, text, lin
     ("text", "line"),
     [
         (FLASK, "--server waitress"),
-        (FLASK, "--server uvicorn --server-args=--interface=wsgi"),
         (FASTAPI.replace("api", "app"), "--server gunicorn --server-args=--worker-class=asgi"),
         (FASTAPI.replace("api", "app"), "--server hypercorn"),
         ("import no_such_module", "--server gunicorn"),  # the server says what is wrong

@@ -156,7 +156,7 @@ async def blocks_now_and_then():
         first()
 
 async def later():
-    time.sleep(0.05)
+    time.sleep(0.1)
 
 tasks = set()
 

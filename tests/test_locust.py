@@ -94,11 +94,12 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version, disable_nagle_algorithm, wbufsize = "HTTP/1.1", True, -1
 
     def answer(self):
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.asked.append(self.command)
         time.sleep(0.05)
         text = str(self.server.slept if "sleep" in self.path else self.path).encode()
-        self.send_response(201 if self.command == "POST" else 200)
+        is_json = not sent or self.headers.get("Content-Type") == "application/json"
+        self.send_response(415 if not is_json else 201 if self.command == "POST" else 200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)

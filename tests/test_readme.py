@@ -34,6 +34,14 @@ def test_each_finding_is_a_headline_of_a_committed_sweep(name):
     assert found and all(words(sentence) in words(README) for sentence in found)
 
 
+def test_the_figures_of_the_full_length_are_those_of_its_file():
+    document = sweep.read(ROOT / "logs/example/sweep-books-full.json")
+    first, second = sweep.SUITES["books"].headline(document)
+    shown = words(README).partition("at full length, run once: ")[2].partition("`")[0]
+    measured, equal = re.findall(r"\d\.\d+", first)[-1:], re.findall(r"\d\.\d+", second)
+    assert re.findall(r"\d\.\d+", shown) == [*measured, *equal]
+
+
 @pytest.mark.parametrize("name", sorted({*re.findall(r"python sweep\.py (\w+)", README)} & {*sweep.SUITES}))
 def test_the_command_beside_a_finding_is_the_one_that_found_it(name):
     command = sweep.read(ROOT / f"logs/example/sweep-{name}.json").command

@@ -30,12 +30,12 @@ KEPT = {"keep_alive": True}
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({}, "GET / HTTP/1.1|Host: 127.0.0.1:80|Connection: close||"),
-        (KEPT, "GET / HTTP/1.1|Host: 127.0.0.1:80||"),
-        (KEPT | {"host": "::1", "path": "/x?y"}, "GET /x?y HTTP/1.1|Host: [::1]:80||"),
+        ({}, "GET / HTTP/1.1|Host: 127.0.0.1|Connection: close||"),
+        (KEPT, "GET / HTTP/1.1|Host: 127.0.0.1||"),
+        (KEPT | {"host": "::1", "path": "/x?y"}, "GET /x?y HTTP/1.1|Host: [::1]||"),
         (KEPT | {"headers": ("host: a", "X: y")}, "GET / HTTP/1.1|host: a|X: y||"),
-        (KEPT | {"method": "POST", "body": b"xyz"}, "POST / HTTP/1.1|Host: 127.0.0.1:80|Content-Length: 3||xyz"),
-        (KEPT | {"method": "PUT"}, "PUT / HTTP/1.1|Host: 127.0.0.1:80|Content-Length: 0||"),
+        (KEPT | {"method": "POST", "body": b"xyz"}, "POST / HTTP/1.1|Host: 127.0.0.1|Content-Length: 3||xyz"),
+        (KEPT | {"method": "PUT"}, "PUT / HTTP/1.1|Host: 127.0.0.1|Content-Length: 0||"),
     ],
 )
 def test_a_request_is_what_the_plan_says(changes, text):

@@ -193,6 +193,14 @@ def test_a_bad_certificate_is_one_line_before_the_run(certificates, capsys, tmp_
     assert out == "" and err.count("\n") == 1 and told in err and "--insecure" in err
 
 
+def test_so_is_that_of_a_server_of_ours(certificates, capsys, tmp_path):
+    own = ["--cert", str(certificates / "expired.pem"), "--key", str(certificates / "expired.key")]
+    how = ["--target", "fastapi-uvicorn", "--path", "/async-io", "-n", "3", "--task-time", "50ms"]
+    assert bench.main([*how, *own, "--logs", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "expired" in err
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_insecure_goes_on_and_says_so(certificates, capsys, tmp_path, name):
     with secure_stub(keep_answering, certificates, name) as url:

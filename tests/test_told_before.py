@@ -78,7 +78,7 @@ def test_with_one_thread_gunicorns_workers_are_sync():
 
 def test_the_parent_of_the_workers_is_no_worker(monkeypatch):
     found = [Listener(7, 1, 1, ("uvicorn", "a:app", "--reload")), Listener(8, 7, 1, ("python", "-c", "spawn"))]
-    monkeypatch.setattr(plans, "listeners", lambda port: tuple(found))
+    monkeypatch.setattr(plans, "listeners", lambda *_: tuple(found))
     assert plan_of("--url", "http://127.0.0.1:1/").workers == 1
 
 

@@ -16,11 +16,11 @@ from samples import (
     sample_where,
 )
 
-from engine.audit import warnings_of_client, warnings_of_database
+from engine.audit import cpu_busy, warnings_of_client, warnings_of_database
 from engine.loads import Closed
 from engine.places import Limit, Resource, Spot, State
 from engine.run import Database, Prediction
-from engine.verdict import cpu_busy, explain, judge, limits_of, slots_of_log
+from engine.verdict import explain, judge, limits_of, slots_of_log
 
 NOTHING_KNOWN = Prediction()
 

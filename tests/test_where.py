@@ -27,6 +27,7 @@ def row(n, app=APP, resource=None, **changes):
         "through": [],
         "parts": n,
         "calls": n,
+        "there": n,
         "answered": False,
         "on_loop": False,
         "opens": None,

@@ -1,7 +1,7 @@
 """Which requests the app has, and which thread, task or greenlet works for each: what the wrapper tells the sampler.
 
-A request is a `call`: any object with `is_answered`, `scope` (of ASGI, else empty), `to_itself`, `queued` and `task`
-(that the server has for it, on an event loop).
+A request is a `call`: any object with `is_answered`, `scope` (of ASGI, else empty), `to_itself`, `queued`, `task` (that
+the server has for it, on an event loop) and `thread` (in which it began, without one).
 """
 
 import asyncio
@@ -15,6 +15,9 @@ import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from types import CodeType
+
+from _bench_frames import is_app
 
 
 def original(module, name):
@@ -28,6 +31,7 @@ PORT = os.environ.get("BENCH_PORT")
 request_call = contextvars.ContextVar("request_call", default=None)
 under_way = {}  # id -> call: of the app, not yet ended
 serving = {}  # thread -> call that it works for
+started = {}  # thread of the app's own -> call that has started it
 greenlets = {}  # id of a call -> its greenlet, and that one's thread
 loops = {}  # event loop -> its thread
 begun = []  # empty until the first request
@@ -37,8 +41,8 @@ begun = []  # empty until the first request
 
 
 def current_call():
-    """The request that the running code works for; None: of no request."""
-    return serving.get(get_ident()) or request_call.get()
+    """The request that the running code works for; None: of no request, or of one that has ended."""
+    return under_way_yet(serving.get(get_ident()) or request_call.get())
 
 
 def call_of(task):
@@ -66,7 +70,8 @@ def begins(call):
     if "gevent.monkey" in sys.modules and sys.modules["gevent.monkey"].saved:
         greenlets[id(call)] = sys.modules["greenlet"].getcurrent(), get_ident()
     else:
-        serving[get_ident()] = call
+        call.thread = get_ident()
+        serving[call.thread] = call
 
 
 def ends(call):
@@ -96,6 +101,7 @@ def works_for(call):
 def watch():
     """Have executors, connections and semaphores tell what cannot be seen of them later."""
     ThreadPoolExecutor.submit = watched_submit(ThreadPoolExecutor.submit, works_for_call)
+    threading.Thread.start = watched_start(threading.Thread.start)
     socket.socket.connect = watched_connect(socket.socket.connect)
     for kind in (threading.Semaphore, asyncio.Semaphore):
         kind.__init__ = watched_init(kind.__init__)
@@ -133,6 +139,31 @@ def watched_submit(submit, wrap):
     return watched
 
 
+def watched_start(start):
+    """Which request has started a thread that runs a function of the app."""
+
+    @functools.wraps(start)
+    def watched(self):
+        call, target = current_call(), getattr(self, "_target", None)
+        code = getattr(getattr(target, "__func__", target), "__code__", None)
+        if call and id(call) not in greenlets and isinstance(code, CodeType) and is_app(code):
+            self._target = is_started_by(call, target)
+        return start(self)
+
+    return watched
+
+
+def is_started_by(call, function):
+    def run(*args, **kwargs):
+        started[get_ident()] = call
+        try:
+            return function(*args, **kwargs)
+        finally:
+            started.pop(get_ident(), None)
+
+    return run
+
+
 def watched_connect(connect):
     """Which request has opened a connection to this very server."""
 
@@ -156,10 +187,25 @@ def watched_release(release):
         if not begun and 0 < getattr(self, "_bench_size", 0) < self._value:
             self._bench_most = self._value
         elif begun and getattr(self, "_bench_size", 1) == 0:
-            # By a request: of a pool that is filled later. Never by one: of a bucket of tokens.
-            self._bench_is_returned = getattr(self, "_bench_is_returned", False) or bool(current_call())
+            # By requests: of a pool that is filled later. By none, or a task of one of them: of a bucket of tokens.
+            begun_s = getattr(current_call(), "start_s", None)
+            first_s = self.__dict__.setdefault("_bench_first_s", begun_s) or begun_s
+            self._bench_is_returned = getattr(self, "_bench_is_returned", False) or begun_s not in (None, first_s)
 
     return watched
+
+
+def frame_that_makes(frame):
+    """The frame of the app that makes what is made here, through a subclass, a dataclass or a library; of a module that
+    is imported meanwhile its own, be it installed. None: not known."""
+    installed = None
+    while frame and not is_app(frame.f_code):
+        file = frame.f_code.co_filename
+        if file.startswith("<frozen importlib"):
+            return installed
+        installed = installed or (frame if "-packages/" in file else None)
+        frame = frame.f_back
+    return frame or installed
 
 
 def watched_init(init):
@@ -169,9 +215,7 @@ def watched_init(init):
     def watched(self, value=1, *args, **kwargs):
         init(self, value, *args, **kwargs)
         self._bench_size = value
-        frame = sys._getframe(1)
-        while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("threading", "asyncio"):
-            frame = frame.f_back  # of a subclass
-        self._bench_made = [frame.f_code.co_filename, frame.f_lineno]
+        if frame := frame_that_makes(sys._getframe(1)):
+            self._bench_made = [frame.f_code.co_filename, frame.f_lineno]
 
     return watched

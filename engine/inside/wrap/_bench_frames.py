@@ -100,12 +100,29 @@ def above_loop(frames):
     return frames[own[-1] + 1 :] if own else []
 
 
+def has_sent_to_thread(frames):
+    """Whether a task waits for a thread of AnyIO's or asgiref's."""
+    codes = [frame.f_code for frame in frames]
+    return any("asgiref/" in one.co_filename or one.co_name == "run_sync_in_worker_thread" for one in codes)
+
+
 def waits_for_client(frames):
     return any(frame.f_code.co_name in ("listen_for_disconnect", "receive_or_disconnect") for frame in frames)
 
 
+NETWORK = (
+    "anyio/_backends/_asyncio.py",
+    "http/h11_impl.py",
+    "http/httptools_impl.py",
+    "http/flow_control.py",
+)  # AnyIO's sockets, and uvicorn's
+
+
 def is_signal(frames):
     """Whether a task waits for what another one may set: an event, a queue, or a future in the code of the app."""
+    by = frames[-2].f_code.co_filename if frames[1:] else ""
+    if by.endswith(NETWORK) and frames[-2].f_code.co_name in ("receive", "send", "drain"):
+        return False
     file = frames[-1].f_code.co_filename if frames else ""
     return file.endswith(("asyncio/locks.py", "asyncio/queues.py")) or is_of_app(frames[-1:])
 
@@ -118,9 +135,13 @@ is_app_file = {}  # file -> whether it is the app's code
 
 
 def is_app(code):
-    file = code.co_filename
+    return is_apps(code.co_filename)
+
+
+def is_apps(file):
     if file not in is_app_file:
-        is_app_file[file] = not (file[:1] == "<" or os.path.realpath(file).startswith(NOT_APP) or "-packages/" in file)
+        is_other = file[:1] == "<" or "-packages/" in file or file.startswith(NOT_APP)
+        is_app_file[file] = not (is_other or os.path.realpath(file).startswith(NOT_APP))
     return is_app_file[file]
 
 
@@ -153,6 +174,13 @@ def routes(code):
     return code.co_name == "app" and code.co_filename.endswith(("starlette/routing.py", "fastapi/routing.py"))
 
 
+def carries_on(code):
+    """Whether Starlette goes on with a request in this function, which it runs in a task of its own."""
+    at = code.co_filename, code.co_name
+    return routes(code) or any(at[0].endswith(file) and at[1] == name for file, name in CARRY_ON)
+
+
+CARRY_ON = ("starlette/middleware/base.py", "coro"), ("starlette/responses.py", "stream_response")
 BEFORE, AFTER = "before the handler", "after the handler"
 PHASES = (  # file and function of FastAPI or Starlette -> where a request stands inside of it; the first that fits
     ("starlette/responses.py", "__call__", AFTER),

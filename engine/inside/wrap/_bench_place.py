@@ -7,7 +7,16 @@ import _bench_pools as pools
 import _bench_resources as resources
 import _bench_source as source
 from _bench_calls import loops
-from _bench_frames import enclosed_by, frame_as_list, futures_behind, innermost_of_app, is_app
+from _bench_frames import (
+    LOOPS,
+    carries_on,
+    enclosed_by,
+    frame_as_list,
+    futures_behind,
+    innermost_of_app,
+    is_app,
+    is_signal,
+)
 
 
 class Place:
@@ -33,8 +42,20 @@ class Place:
 
     @property
     def is_own(self):
-        """Whether it is the task that the server has for the request, and not one that this one made."""
-        return bool(self.call and self.task and self.task is self.call.task)
+        """Whether it is the task or thread that the server has for the request, or a task in which the framework goes
+        on with it, and not one that these made."""
+        if not self.call or not self.task:
+            return bool(self.call and self.thread and self.thread == self.call.thread)
+        return self.task is self.call.task or any(carries_on(frame.f_code) for frame in self.frames)
+
+    @property
+    def goes_on(self):
+        """Whether it waits for nothing that other tasks or threads of its request might give."""
+        if self.task:
+            return not is_signal(self.frames)
+        runs_loop = any(frame.f_code.co_filename.endswith(LOOPS) for frame in self.below)
+        waits = any(map(is_threading, self.frames[-1:])) or self.resource()
+        return not (runs_loop or waits or waits_for_thread(self))
 
     @property
     def frames_to_app(self):
@@ -95,6 +116,15 @@ def waits_for_thread(place):
     """Whether a thread waits for what it has sent to an executor, or asgiref to one."""
     files = [frame.f_code.co_filename for frame in place.below[-4:]]
     return any(part in file for file in files for part in ("concurrent/futures/", "asgiref/current_thread_executor"))
+
+
+def waits_for_join(place):
+    """Whether a thread waits for the end of another one."""
+    return any(frame.f_code.co_name == "join" and is_threading(frame) for frame in place.below[-2:])
+
+
+def is_threading(frame):
+    return frame.f_code.co_filename.endswith("/threading.py")
 
 
 def awaited(frames):

@@ -12,6 +12,7 @@ row is a place, with all that stand there:
     n          how many requests; one that works in several tasks or threads counts in parts. 0: of no request
     parts      how many tasks or threads
     calls      as how many requests these count: a library's tasks and threads count one by one
+    there      how many requests have any task or thread there
     through    the frames of the app's code on the way there, outermost first
     app        file, line and function of the app's innermost frame; null: no code of the app is there
     below      the frames inside of that, outermost first; where there is no code of the app, the innermost of all
@@ -49,19 +50,20 @@ import _bench_cpu as cpu
 import _bench_pools as pools
 import _bench_resources as resources
 import _bench_source as source
-from _bench_calls import call_of, greenlets, loops, original, serving, under_way, under_way_yet
+from _bench_calls import call_of, greenlets, loops, original, serving, started, under_way, under_way_yet
 from _bench_frames import (
     above_loop,
     chain_of,
     frame_as_list,
     futures_behind,
+    has_sent_to_thread,
     is_of_app,
     is_signal,
     phase_of,
     stack_of,
     waits_for_client,
 )
-from _bench_place import Place, is_queued, waits_for_thread
+from _bench_place import Place, is_queued, waits_for_join, waits_for_thread
 
 PATH = os.environ.get("BENCH_SAMPLES", "")
 sleep, start_thread = original("time", "sleep"), original("_thread", "start_new_thread")
@@ -91,7 +93,8 @@ def waits_for_loop(own, tasks):
     """Whether the threads of a request wait for a task of its own: by asgiref, or as they have sent it to the loop."""
     if any(frame.f_code.co_filename.endswith("asgiref/sync.py") for place in own for frame in place.below):
         return True
-    if len(tasks) < 2 or not all(map(waits_for_thread, own)):
+    others = [task for task in tasks if task is not own[0].call.task]
+    if not others or not all(waits_for_thread(one) and not is_queued(one) for one in own):
         return False
     # The handler's task waits for the thread, and a middleware's for that task.
     chains = {task: chain_of(task.get_coro()) for task in tasks}
@@ -124,6 +127,26 @@ def waits_for_own(task, frames, tasks):
     return any(file.endswith(end) and name in names for file, name in inner for end, names in WAITS_FOR_OWN)
 
 
+def waits_for_none(call, tasks):
+    """Whether a request has sent something to an executor, and its tasks do not wait for that."""
+    return call.queued and call.task in tasks and not any(may_wait_for_thread(call, task) for task in tasks)
+
+
+def may_wait_for_thread(call, task):
+    """Whether a task waits for what a thread of its request may give: its result, or a signal."""
+    place = Place(call, chain_of(task.get_coro()), task=task)
+    if has_sent_to_thread(place.frames):
+        return True
+    at = [(frame.f_code.co_filename, frame.f_code.co_name) for frame in place.frames[-3:]]
+    if any(file.endswith("anyio/streams/memory.py") for file, _ in at) or waits_for_client(place.frames):
+        return False  # a middleware's, for the task of the handler
+    is_any = any(file.endswith("asyncio/tasks.py") and name != "sleep" for file, name in at)  # wait() and the like
+    if is_any or any(map(place.waits_for, list(place.call.queued))):
+        return True
+    resource = place.resource()
+    return is_signal(place.frames) and (not resource or resource.is_shared)
+
+
 def places():
     """Every place where a request of this process stands, with those of no request that hold an event loop."""
     threads = sys._current_frames()
@@ -148,7 +171,7 @@ def places():
 def background_places(threads):
     """Threads of the app that are not known to work for a request, but may take the CPU from those that do. The main
     one is the server's: it began in a script, be it the app's or gunicorn's, and accepts what others answer."""
-    serve = {thread for thread, call in list(serving.items()) if under_way_yet(call)}
+    serve = {thread for thread, call in [*serving.items(), *started.items()] if under_way_yet(call)}
     of_greenlets = {thread for _, thread in list(greenlets.values())}
     known = {threading.main_thread().ident, *serve, *loops.values(), *of_greenlets}
     found = [Place(None, stack_of(frame), thread) for thread, frame in threads.items() if thread not in known]
@@ -160,6 +183,9 @@ def places_of_threads(threads):
     found = defaultdict(list)
     for thread, call in list(serving.items()):
         if thread in threads and under_way_yet(call):
+            found[call].append(Place(call, stack_of(threads[thread]), thread))
+    for thread, call in list(started.items()):
+        if thread in threads and under_way_yet(call) and any(map(waits_for_join, found.get(call, ()))):
             found[call].append(Place(call, stack_of(threads[thread]), thread))
     for own in found.values():
         outer = next((one for one in own if one.app and waits_for_thread(one) and not is_queued(one)), None)
@@ -173,7 +199,7 @@ def deepest_threads(own):
     another one of them."""
     if queued := [one for one in own if is_queued(one)]:
         return queued
-    return [one for one in own if len(own) == 1 or not waits_for_thread(one)] or own
+    return [one for one in own if len(own) == 1 or not (waits_for_thread(one) or waits_for_join(one))] or own
 
 
 def places_of_loop(loop, thread, frame, by_thread):
@@ -181,13 +207,13 @@ def places_of_loop(loop, thread, frame, by_thread):
     running, tasks_of_call, found = asyncio.current_task(loop), tasks_by_call(loop), []
     # asgiref's, or that of asyncio.run() in a handler: it blocks no other request.
     is_of_one = under_way_yet(serving.get(thread))
-    weights = followed_calls(tasks_of_call, running)
+    weights = followed_calls(tasks_of_call, running, by_thread)
     for call in weights:
         tasks = tasks_of_call[call]
         if running in tasks:
             if not is_of_one:
                 found.append(Place(call, stack_of(frame), thread, on_loop=True))
-        elif call not in by_thread or waits_for_loop(by_thread[call], tasks):
+        elif call not in by_thread or waits_for_loop(by_thread[call], tasks) or waits_for_none(call, tasks):
             found += deepest_tasks(call, tasks)
     have_threads_stand(by_thread, tasks_of_call)
     for place in found:
@@ -207,10 +233,10 @@ def tasks_by_call(loop):
     return found
 
 
-def followed_calls(tasks_of_call, running):
+def followed_calls(tasks_of_call, running, by_thread):
     """The requests that are followed in a sample, and for how many each stands; the one that runs is always among
-    them."""
-    runs = [call for call, tasks in tasks_of_call.items() if running in tasks]
+    them, and those that have threads."""
+    runs = [call for call, tasks in tasks_of_call.items() if running in tasks or call in by_thread]
     others = [call for call in tasks_of_call if call not in runs]
     drawn = others if len(others) <= MOST else random.sample(others, MOST)
     return {call: len(others) / len(drawn) for call in drawn} | dict.fromkeys(runs, 1.0)
@@ -231,10 +257,17 @@ def deepest_tasks(call, tasks):
     own = [task for task in tasks if not waits_for_own(task, chains[task], tasks)] or tasks
     busy = [task for task in own if not waits_for_client(chains[task])] or own
     found = [Place(call, chains[task], task=task) for task in busy]
-    if len(tasks) > 1 and is_of_app(outer := outer_chain([*chains.values()])):
-        for place in found:  # of a library: the app's code waits for it in another task
+    for place in found if len(tasks) > 1 else ():
+        if not place.app and is_of_app(outer := outer_of(place.task, chains)):
             place.stands_inside(outer)
     return found
+
+
+def outer_of(task, chains):
+    """The frames of the task in which the app's code waits for a library's; if that is not seen, of another one."""
+    waiting = (one for one in chains if any(behind is task for behind in futures_behind(one._fut_waiter)))
+    waits = next(waiting, None)
+    return chains[waits] if waits and is_of_app(chains[waits]) else outer_chain([*chains.values()])
 
 
 def outer_chain(chains):
@@ -271,7 +304,9 @@ def sample():
         row["n"] += one.weight / parts[one.call] if one.call else 0.0
         row["parts"] += one.weight
         # What the app has there it has once, however many tasks or threads of a library it waits for.
-        row["calls"] += one.weight * ((key, one.call) not in calls or (one.is_outer and not resource))
+        is_first = (key, one.call) not in calls
+        row["calls"] += one.weight * (is_first or (one.is_outer and not resource))
+        row["there"] += one.weight * is_first
         calls.add((key, one.call))
         if one.thread and not resource:
             computing.append((row, one.thread))
@@ -306,18 +341,21 @@ def waiting_calls(pairs):
 
 def without_beside(pairs):
     """Without tasks that wait for something while their request's own task goes on, and waits for none of them."""
-    go_on = {one.call for one, resource in pairs if one.is_own and not resource and not is_signal(one.frames)}
+    go_on = {one.call for one, resource in pairs if one.is_own and not resource and one.goes_on}
     return [(one, resource) for one, resource in pairs if not resource or one.call not in go_on]
 
 
 def without_own(pairs):
-    """Without tasks that wait for what other tasks of the same request hold, and no other request waits for."""
+    """Without tasks that wait for what other tasks of the same request hold, or will set or put, and no other request
+    waits for."""
     waiting, parts = waiting_calls(pairs), Counter(one.call for one, _ in pairs)
-    left = [
-        (one, resource)
-        for one, resource in pairs
-        if not resource or parts[one.call] < 2 or resource.owner is loops or len(waiting[id(resource.owner)]) > 1
-    ]
+
+    def is_own(one, resource):
+        if not resource:
+            return one.task and is_signal(one.frames)
+        return resource.owner is not loops and len(waiting[id(resource.owner)]) < 2
+
+    left = [(one, resource) for one, resource in pairs if parts[one.call] < 2 or not is_own(one, resource)]
     still_there = {one.call for one, _ in left}
     return left + [pair for pair in pairs if pair[0].call not in still_there]
 
@@ -335,7 +373,7 @@ def row_at(place, resource):
     handler, codes = None if app else handler_of(call), tuple([frame.f_code for frame in below])
     is_in_handler = any(code is handler for code in codes)  # which is installed, as a library is
     return {
-        "n": 0.0, "parts": 0, "calls": 0, "app": app and frame_as_list(app),
+        "n": 0.0, "parts": 0, "calls": 0, "there": 0, "app": app and frame_as_list(app),
         "below": list(map(frame_as_list, below[-SHOWN:])),
         "through": list(map(frame_as_list, place.app_frames)),
         "phase": None if app or is_in_handler else phase_of(codes),

@@ -9,24 +9,36 @@ import linecache
 import sys
 import time
 
-from _bench_frames import is_app_file
+from _bench_frames import is_apps
 from _bench_pools import fields_of, slot_of
 
 MOST_LOOKED_AT = 4000
 
 
-def held_by(owner, modules):
-    """[file, name] of a module and its global that is the object, or has it in reach; None: not found.
+def held_by(owner, modules, until_s):
+    """[file, line] of the global of a module that is the object, or has it in the fewest attributes; None: not found,
+    there are several, or the CPU time is over.
 
     The module that defines it, not one that imports it: the file must assign a call to that name.
     """
     if made := getattr(owner, "_bench_made", None):
         return made
-    for module in modules:
-        for name, value in list(vars(module).items()):
-            if not keeps_all(value) and holds(value, owner) and (line := assigned_at(module.__file__, name)):
-                return [module.__file__, line]
+    for attributes in range(MOST_ATTRIBUTES + 1):
+        found = set()
+        for module in modules:
+            if time.thread_time() > until_s:
+                return None
+            found |= lines_with(module, owner, attributes)
+        if found:
+            return min(found) if len(found) == 1 else None
     return None
+
+
+def lines_with(module, owner, attributes):
+    """The lines of a module that assign a call to a global that has the object in so many attributes."""
+    values = [(name, value) for name, value in list(vars(module).items()) if not keeps_all(value)]
+    lines = [assigned_at(module.__file__, name) for name, value in values if holds(value, owner, attributes)]
+    return {(module.__file__, line) for line in lines if line}
 
 
 def keeps_all(value):
@@ -36,24 +48,25 @@ def keeps_all(value):
 
 
 MOST_MADE_S = 0.1  # of CPU time
+MOST_ATTRIBUTES = 3
 
 
 def made(owners):
     """Where the objects were made that requests have waited for: [file, line] by id."""
-    modules = [one for one in list(sys.modules.values()) if is_app_file.get(getattr(one, "__file__", None))]
+    modules = [one for one in list(sys.modules.values()) if is_apps(getattr(one, "__file__", None) or "<")]
     found, until_s = {}, time.thread_time() + MOST_MADE_S
     for key, owner in owners.items():
-        if owner is not None and time.thread_time() < until_s and (at := held_by(owner, modules)):
+        if owner is not None and time.thread_time() < until_s and (at := held_by(owner, modules, until_s)):
             found[key] = at
     return found
 
 
-def holds(value, owner):
-    """Whether an object is the owner, or has it within three attributes."""
+def holds(value, owner, attributes):
+    """Whether an object is the owner (0), or has it in so many attributes of attributes."""
     level, seen = [value], 0
-    for _ in range(4):
-        if any(one is owner for one in level):
-            return True
+    for further in range(attributes + 1):
+        if further == attributes:
+            return any(one is owner for one in level)
         seen += len(level)
         if seen > MOST_LOOKED_AT:
             return False

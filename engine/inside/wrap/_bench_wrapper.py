@@ -58,7 +58,7 @@ class Call:
         self.text, self.request = quoted(method, f"{path}?{query}" if query else path, request)
         self.scope, self.status, self.is_told = scope, "-", not IS_LIVE
         self.wall_s, self.start_s, self.end_s = time.time(), time.perf_counter(), None
-        self.is_answered, self.to_itself, self.queued, self.task = False, None, {}, None  # for the sampler
+        self.is_answered, self.to_itself, self.queued, self.task, self.thread = False, None, {}, None, None
         sampler.start()
         tracked.begins(self)
         self.hold = ()  # of the thread of a `def` handler: how long, the wall_s and start_s of its start
@@ -167,7 +167,11 @@ def asgi(app):
             call.log()
 
     async def lifespan(scope, receive, send):
+        is_said = False
+
         async def announce(message):
+            nonlocal is_said
+            is_said = is_said or message["type"].startswith("lifespan.startup.")
             if message["type"] == "lifespan.startup.failed":  # its message is the text of a traceback, or a sentence
                 said = re.split(r"\n\s.*\n(?=\S)", (message.get("message") or "").strip())[-1]
                 write_line(f"failed {' '.join(said.split())[:500] or 'in its startup'}")
@@ -178,9 +182,9 @@ def asgi(app):
 
         try:
             await app(scope, receive, announce)
-        except Exception:  # an app need not speak lifespan; servers take the exception for that answer
-            say_ready()
-            raise
+        finally:  # an app need not speak lifespan: it may raise an exception, or return
+            if not is_said:
+                say_ready()
 
     return serve
 
