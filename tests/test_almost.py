@@ -834,7 +834,7 @@ def test_what_cannot_be_compared_loses_no_sample(told):
     assert sum(one["requests"] for one in where["places"]) == pytest.approx(20, abs=2)
 
 
-@pytest.mark.parametrize("load", [("-n", "40"), ("-c", "30", "-t", "2")], ids=["burst", "closed"])
+@pytest.mark.parametrize("load", [("-n", "40"), ("-c", "30", "-t", "4")], ids=["burst", "closed"])
 def test_a_lock_whose_holder_waits_for_another_resource_does_not_limit(told, load):
     limit = limit_in(told(*THREADS, "--path", "/boat", *load)[0])
     assert (limit["slots"], limit["held_s"]) == (2, pytest.approx(0.1, rel=0.2))
