@@ -121,7 +121,7 @@ def cure_of(run: Run, limit: Limit | None, asked: Asked) -> tuple[Cure, int | No
         if limits[0].is_used_beside:
             raise Unknown("CPU time is the limit, and requests that were under way did not use a good part of it")
         return Cure.PROCESSES, processes_for_cpu(replace(asked, cpus=run.plan.cpus)), None
-    if run.plan.distribution != "constant":
+    if run.plan.distribution not in ("constant", "mix") or len(set(run.plan.kind_waits_s)) > 1:
         raise Unknown("requests wait for different times, and sizes are found for a wait that is always the same")
     check_objective(run, asked)
     if why := why_unknown(run, limit, asked):

@@ -197,7 +197,10 @@ def cpu_busy(facts: Facts) -> float:
 def goes_as_alone(facts: Facts) -> bool:
     """Whether those that have what limits take no longer than a request by itself: then no CPU time adds to it."""
     limit, busy_s = facts.inside and facts.inside.where and facts.inside.where.limit, facts.plan.busy_s
-    return bool(limit and limit.held_s and busy_s and limit.held_s < AS_ALONE * busy_s)
+    if not limit or not limit.held_s or not busy_s:
+        return False
+    cpu_s = (facts.measured.server_cpu_s or 0.0) / max(1, facts.measured.answered)
+    return cpu_s < limit.held_s / 2 and limit.held_s < AS_ALONE * busy_s
 
 
 def is_mostly_beside(facts: Facts) -> bool:

@@ -40,23 +40,22 @@ class Slots(NamedTuple):
     one_queue: bool
 
 
-RUN_APPS = {"flask", "fastapi", "gunicorn", "gunicorn:", "granian", "hypercorn", "uvicorn", "uwsgi", "waitress",
-            "waitress-serve"}  # fmt: skip
+PROXIES = {"apache2", "caddy", "docker-proxy", "envoy", "haproxy", "httpd", "nginx", "nginx:", "rootlessport",
+           "traefik", "varnishd"}  # fmt: skip
 
 
-def runs_apps(one: Listener) -> bool:
-    """Whether it serves apps itself, as a proxy does not.
+def passes_on(one: Listener) -> bool:
+    """Whether it is a program that passes requests on to others.
 
-    >>> runs_apps(Listener(1, 0, 1, ("nginx: master process",))), runs_apps(Listener(1, 0, 1, ("/bin/python3", "a.py")))
-    (False, True)
+    >>> passes_on(Listener(1, 0, 1, ("nginx: master process",))), passes_on(Listener(1, 0, 1, ("/bin/python3", "a.py")))
+    (True, False)
     """
-    first = Path(one.command[0].partition(" ")[0]).name
-    return first in RUN_APPS or first.startswith(("python", "pypy"))
+    return Path(one.command[0].partition(" ")[0]).name in PROXIES
 
 
 def all_run_apps(found: Sequence[Listener]) -> bool:
-    """Whether these processes are known, and each serves apps itself."""
-    return bool(found) and all(map(runs_apps, found))
+    """Whether these processes are known, and none is a proxy's."""
+    return bool(found) and not any(map(passes_on, found))
 
 
 def listeners(address: str, port: int) -> tuple[Listener, ...]:

@@ -40,7 +40,7 @@ def is_cut(run: Run) -> bool:
     """Whether a schedule ended as soon as a figure was known."""
     measured, load = run.measured, run.plan.load
     is_short = load.is_scheduled and measured.due == measured.sent < load.most_requests
-    return bool(measured.until and is_short and not measured.stopped)
+    return bool(measured.until and is_short and not measured.stopped and run.prediction.mean_s)
 
 
 def result(run: Run, log: AccessLog | None) -> str:

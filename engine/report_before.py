@@ -41,12 +41,12 @@ def listeners_text(plan: Plan) -> str:
     found = plan.listeners
     pids, threads = ", ".join(str(one.pid) for one in found), sum(one.threads for one in found)
     many = f"{'processes' if found[1:] else 'process'} {pids}, {plural(threads, 'thread')}"
-    passes_on = "" if all_run_apps(found) else " What it passes requests on to is not seen."
+    passes_on = "" if all_run_apps(found) else " If it passes requests on, to what is not seen."
     return f"{' '.join(found[0].command)[:200]}: {many}.{passes_on}"
 
 
 def handler_text(plan: Plan) -> str:
-    drawn = f" on average (distribution: {plan.distribution})" * (plan.distribution != "constant")
+    drawn = f" on average (distribution: {plan.distribution})" * is_drawn(plan)
     computes = f" and computes for {duration(plan.cpu_time_s)}" * bool(plan.cpu_time_s)
     return f"Each request waits {duration(plan.wait_s)}{drawn}{computes}." if plan.wait_s else ""
 

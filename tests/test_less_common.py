@@ -441,7 +441,9 @@ def too_slow(limit, **more):
 
 @pytest.mark.parametrize("distribution, cure", [("constant", Cure.SLOTS), ("exp", Cure.UNKNOWN), ("mix", Cure.UNKNOWN)])
 def test_of_waits_that_differ_no_number_is_said_to_be_enough(distribution, cure):
-    run = too_slow(Limit(Resource.SLOTS.value, 1.0, 80.0, 4.0, 0.05), distribution=distribution, slots=4)
+    waits_s = (0.01, 2.0) if distribution == "mix" else ()
+    limit = Limit(Resource.SLOTS.value, 1.0, 80.0, 4.0, 0.05)
+    run = too_slow(limit, distribution=distribution, kind_waits_s=waits_s, slots=4)
     assert advice_for(run, OBJECTIVE).cure is cure
 
 
@@ -521,3 +523,12 @@ def test_a_time_out_is_no_answer_of_a_variant(here, capsys):
     sweep.main([str(folder / "v.toml"), "--repeats", "1", "--logs", str(folder / "l")])
     (entry,) = json.loads(next((folder / "l").rglob("sweep-v.json")).read_text())["runs"]
     assert 0 < entry["run"]["measured"]["failed"] == 16 - len(entry["run"]["answered_s"])
+
+
+@pytest.mark.parametrize("server_cpu_s, is_cpu", [(16 * 0.048, True), (16 * 0.01, False)])
+def test_what_takes_as_long_as_by_itself_may_still_be_cpu_time(server_cpu_s, is_cpu):
+    limit = Limit(Resource.SLOTS.value, 1.0, 20.0, 1.0, 0.05)
+    facts = sample_facts(
+        wait_s=0.05, server_cpu_s=server_cpu_s, measured_s=0.8, where=sample_where(limit=limit), workers=1, slots=1
+    )
+    assert audit.goes_as_alone(facts) != is_cpu

@@ -189,8 +189,8 @@ def watched_release(release):
         elif begun and getattr(self, "_bench_size", 1) == 0:
             # By requests: of a pool that is filled later. By none, or a task of one of them: of a bucket of tokens.
             begun_s = getattr(current_call(), "start_s", None)
-            first_s = self.__dict__.setdefault("_bench_first_s", begun_s) or begun_s
-            self._bench_is_returned = getattr(self, "_bench_is_returned", False) or begun_s not in (None, first_s)
+            first_s = begun_s and self.__dict__.setdefault("_bench_first_s", begun_s)
+            self._bench_is_returned = getattr(self, "_bench_is_returned", False) or begun_s != first_s
 
     return watched
 

@@ -120,6 +120,8 @@ NETWORK = (
 
 def is_signal(frames):
     """Whether a task waits for what another one may set: an event, a queue, or a future in the code of the app."""
+    if any(frame.f_code.co_filename.endswith("psycopg/waiting.py") for frame in frames[-4:]):
+        return False
     by = frames[-2].f_code.co_filename if frames[1:] else ""
     if by.endswith(NETWORK) and frames[-2].f_code.co_name in ("receive", "send", "drain"):
         return False

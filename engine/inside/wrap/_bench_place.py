@@ -10,12 +10,15 @@ from _bench_calls import loops
 from _bench_frames import (
     LOOPS,
     carries_on,
+    chain_of,
     enclosed_by,
     frame_as_list,
     futures_behind,
+    has_sent_to_thread,
     innermost_of_app,
     is_app,
     is_signal,
+    waits_for_client,
 )
 
 
@@ -46,7 +49,8 @@ class Place:
         on with it, and not one that these made."""
         if not self.call or not self.task:
             return bool(self.call and self.thread and self.thread == self.call.thread)
-        return self.task is self.call.task or any(carries_on(frame.f_code) for frame in self.frames)
+        carries = not self.is_outer and any(carries_on(frame.f_code) for frame in self.frames)
+        return self.task is self.call.task or carries
 
     @property
     def goes_on(self):
@@ -125,6 +129,21 @@ def waits_for_join(place):
 
 def is_threading(frame):
     return frame.f_code.co_filename.endswith("/threading.py")
+
+
+def may_wait_for_thread(call, task):
+    """Whether a task waits for what a thread of its request may give: its result, or a signal."""
+    place = Place(call, chain_of(task.get_coro()), task=task)
+    if has_sent_to_thread(place.frames):
+        return True
+    at = [(frame.f_code.co_filename, frame.f_code.co_name) for frame in place.frames[-3:]]
+    if any(file.endswith("anyio/streams/memory.py") for file, _ in at) or waits_for_client(place.frames):
+        return False  # a middleware's, for the task of the handler
+    is_any = any(file.endswith("asyncio/tasks.py") and name != "sleep" for file, name in at)  # wait() and the like
+    if is_any or any(map(place.waits_for, list(place.call.queued))):
+        return True
+    resource = place.resource()
+    return is_signal(place.frames) and (not resource or resource.is_shared)
 
 
 def awaited(frames):

@@ -56,14 +56,13 @@ from _bench_frames import (
     chain_of,
     frame_as_list,
     futures_behind,
-    has_sent_to_thread,
     is_of_app,
     is_signal,
     phase_of,
     stack_of,
     waits_for_client,
 )
-from _bench_place import Place, is_queued, waits_for_join, waits_for_thread
+from _bench_place import Place, is_queued, may_wait_for_thread, waits_for_join, waits_for_thread
 
 PATH = os.environ.get("BENCH_SAMPLES", "")
 sleep, start_thread = original("time", "sleep"), original("_thread", "start_new_thread")
@@ -130,21 +129,6 @@ def waits_for_own(task, frames, tasks):
 def waits_for_none(call, tasks):
     """Whether a request has sent something to an executor, and its tasks do not wait for that."""
     return call.queued and call.task in tasks and not any(may_wait_for_thread(call, task) for task in tasks)
-
-
-def may_wait_for_thread(call, task):
-    """Whether a task waits for what a thread of its request may give: its result, or a signal."""
-    place = Place(call, chain_of(task.get_coro()), task=task)
-    if has_sent_to_thread(place.frames):
-        return True
-    at = [(frame.f_code.co_filename, frame.f_code.co_name) for frame in place.frames[-3:]]
-    if any(file.endswith("anyio/streams/memory.py") for file, _ in at) or waits_for_client(place.frames):
-        return False  # a middleware's, for the task of the handler
-    is_any = any(file.endswith("asyncio/tasks.py") and name != "sleep" for file, name in at)  # wait() and the like
-    if is_any or any(map(place.waits_for, list(place.call.queued))):
-        return True
-    resource = place.resource()
-    return is_signal(place.frames) and (not resource or resource.is_shared)
 
 
 def places():
@@ -236,7 +220,7 @@ def tasks_by_call(loop):
 def followed_calls(tasks_of_call, running, by_thread):
     """The requests that are followed in a sample, and for how many each stands; the one that runs is always among
     them, and those that have threads."""
-    runs = [call for call, tasks in tasks_of_call.items() if running in tasks or call in by_thread]
+    runs = {call for call, tasks in tasks_of_call.items() if running in tasks or call in by_thread}
     others = [call for call in tasks_of_call if call not in runs]
     drawn = others if len(others) <= MOST else random.sample(others, MOST)
     return {call: len(others) / len(drawn) for call in drawn} | dict.fromkeys(runs, 1.0)
@@ -297,7 +281,7 @@ def sample():
     """The rows of a sample."""
     resources.seen.clear()
     found = without_own(without_beside(waited_for(places())))
-    parts, rows, computing, calls = Counter(one.call for one, _ in found), {}, [], set()
+    parts, rows, computing, calls, there = Counter(one.call for one, _ in found), {}, [], set(), set()
     for one, resource in found:
         key = key_of(one, resource)
         row = rows[key] = rows.get(key) or row_at(one, resource)
@@ -306,8 +290,10 @@ def sample():
         # What the app has there it has once, however many tasks or threads of a library it waits for.
         is_first = (key, one.call) not in calls
         row["calls"] += one.weight * (is_first or (one.is_outer and not resource))
-        row["there"] += one.weight * is_first
         calls.add((key, one.call))
+        at = at_line(one, key, resource)
+        row["there"] += one.weight * (at not in there)
+        there.add(at)
         if one.thread and not resource:
             computing.append((row, one.thread))
     background = [(row_at(one, None), one.thread) for one in background_places(sys._current_frames())]
@@ -340,9 +326,11 @@ def waiting_calls(pairs):
 
 
 def without_beside(pairs):
-    """Without tasks that wait for something while their request's own task goes on, and waits for none of them."""
+    """Without other tasks, and threads that wait for something, where a request's own goes on and waits for none."""
     go_on = {one.call for one, resource in pairs if one.is_own and not resource and one.goes_on}
-    return [(one, resource) for one, resource in pairs if not resource or one.call not in go_on]
+    return [
+        (one, resource) for one, resource in pairs if one.call not in go_on or one.is_own or not (one.task or resource)
+    ]
 
 
 def without_own(pairs):
@@ -358,6 +346,12 @@ def without_own(pairs):
     left = [(one, resource) for one, resource in pairs if parts[one.call] < 2 or not is_own(one, resource)]
     still_there = {one.call for one, _ in left}
     return left + [pair for pair in pairs if pair[0].call not in still_there]
+
+
+def at_line(place, key, resource):
+    """A request at a line of the app, wherever in a library."""
+    line = place.app and (id(place.app.f_code), place.app.f_lasti)
+    return line or key, resource and id(resource.owner), place.call
 
 
 def key_of(place, resource):
