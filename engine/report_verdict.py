@@ -13,7 +13,7 @@ from engine.band import TOLERANCE, at_once
 from engine.estimate import taken_by_others
 from engine.limit import ALSO_BLOCKS, blocking_place
 from engine.loads import Figure
-from engine.places import Limit, Resource
+from engine.places import Limit, Resource, State
 from engine.report_words import (
     DOUBTS,
     EXPLANATIONS,
@@ -128,13 +128,20 @@ def next_limit(run: Run) -> str:
     later = sorted(
         (one.ceiling_rps, name_of(one)) for one in others if one.ceiling_rps and one.ceiling_rps >= least_rps
     )
-    which = "first" if first.resource in (Resource.ARRIVALS, Resource.NONE) else "next"
-    # What is not explained, or is used by no request, may come before.
-    is_open = run.verdict.explained_by is Explanation.NOTHING or first.is_used_beside
+    is_none = first.resource in (Resource.ARRIVALS, Resource.NONE)
+    which = "first" if is_none else "next"
+    # What is not explained, or is used by no request, or waited for at times, may come before.
+    is_open = run.verdict.explained_by is Explanation.NOTHING or first.is_used_beside or (is_none and some_wait(run))
     if not later or is_open or later[0][0] > loop_full_rps(run):
         return ""
     ceiling_rps, name = later[0]
     return f"The {which} known limit is {name}, at {requests_s(ceiling_rps)}."
+
+
+def some_wait(run: Run) -> bool:
+    """Whether requests were seen to wait for what others have."""
+    where = run.inside and run.inside.where
+    return bool(where and any(one.state is State.WAITING and one.requests >= 0.5 for one in where.places))
 
 
 def loop_full_rps(run: Run) -> float:

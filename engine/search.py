@@ -70,10 +70,16 @@ def why_probe_ends(runs: Sequence[Run], left: int, left_s: float) -> str | None:
     last, shown = runs[-1], [limit_shown(run) for run in runs[-2:]]
     if last.measured.stopped:
         return "stopped" if signals.received else "failures"
-    is_same = all(shown) and len(shown) > 1 and shown[0] == shown[1]
-    if is_same and last.measured.sent > 10 and not last.measured.failed:
+    if are_same(shown) and last.measured.sent > 10 and not last.measured.failed:
         return "seen"
     return estimate.why_over(bursts_of(runs), left, left_s)
+
+
+def are_same(shown: Sequence[tuple[str, float | None] | None]) -> bool:
+    """Whether two bursts show the same resource, and nearly the same number of it."""
+    if len(shown) < 2 or not shown[0] or not shown[1] or shown[0][0] != shown[1][0]:
+        return False
+    return math.isclose(shown[0][1] or 0.0, shown[1][1] or 0.0, rel_tol=0.05)
 
 
 def limit_shown(run: Run) -> tuple[str, float | None] | None:

@@ -532,3 +532,17 @@ def test_what_takes_as_long_as_by_itself_may_still_be_cpu_time(server_cpu_s, is_
         wait_s=0.05, server_cpu_s=server_cpu_s, measured_s=0.8, where=sample_where(limit=limit), workers=1, slots=1
     )
     assert audit.goes_as_alone(facts) != is_cpu
+
+
+@pytest.mark.parametrize("slots, ends", [((1.53, 1.52), True), ((4.0, 8.0), False)])
+def test_a_probe_ends_where_two_bursts_show_nearly_the_same(slots, ends):
+    assert search.are_same([("a semaphore", one) for one in slots]) == ends
+    assert not search.are_same([("a semaphore", slots[0]), None])
+
+
+@pytest.mark.parametrize("places, is_said", [(None, False), ((), True)])
+def test_a_first_limit_is_not_named_where_requests_wait_for_others_at_times(places, is_said):
+    none, cpu = Limit(Resource.NONE, 0.0), Limit(Resource.CPU, 0.1, 997.0, held_s=0.001, cpus=1)
+    where = sample_where() if places is None else sample_where(places=places)
+    run = sample_run(verdict=Verdict(None, (none, cpu), None, None, ()), where=where)
+    assert ("997" in report_verdict.bottleneck(run)) == is_said
