@@ -715,7 +715,7 @@ def test_a_request_does_not_wait_for_a_task_that_it_only_starts(told):
 
 def test_slots_do_not_come_next_where_the_event_loop_does():
     def text(share):
-        where = sample_where(blocks=(Spot(1.0, State.BLOCKING, "app.py:6", share=share),))
+        where = sample_where(places=(), blocks=(Spot(1.0, State.BLOCKING, "app.py:6", share=share),))
         limits = (Limit("arrivals", 1.0), Limit("slots", 0.1, 500.0))
         verdict = Verdict(Explanation.PREDICTION, limits, None, None, ())
         return report_verdict.next_limit(sample_run(verdict=verdict, where=where, throughput_rps=40.0))
