@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +129,7 @@ def with_kind_waits(plan: Plan, times_of_kinds: Sequence[Sequence[float]]) -> Pl
     if not plan.kinds or not all(times_of_kinds) or is_stated:
         return plan
     waits_s = [round(median(times), 6) for times in times_of_kinds]
-    weights = [kind.weight for kind in plan.kinds[: len(waits_s)]]
-    usual_s = round(sum(map(operator.mul, weights, waits_s)) / sum(weights), 6)
+    usual_s = plans.mean_wait_s(plan.kinds[: len(waits_s)], waits_s)
     others = len(plan.kinds) - len(waits_s)
     return dataclasses.replace(plan, kind_waits_s=(*waits_s, *[usual_s] * others))
 

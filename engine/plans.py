@@ -303,9 +303,14 @@ def with_wait(plan: Plan, lone_s: Sequence[float]) -> Plan:
 
 def with_kinds(plan: Plan) -> Plan:
     """The plan with the mean wait of its mix, where that is more than CPU time."""
-    weights = [kind.weight for kind in plan.kinds]
-    mean_s = sum(map(operator.mul, weights, plan.kind_waits_s)) / sum(weights)
-    return replace(plan, wait_s=round(mean_s, 6), wait_is_measured=True) if mean_s >= SHORT_WAIT_S else plan
+    mean_s = mean_wait_s(plan.kinds, plan.kind_waits_s)
+    return replace(plan, wait_s=mean_s, wait_is_measured=True) if mean_s >= SHORT_WAIT_S else plan
+
+
+def mean_wait_s(kinds: Sequence[Kind], waits_s: Sequence[float]) -> float:
+    """Of a request of a mix, whose kinds wait so long."""
+    weights = [kind.weight for kind in kinds]
+    return round(sum(map(operator.mul, weights, waits_s)) / sum(weights), 6)
 
 
 def with_overhead(plan: Plan, lone_s: Sequence[float]) -> Plan:

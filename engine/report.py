@@ -36,7 +36,7 @@ from engine.words import duration, per_cent, plural, rate, slots_text
 OF_SENT = "The figures that are predicted are for these requests, not for all that might have been sent."
 
 
-def is_cut(run: Run) -> bool:
+def ended_by_until(run: Run) -> bool:
     """Whether a schedule ended as soon as a figure was known."""
     measured, load = run.measured, run.plan.load
     is_short = load.is_scheduled and measured.due == measured.sent < load.most_requests
@@ -50,7 +50,7 @@ def result(run: Run, log: AccessLog | None) -> str:
     return stacked(
         stacked(
             told("verdict", verdict(run)),
-            told("until", run.measured.until and until_text(run.measured.until), is_cut(run) and OF_SENT),
+            told("until", run.measured.until and until_text(run.measured.until), ended_by_until(run) and OF_SENT),
             warnings(run),
             estimate(run),
             bottleneck(run),

@@ -41,7 +41,7 @@ def listeners_text(plan: Plan) -> str:
     found = plan.listeners
     pids, threads = ", ".join(str(one.pid) for one in found), sum(one.threads for one in found)
     many = f"{'processes' if found[1:] else 'process'} {pids}, {plural(threads, 'thread')}"
-    passes_on = "" if all_run_apps(found) else " If it passes requests on, to what is not seen."
+    passes_on = "" if all_run_apps(found) else " What it passes requests on to is not seen."
     return f"{' '.join(found[0].command)[:200]}: {many}.{passes_on}"
 
 
