@@ -80,9 +80,8 @@ def sockets_in(state: str) -> list[list[str]]:
 
 def inodes_of(address: str, port: int) -> list[str]:
     """Of the sockets that listen on a port of an address, or of any."""
-    own = in_hex(address)
-    any_of_ipv4 = ["0" * 8] if len(own[:1] and own[0]) != 32 else []
-    wanted = {f"{one}:{port:04X}" for one in (*own, *any_of_ipv4, "0" * 32)}
+    any_of_ipv4 = [] if ":" in address else ["0" * 8]
+    wanted = {f"{one}:{port:04X}" for one in (*in_hex(address), *any_of_ipv4, "0" * 32)}
     return [row[9] for row in sockets_in(LISTENS) if row[1] in wanted]
 
 

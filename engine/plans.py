@@ -310,7 +310,8 @@ def with_kinds(plan: Plan) -> Plan:
 def mean_wait_s(kinds: Sequence[Kind], waits_s: Sequence[float]) -> float:
     """Of a request of a mix, whose kinds wait so long."""
     weights = [kind.weight for kind in kinds]
-    return round(sum(map(operator.mul, weights, waits_s)) / sum(weights), 6)
+    total_s: float = sum(map(operator.mul, weights, waits_s))
+    return round(total_s / sum(weights), 6)
 
 
 def with_overhead(plan: Plan, lone_s: Sequence[float]) -> Plan:
