@@ -55,6 +55,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import shlex
 import sys
 import time
@@ -101,6 +102,7 @@ from engine.files import (
 )
 from engine.launch import Launch, check_packages, versions_of
 from engine.live import LiveLog, has_line
+from engine.loads import Open
 from engine.machine import about_machine, check_file_limit, pin
 from engine.progress import line_says
 from engine.run import Plan, Run
@@ -196,8 +198,8 @@ class Bench:
         check_packages(self.launches)
         if asked.url:
             send.resolve(self.plans[0])
-        for plan in self.plans:
-            check_file_limit(plan.load.most_under_way, plan.load.is_scheduled)
+        loads = [Open()] if asked.find_rate else [plan.load for plan in self.plans]
+        check_file_limit(max(load.most_under_way for load in loads), any(load.is_scheduled for load in loads))
         if asked.client_cpus:
             pin(0, asked.client_cpus)
         self.has_answer = True  # a rate was found, and the objective kept
@@ -326,7 +328,7 @@ class Bench:
         """A run, with the access log as it grows where that is of use."""
         shows = self.in_full and not self.asked.quiet
         if shows and self.printer.is_terminal and plan.load.steady_count == plan.load.requests:
-            place = dataclasses.replace(place, live=LiveLog)
+            place = dataclasses.replace(place, live=functools.partial(LiveLog, out=self.printer.out))
         keeps = bool(self.asked.json or self.views.are_asked)
         found, log = execute(plan, place, show if shows else lambda _: None, keeps)
         self.views.keep(found, log)

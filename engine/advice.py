@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from engine.band import much_longer_s
 from engine.estimate import processes_of
 from engine.limit import LOOP, is_lock, requests_in
 from engine.objectives import figure_of
@@ -122,8 +123,10 @@ def cure_of(run: Run, limit: Limit | None, asked: Asked) -> tuple[Cure, int | No
             raise Unknown("CPU time is the limit, and requests that were under way did not use a good part of it")
         return Cure.PROCESSES, processes_for_cpu(replace(asked, cpus=run.plan.cpus)), None
     if run.plan.distribution not in ("constant", "mix") or len(set(run.plan.kind_waits_s)) > 1:
-        raise Unknown("requests wait for different times, and sizes are found for a wait that is always the same")
+        raise Unknown(DIFFERENT)
     check_objective(run, asked)
+    if grows_with_server(run, limit) and differ(run):
+        raise Unknown(DIFFERENT)
     if why := why_unknown(run, limit, asked):
         raise Unknown(why)
     if limit and is_one_at_a_time(limit):
@@ -134,6 +137,15 @@ def cure_of(run: Run, limit: Limit | None, asked: Asked) -> tuple[Cure, int | No
     processes = objects_of(limit)
     found = size(replace(asked, rate_rps=asked.rate_rps / processes, cpus=max(1, asked.cpus // processes)))
     return Cure.RESOURCE, processes * int(found.fits.slots), found
+
+
+DIFFERENT = "requests wait for different times, and sizes are found for a wait that is always the same"
+
+
+def differ(run: Run) -> bool:
+    """Whether some requests are in their handlers for much longer than most, as the log has it."""
+    times = run.inside and run.inside.handlers
+    return bool(times and (times.p95 or times.max) > much_longer_s(times.median))
 
 
 def objects_of(limit: Limit | None) -> int:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 
 from engine.alone import Alone, is_far
+from engine.band import at_once
 from engine.estimate import TAKEN, processors, taken_by_others
 from engine.run import Facts, Measured, Warned
 from engine.targets import SEEDED_BOOKS
@@ -163,6 +164,36 @@ def longer_handlers(facts: Facts) -> dict[str, float]:
     handled_s = inside.handler_s / inside.log_lines if inside and inside.handler_s and inside.log_lines else 0.0
     used = (measured.server_cpu_s or 0.0) / (measured.measured_s or math.inf)
     return {"handled_s": handled_s, "assumed_s": facts.plan.busy_s, "cpu": used}
+
+
+def takes_longer(facts: Facts) -> bool:
+    """Whether the handlers took much longer under the load than by themselves, on average."""
+    return added_in_handlers(facts, longer_handlers(facts)["handled_s"])
+
+
+def only_some_take_longer(facts: Facts) -> bool:
+    """Whether that is so, and half of them did not: these may take as long by themselves."""
+    return takes_longer(facts) and not added_in_handlers(
+        facts, min(longer_handlers(facts)["handled_s"], usual_s(facts))
+    )
+
+
+def usual_s(facts: Facts) -> float:
+    """Half of the requests were in their handlers for so long, or shorter; infinite: not known."""
+    times = facts.inside and facts.inside.handlers
+    return times.median if times else math.inf
+
+
+def added_in_handlers(facts: Facts, handled_s: float) -> bool:
+    """Whether that is much longer than by itself, and not for CPU: the server used too little of it, even if others
+    took the rest."""
+    plan, measured, inside = facts.plan, facts.measured, facts.inside
+    is_known = inside and inside.handler_s and inside.log_lines and plan.wait_s and plan.distribution == "constant"
+    if not is_known or plan.first_byte:  # after which the handler goes on
+        return False
+    # A request that shares the CPUs waits for the CPU time of all that are at work, at most ten times as long.
+    cpu_s = 10 * at_once(facts) * (measured.server_cpu_s or math.inf) / measured.answered
+    return handled_s - plan.busy_s > max(0.2 * plan.busy_s + 0.02, cpu_s)
 
 
 def warnings_of_database(facts: Facts) -> Iterator[Warned]:

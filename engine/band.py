@@ -50,6 +50,11 @@ def most_overhead_s(wait_s: float) -> float:
     return 0.2 * wait_s + 0.005
 
 
+def much_longer_s(usual_s: float) -> float:
+    """From when on a request takes much longer than that."""
+    return 1.5 * usual_s + 0.02
+
+
 def at_once(facts: Facts) -> float:
     """How many requests shared the CPUs; of a load that goes on not many more than were under way on average."""
     most = min(facts.plan.slots or math.inf, facts.plan.load.most_under_way, facts.measured.sent)
@@ -96,7 +101,7 @@ def compared(facts: Facts, prediction: Prediction, band: Band, with_cpu: bool) -
         if figure is Figure.THROUGHPUT:
             room = least / (1 + more_s / (prediction.mean_s or math.inf)), most
         elif figure is Figure.P95:  # between users in step and users that have drifted apart
-            room = (prediction.spread_s or predicted) * (1 - TOLERANCE) - more_s, most + more_s
+            room = min(prediction.spread_s or predicted, predicted) * (1 - TOLERANCE) - more_s, most + more_s
         else:  # no cost makes anything faster
             room = least - band.timer_s, most + (last_s if figure is Figure.LAST_ANSWER else more_s)
         found.append(Compared(figure, measured, predicted, *room))

@@ -22,7 +22,7 @@ from engine.kinds import Kind
 from engine.loads import Burst
 from engine.report_words import UNENDED
 from engine.run import Plan
-from engine.server import RunningServer, telling_lines
+from engine.server import RunningServer, check_loaded, telling_lines
 from engine.signals import Interrupted, signals
 from engine.words import Problem
 
@@ -166,6 +166,8 @@ def send_one(plan: Plan, site: Site, sent: list[Exchanges]) -> Exchanges:
     one = dataclasses.replace(lone_plan(plan), first_number=send.WARM_UP_NUMBER // 2 + len(sent))
     sent.append(send.measure(one, site.address).exchanges)
     check_end(plan, sent[-1])
+    if plan.launch and site.server and site.log and not any(sent[-1].status):
+        check_loaded(access_log.text_of(site.log), site.server.server_log, plan.launch)
     return sent[-1]
 
 

@@ -25,9 +25,9 @@ from typing import Any
 
 from engine.run import Deal, Plan, Prediction, range_name
 
-DEALS = 100  # that a prediction is made for
+DEALS = 400  # that a prediction is made for: of 100 the ends of a range differ by a tenth
 MOST_DEALT = 20_000  # requests of one deal; it begins again then
-MOST_STEPS = 300_000  # requests in all of them
+MOST_STEPS = 600_000  # requests in all of them
 BLOCK = 100  # requests of a piece
 OF_ONE_START = 1 / 3  # of the pieces
 WITHIN = 0.08  # of a figure: so exact is the prediction where the deal is known

@@ -28,7 +28,6 @@ from engine.in_use import cpus_seen
 from engine.launch import installed_versions
 from engine.limit import LOOP
 from engine.listeners import all_run_apps, cpu_s_of
-from engine.loads import Open
 from engine.machine import timer_s
 from engine.neighbours import Neighbour, neighbours, usage
 from engine.places import Resource, Where
@@ -36,6 +35,7 @@ from engine.report_words import told
 from engine.run import Columns, Database, Facts, Inside, Measured, Plan, Prediction, Run
 from engine.server import cpu_by_process, group_cpu_s, last_words, start_server, stop_server, telling_lines
 from engine.signals import signals
+from engine.stats import statistics_of
 
 Announce = Callable[[str], None]
 
@@ -216,7 +216,7 @@ def judged(
     """The record of a load, with all that can be said of it."""
     outcome, log, requests = sent.outcome, sent.log, len(sent.outcome.exchanges.status)
     of_sent = plan
-    if outcome.is_cut and isinstance(plan.load, Open):  # the first of its requests say little of all of them
+    if outcome.is_cut:  # the first of its requests say little of all of them
         of_sent = dataclasses.replace(plan, load=plan.load.first(requests))
         prediction = plans.prediction_for(of_sent)
     names = name_workers(log) if log else {}
@@ -294,12 +294,13 @@ def inside_of(site: Site, sent: Sent, names: dict[int, str], books: Database | N
         return inside
     counts = Counter(line.pid for line in log.lines)
     held = [line for line in log.lines if not line.parts]  # the others give back their slot between two parts
+    times_s = [line.duration_s for line in held]
     return dataclasses.replace(
         inside, access_log=shown(server.access_log), log_lines=len(log.lines),
         requests_of_workers={name: counts[pid] for pid, name in names.items()},
         restarts=log.late,
         slots_seen=access_log.slots_seen(held), slots_held=access_log.slots_held(held, exchanges.sent_s),
-        handler_s=sum(line.duration_s for line in held) if held else None,
+        handler_s=sum(times_s) if held else None, handlers=statistics_of(times_s),
         anyio_threads=access_log.anyio_threads(server.access_log),
     )  # fmt: skip
 

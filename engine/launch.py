@@ -259,6 +259,8 @@ def launch_command(options: argparse.Namespace) -> Launch:
     """A service that a command of the user's starts; Problem if there is no such program."""
     command, program = options.run, shlex.split(options.run)[0]
     if not shutil.which(program, path=f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"):
+        if Path(program).is_file():
+            raise Problem(f"--run: {program} is no program: chmod +x it and write ./ in front, or name what runs it")
         raise Problem(f"--run: there is no program {program!r}")
     return Launch(Path(program).name, "command", "", is_target=False, start_timeout_s=options.start_timeout,
                   env=env_of(options), run=command)  # fmt: skip

@@ -55,12 +55,6 @@ def requests_in(spots: Iterable[Spot], *states: State) -> float:
     return sum(spot.requests for spot in spots if spot.state in states)
 
 
-def total(sizes: Iterable[float | None]) -> float | None:
-    """The sum; None if one is not known."""
-    known = list(sizes)
-    return None if None in known else sum(filter(None, known))
-
-
 # ---------------------------------------------------------------- the limit
 
 
@@ -127,7 +121,8 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
     if not is_had(where.places, spot):
         return Limit(spot.resource or "", 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
     found = limit_of_shared(where, spot, fewest, answers)
-    return replace(found, next_slots=next_above(fewest, past.values()), objects=objects_at(where.places, spot))
+    more = min((slots for slots in past.values() if slots > fewest), default=None)
+    return replace(found, next_slots=more, objects=objects_at(where.places, spot))
 
 
 def limit_of_shared(where: Where, spot: Spot, slots: float, answers: Answers) -> Limit:
@@ -219,10 +214,6 @@ def is_had(spots: Sequence[Spot], waiting: Spot) -> bool:
     return waiting.resource != RESULT and requests_in(going_on(spots, waiting), *State) >= LEAST_HAD
 
 
-def next_above(fewest: float, all_slots: Iterable[float]) -> float | None:
-    return min((slots for slots in all_slots if slots > fewest), default=None)
-
-
 def queue_for(where: Where, slots: float) -> Spot | None:
     """The requests that no process has accepted, while as many are worked on as there are slots; None: not so."""
     queued = requests_in(where.places, State.QUEUED)
@@ -284,8 +275,7 @@ def have_more(spots: Sequence[Spot], waiting: Spot, samples: int) -> bool:
 
 def is_in(waiting: Spot, spot: Spot, last: int) -> bool:
     """Whether a place is below the line at which others wait, in the same function, up to a last line."""
-    is_same = bool(spot.line) and where_in_file(spot) == where_in_file(waiting)
-    return is_same and number_of(waiting) < number_of(spot) <= last
+    return is_same_function(spot, waiting) and number_of(waiting) < number_of(spot) <= last
 
 
 def number_of(spot: Spot) -> int:
@@ -304,17 +294,27 @@ def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
 
 
 def going_on(spots: Sequence[Spot], waiting: Spot) -> list[Spot]:
-    """Where requests go on that may have what others wait for: not before the line at which these wait; and of those,
-    in the innermost function of the app that has waiting ones, too, if there are such."""
-    go_on = [one for one in spots if one.state in GOES_ON and not one.resource and not is_before(one, waiting)]
+    """Where requests go on that may have what others wait for; and of those, in the innermost function of the app that
+    has waiting ones, too, if there are such."""
+    go_on = [one for one in spots if one.state in GOES_ON and not one.resource]
+    go_on = [one for one in go_on if not (is_before(one, waiting) or has_given_back(one, waiting))]
     named = ([one for one in go_on if function in one.through] for function in reversed(waiting.through))
     return next(filter(None, named), go_on)
 
 
 def is_before(spot: Spot, waiting: Spot) -> bool:
     """Whether a request has not come to the line yet at which others wait: it is above, in the same function."""
-    is_same = bool(waiting.line) and where_in_file(spot) == where_in_file(waiting)
-    return is_same and number_of(spot) < number_of(waiting)
+    return is_same_function(spot, waiting) and number_of(spot) < number_of(waiting)
+
+
+def has_given_back(spot: Spot, waiting: Spot) -> bool:
+    """Whether a request has given back what others wait for, by the source of the app: it is below, in the same
+    function."""
+    return bool(waiting.held_to and is_same_function(spot, waiting) and number_of(spot) > waiting.held_to)
+
+
+def is_same_function(one: Spot, other: Spot) -> bool:
+    return bool(one.line) and where_in_file(one) == where_in_file(other)
 
 
 def is_taken_again(spots: Sequence[Spot], waiting: Spot) -> bool:

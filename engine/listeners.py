@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.targets import CONNECTIONS_OF_WAITRESS
+
 PROC = Path("/proc")
 LISTENS = "0A"  # the state in /proc/net/tcp
 OWN_OF_WAITRESS = 2  # sockets that it counts, too: its listener and its trigger (waitress/server.py, readable)
@@ -143,7 +145,7 @@ def slots_by_command(found: Iterable[Listener]) -> Slots | None:
     program, text = program_of(first.command), " ".join(first.command)
     threads, most = number_after("--threads", text), number_after("--(?:worker-connections|connection-limit)", text)
     if program in ("waitress", "waitress-serve"):
-        return Slots(len(workers), int(min(threads or 4, (most or math.inf) - OWN_OF_WAITRESS)), False)
+        return Slots(len(workers), min(threads or 4, (most or CONNECTIONS_OF_WAITRESS) - OWN_OF_WAITRESS), False)
     is_other = re.search(r"( -k[ =]?| --worker-cl[a-z]*[ =])(?!gthread|sync)[a-z]", text)
     if program != "gunicorn" or is_other or is_set_elsewhere(first):
         return None

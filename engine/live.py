@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
 import sys
 import threading
+import time
 from pathlib import Path
+from typing import TextIO
 
 from engine.access_log import request_lines
 from engine.progress import CLEAR
@@ -15,10 +19,13 @@ MOST_LINES = 60  # then the terminal has seen enough; the file has all
 
 
 class LiveLog:
-    """Shows the requests of a log that start from now on, in a thread of its own, until stop()."""
+    """Shows the requests of a log that start from now on, in a thread of its own, until stop().
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.begins = path, path.stat().st_size
+    out: where; None: on standard output.
+    """
+
+    def __init__(self, path: Path, out: TextIO | None = None) -> None:
+        self.path, self.begins, self.out = path, path.stat().st_size, out
         self.workers: dict[int, str] = {}
         self.shown = 0
         self.has_ended = threading.Event()
@@ -47,7 +54,7 @@ class LiveLog:
 
     def print(self, line: str) -> None:
         """In place of the line that moves, which is drawn again below it."""
-        print(f"{CLEAR}{line}", flush=True)
+        print(f"{CLEAR}{line}", file=self.out, flush=True)
 
     def stop(self) -> None:
         self.has_ended.set()
@@ -56,9 +63,21 @@ class LiveLog:
 
 def has_line(timeout_s: float) -> bool:
     """Whether a line has come on standard input; waits so long for it."""
-    if not sys.stdin or sys.stdin.closed or not select.select([sys.stdin], [], [], timeout_s)[0]:
+    if not sys.stdin or sys.stdin.closed or is_in_background():
+        time.sleep(timeout_s)
         return False
-    if sys.stdin.readline():
-        return True
-    sys.stdin.close()  # its end
+    with contextlib.suppress(OSError, ValueError):  # nohup gives a standard input that cannot be read
+        if not select.select([sys.stdin], [], [], timeout_s)[0]:
+            return False
+        if sys.stdin.readline():
+            return True
+    with contextlib.suppress(OSError):
+        sys.stdin.close()  # its end
+    return False
+
+
+def is_in_background() -> bool:
+    """Whether standard input is a terminal that another job reads: to read from it would stop this one."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.isatty(sys.stdin.fileno()) and os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp()
     return False

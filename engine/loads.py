@@ -61,10 +61,9 @@ class Load:
         """The most requests that the load can send."""
         return self.requests
 
-    @property
-    def scheduled_s(self) -> float:
-        """How long a schedule takes that is kept to its end; 0: there is none."""
-        return 0.0
+    def goes_on_s(self, last_s: float, sent: int) -> float:
+        """How long it goes on at least, if so many requests are sent and the last answer comes at last_s."""
+        return last_s
 
     @property
     def due_in_all(self) -> int | None:
@@ -102,6 +101,10 @@ class Load:
         """The load of a process that gets that much of a split."""
         return replace(self, requests=share)
 
+    def first(self, requests: int) -> Load:
+        """So many requests of it."""
+        return replace(self, requests=requests)
+
     def formula(self, slots: float, wait_s: float) -> str:
         """The closed form with its numbers."""
         raise NotImplementedError
@@ -111,6 +114,10 @@ class Load:
         if self.steady_count is None or self.requests == math.inf:
             return None
         return model.rounds(int(self.requests), min(slots, self.most_under_way)) * wait_s
+
+    def once_under_way(self, slots: float, wait_s: float) -> tuple[float, float] | None:
+        """Requests/s and mean latency of users by the closed form; None where there are no users."""
+        return None
 
     def spread_s(self, slots: float, wait_s: float) -> float | None:
         """The latency that all requests approach as users drift out of step; None where users do not wait in step."""
@@ -157,14 +164,20 @@ class Users(Load):
     def most_under_way(self) -> float:
         return min(self.requests, self.most_users)
 
+    def goes_on_s(self, last_s: float, sent: int) -> float:
+        return last_s + self.think_s if sent < self.requests else last_s  # users pause when the time is over
+
     def forecast(self, service: Service, wait_s: Wait, process_of: Sequence[int] = (), keeps: bool = False) -> Forecast:
         return model.predict_users(
             self.users, service, wait_s, self.requests, self.time_limit_s, self.think_s, process_of, keeps
         )
 
+    def once_under_way(self, slots: float, wait_s: float) -> tuple[float, float]:
+        return model.closed_loop(int(self.most_under_way), slots, wait_s, self.think_s)
+
     def formula(self, slots: float, wait_s: float) -> str:
-        users, think_s = int(min(self.most_users, self.requests)), self.think_s
-        rps, mean_s = model.closed_loop(users, slots, wait_s, think_s)
+        users, think_s = int(self.most_under_way), self.think_s
+        rps, mean_s = self.once_under_way(slots, wait_s)
         t, think = duration(wait_s), duration(think_s)
         if mean_s == wait_s:
             form = f"c / (t + think) = {users} / ({t} + {think})" if think_s else f"c / t = {users} / {t}"
@@ -204,13 +217,13 @@ class Closed(Users):
         if found_s is None or not self.think_s:
             return found_s
         users = int(self.most_under_way)
-        rps, _ = model.closed_loop(users, slots, wait_s, self.think_s)
+        rps, _ = self.once_under_way(slots, wait_s)
         # The pause after the last answer is not waited for; where the slots limit, they are busy to the end.
         idle_s = wait_s + self.think_s - model.rounds(users, min(slots, users)) * wait_s
         return self.requests / rps - max(0.0, idle_s)
 
     def spread_s(self, slots: float, wait_s: float) -> float:
-        return model.closed_loop(self.concurrency, slots, wait_s, self.think_s)[1]
+        return self.once_under_way(slots, wait_s)[1]
 
 
 @dataclass(frozen=True)
@@ -269,9 +282,8 @@ class Open(Load):
         due = self.time_limit_s * self.rate_rps
         return min(self.requests, due if due == math.inf else math.ceil(round(due, 6)))
 
-    @property
-    def scheduled_s(self) -> float:
-        return self.requests / self.rate_rps
+    def goes_on_s(self, last_s: float, sent: int) -> float:
+        return max(last_s, self.requests / self.rate_rps)
 
     def limits(self, elapsed_s: float) -> tuple[float, float]:
         if self.schedule_s:
@@ -281,8 +293,7 @@ class Open(Load):
     def due_s(self, number: int) -> float:
         return self.schedule_s[number] if self.schedule_s else number / self.rate_rps
 
-    def first(self, requests: int) -> Open:
-        """So many requests of it."""
+    def first(self, requests: int) -> Load:
         return replace(self, requests=requests, schedule_s=self.schedule_s[:requests])
 
     def formula(self, slots: float, wait_s: float) -> str:

@@ -199,7 +199,7 @@ def join_values(argv: Sequence[str]) -> list[str]:
     """argparse takes `--server-args '-k gthread'` for two options; joined by = it is one."""
     joined: list[str] = []
     for text in argv:
-        if joined[-1:] == ["--server-args"]:
+        if joined[-1:] in (["--server-args"], ["--try"]):
             joined[-1] += f"={text}"
         else:
             joined.append(text)
@@ -276,7 +276,9 @@ WHY = {  # option -> why it stands alone, where that is not plain
 def parse(argv: Sequence[str], manual: str = "") -> argparse.Namespace:
     """The checked options, with the defaults that depend on others filled in. Raises Problem."""
     parser = parser_for(manual)
-    options = parser.parse_args(with_address(join_values(argv), parser))
+    words = with_address(join_values(argv), parser)
+    check_once(words)
+    options = parser.parse_args(words)
     given = {name for name in vars(options) if is_given(options, parser, name)}
     options.is_paper = bool(given & {"slots", "wait", "split"}) and not given & {"target", "app", "run", "url"}
     options.tries = getattr(options, "try")  # a word of Python's
@@ -287,6 +289,16 @@ def parse(argv: Sequence[str], manual: str = "") -> argparse.Namespace:
     fill_in_own_loads(options)
     fill_in_request(options)
     return options
+
+
+ONCE = "--app", "--run", "--url", "--workload", "--victim"
+
+
+def check_once(words: Sequence[str]) -> None:
+    """Raises Problem where one of them would go unused."""
+    names = [word.partition("=")[0] for word in words]
+    if twice := [name for name in ONCE if names.count(name) > 1]:
+        raise Problem(f"{twice[0]} only once: keep the --json of each in a file of its own, and sweep.py compare them")
 
 
 def is_given(options: argparse.Namespace, parser: argparse.ArgumentParser, name: str) -> bool:
@@ -390,11 +402,18 @@ def fill_in_request(options: argparse.Namespace) -> None:
     if options.data and not has_content_type(options.header):
         options.content_type = options.content_type or content_type_of(options.data)
     options.header = [*options.header, *own_headers(options)]
+    options.body = body_of(options)
+    options.method = "HEAD" if options.head else options.method or ("POST" if options.body else "GET")
+
+
+def body_of(options: argparse.Namespace) -> bytes:
+    """Raises Problem."""
+    if options.data.startswith("@"):
+        raise Problem(f"--data is the text itself; {options.data[1:]} as a file: -p {options.data[1:]}")
     try:
-        options.body = options.body_file.read_bytes() if options.body_file else os.fsencode(options.data)
+        return options.body_file.read_bytes() if options.body_file else os.fsencode(options.data)
     except OSError as error:
         raise Problem(f"cannot read {options.body_file}: {error.strerror}") from None
-    options.method = "HEAD" if options.head else options.method or ("POST" if options.body else "GET")
 
 
 def has_content_type(headers: Sequence[str]) -> bool:

@@ -21,7 +21,7 @@ from engine.loads import Burst, Closed, Load, Open, Ramp
 from engine.machine import AT_START, about_machine, cpu_limit
 from engine.model import Forecast, Wait
 from engine.run import Plan, Prediction
-from engine.stats import figures_of
+from engine.stats import figures_for
 from engine.targets import HANDLERS, TARGETS, WORKLOADS, Route, TaskTime
 from engine.tls import Tls
 from engine.words import Problem
@@ -407,7 +407,7 @@ def prediction_for(plan: Plan, process_of: Sequence[int] = ()) -> Prediction:
 
     def predict(dealt: Sequence[int]) -> Prediction | None:
         forecast = forecast_of(plan, dealt)
-        return Prediction(**figures_of(forecast, plan.load.time_limit_s, plan.load.scheduled_s)) if forecast else None
+        return Prediction(**figures_for(plan.load, forecast)) if forecast else None
 
     return with_ranges(prediction, plan, predict)
 
@@ -418,8 +418,8 @@ def prediction_of(plan: Plan, forecast: Forecast | None) -> Prediction:
     held_s = held_for(plan, as_lone_requests_show=False)
     figures: dict[str, Any] = {"makespan_s": load.last_answer_s(slots, held_s)}
     if forecast:
-        figures = figures_of(forecast, load.time_limit_s, load.scheduled_s) | {
-            "spread_s": load.spread_s(slots, plan.busy_s) if plan.distribution != "mix" else None
+        figures = figures_for(load, forecast) | {
+            "spread_s": load.spread_s(slots, held_s) if plan.distribution == "constant" else None
         }
     busy = min(slots, load.most_under_way)
     return Prediction(
@@ -432,7 +432,7 @@ def p99_if_longer_s(plan: Plan, slots: float) -> float | None:
     """An open loop close to its limit: the p99 if each request took 2 % longer. Else None."""
     offered = plan.load.offered_load(slots, held_for(plan)) or 0.0
     forecast = forecast_of(plan, factor=STEEP) if STEEP_LOAD <= offered <= 1 else None
-    return figures_of(forecast, plan.load.time_limit_s, plan.load.scheduled_s)["p99_s"] if forecast else None
+    return figures_for(plan.load, forecast)["p99_s"] if forecast else None
 
 
 def possibilities(plan: Plan) -> dict[str, float]:

@@ -37,9 +37,9 @@ OF_SENT = "The figures that are predicted are for these requests, not for all th
 
 
 def ended_by_until(run: Run) -> bool:
-    """Whether a schedule ended as soon as a figure was known."""
+    """Whether a load ended as soon as a figure was known."""
     measured, load = run.measured, run.plan.load
-    is_short = load.is_scheduled and measured.due == measured.sent < load.most_requests
+    is_short = measured.sent < load.most_requests and measured.window_s < load.time_limit_s
     return bool(measured.until and is_short and not measured.stopped and run.prediction.mean_s)
 
 
@@ -124,11 +124,19 @@ def counts(run: Run) -> str:
 
 def has_one_rate(run: Run) -> bool:
     """Whether Little's law can be checked: not where requests failed, which the rate counts and the mean does not;
-    where users come and go; or where many users got their last, long answer only after the time limit."""
+    where users come and go; or where many requests got their last, long answer only after the time limit."""
     load, measured = run.plan.load, run.measured
     after_s = measured.finished_after_limit * (measured.latency_s.max if measured.latency_s else 0.0)
     is_cut = after_s > 0.05 * measured.window_s * measured.mean_in_flight
-    return not measured.failed and (load.is_scheduled or (bool(load.steady_count) and not is_cut))
+    if load.is_scheduled:
+        is_cut = under_way_by_themselves(run) > 0.5 * measured.sent
+    return not measured.failed and (load.is_scheduled or bool(load.steady_count)) and not is_cut
+
+
+def under_way_by_themselves(run: Run) -> float:
+    """How many requests of a schedule are under way at a time where none waits for another; 0.0: not a schedule."""
+    total = run.measured.phases_s["total"]
+    return run.plan.load.offered_load(1.0, run.plan.busy_s or (total.min if total else 0.0)) or 0.0
 
 
 def checks(run: Run) -> str:
@@ -138,7 +146,8 @@ def checks(run: Run) -> str:
         return ""
     turnover_rps = (measured.sent + measured.answered - measured.finished_after_limit) / 2 / measured.window_s
     by_law, last_s, server_s = turnover_rps * total.mean, measured.measured_s, measured.server_cpu_s
-    is_over = run.plan.load.is_scheduled and measured.finished_after_limit > 0.1 * measured.sent
+    at_the_end = 1.5 * under_way_by_themselves(run) + 0.1 * measured.sent  # without an overload, at most
+    is_over = run.plan.load.is_scheduled and measured.finished_after_limit > at_the_end
     agree = "agree" if abs(by_law - under_way) <= 0.1 * under_way + 0.1 else "do NOT agree"
     law = f"Little's law: {rate(turnover_rps)} x {duration(total.mean)} = {by_law:.1f} requests under way."
     return stacked(
@@ -243,7 +252,8 @@ def targets_list(defaults: argparse.Namespace) -> str:
 def probe_plan(most_requests: int, most_s: float) -> str:
     """What a probe sends."""
     return (
-        "A probe: bursts of 10, 20, 40, ... requests, until the answers show how many the server works on at a time."
+        "A probe: bursts of 10, 20, 40, ... requests (fewer where they take long), until the answers show how many the"
+        " server works on at a time."
         f" It sends at most {most_requests} requests in {duration(most_s)}, and stops when a request fails."
     )
 
@@ -302,22 +312,32 @@ def find_rate_plan(objective_s: float, percentile: int) -> str:
 
 
 def first_rate_text(
-    full: Run, rate_rps: float, objective_s: float, percentile: int, run_s: float, is_predicted: bool = True
+    full: Run, full_rps: float, rate_rps: float, objective_s: float, percentile: int, run_s: float, why_none: str = ""
 ) -> str:
-    """What a full load got, and where the search for a rate begins."""
+    """What a full load got, and where the search for a rate begins. why_none: why no rate is predicted."""
     limit, users = seen_in_short(full), full.plan.load.most_under_way
-    known = f"The p{percentile} is at most {duration(objective_s)} at {rate(rate_rps)}."
+    equally = ", if all processes get as much" * (full.plan.workers > 1 and not full.plan.shared_queue)
+    known = f"The p{percentile} is at most {duration(objective_s)} at {rate(rate_rps)}{equally}."
     return stacked(
-        told("full load", f"{users:g} users get {requests_s(full.measured.throughput_rps)}. {limit}"),
+        told("full load", f"{users:g} users get {requests_s(full_rps)}. {limit}"),
         told(
             "prediction",
-            known if is_predicted else "None. How long a request keeps what the others wait for was not seen.",
-            f"The search begins {'there' if is_predicted else f'at {rate(rate_rps)}'}.",
+            f"None. {NO_RATE[why_none]}" if why_none else known,
+            f"The search begins {f'at {rate(rate_rps)}' if why_none else 'there'}.",
             f"It makes at most {MOST_RUNS} runs of {duration(run_s)}. A run that confirms a rate is {LONGER} times as"
             " long.",
         )
         + "\n",
     )
+
+
+NO_RATE = {
+    "slots-for-all": "The server has a slot for each request, so that slots set no limit.",
+    "no-slots": "It is not known how many requests are worked on at a time.",
+    "not-seen": "How long a request keeps what the others wait for was not seen.",
+    "different": "Requests wait for different times, and it is made for a wait that is always the same.",
+    "too-short": "Under the full load a request takes longer than that, even without the wait for others.",
+}
 
 
 def tried_line(tried: Tried, objective_s: float, percentile: int) -> str:

@@ -126,7 +126,7 @@ def what_is_predicted(plan: Plan, prediction: Prediction) -> str:
     )
 
 
-FEW_ROUNDS = 5  # requests for each user: the first and the last count for much
+AS_THE_FORM = 0.02  # of a figure: it is the one of the closed form
 
 
 def prediction_text(plan: Plan, prediction: Prediction) -> str:
@@ -159,7 +159,7 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
     """What the closed form means for each request, or why it is not all."""
     load, t = plan.load, duration(plan.busy_s)
     offered, longer_s = load.offered_load(slots, plan.busy_s) or 0.0, prediction.p99_if_longer_s
-    first = {
+    by_kind = {
         f"CPU time decides here: {duration(plan.cpu_time_s)} per request.": held_for(plan, False) > plan.busy_s,
         f"But a request needs a slot {len(plan.passes)} times{unless(plan)}, each time behind all that wait by then.":
             plan.passes[-1] < max(plan.passes) and not (plan.launch and plan.launch.body_parts),
@@ -172,23 +172,38 @@ def conditions(plan: Plan, prediction: Prediction, slots: float) -> str:
         f"On average {per_cent(offered)} of the slots are busy, once requests are answered as fast as they come.":
             0 < offered <= 1,
         "More is sent than the slots allow: the queue grows until the end.": offered > 1,
-        "Here t is a mean: each wait is drawn, and the expected figures are those of the drawn waits.":
-            is_drawn(plan),
         "It is not known how much of the wait is in a `def` dependency. That queues for a slot of its own, so that the"
         " first answers may come as late as the last.": len(plan.passes) > 1 and not load.is_steady,
         f"Counted from 0, request k starts after floor(k / {slots:g}) x {t} and is answered {t} later.":
-            not load.is_steady,
+            not load.is_steady and not is_drawn(plan),
     }  # fmt: skip
+    first = first_true(by_kind)
     return said(
-        first_true(first),
-        load.is_steady
-        and load.requests < FEW_ROUNDS * (load.steady_count or 0)
-        and "This holds for a load that goes on. Each user sends few requests here, so the expected figures differ.",
+        first,
+        is_drawn(plan)
+        and "Here t is a mean: requests wait for different times, and the expected figures are those of these times.",
+        first is None
+        and is_far_from_form(plan, prediction, slots)
+        and "This holds for a load that goes on, with so many users. This one does not for long, so that the expected"
+        " figures differ.",
         longer_s and f"This is near the limit: with a 2 % longer wait the p99 is {duration(longer_s)}.",
-        plan.keep_alive
-        and plan.most_connections < load.most_under_way
+        has_few_connections(plan)
         and f"The server serves at most {plan.most_connections:g} kept connections at a time; the others wait.",
     )
+
+
+def has_few_connections(plan: Plan) -> bool:
+    return plan.keep_alive and plan.most_connections < plan.load.most_under_way
+
+
+def is_far_from_form(plan: Plan, prediction: Prediction, slots: float) -> bool:
+    """Whether the figures of users are not those of the closed form: they are too few, or send for too short a time."""
+    is_other = is_drawn(plan) or has_few_connections(plan)
+    steady = None if is_other else plan.load.once_under_way(slots, held_for(plan))
+    even = prediction.if_even or vars(prediction)
+    expected = even["throughput_rps"], even["mean_s"]
+    pairs = zip(steady or (), expected, strict=False)
+    return any(value and abs(value / due - 1) > AS_THE_FORM for due, value in pairs)
 
 
 def what_is_expected(plan: Plan, prediction: Prediction) -> str:

@@ -14,8 +14,11 @@ from engine.sizes import POSTGRES_CONNECTIONS, Asked, Setting, Size, settings_fo
 from engine.words import MARGIN, Problem, duration, per_cent, plural, slots_text
 
 
-def size_text(found: Size, workers: int) -> str:
-    """How many slots: the number, what it gives, what is near, then the settings of each kind of server."""
+def size_text(found: Size, workers: int, instead: str = "") -> str:
+    """How many slots: the number, what it gives, what is near, then the settings of each kind of server.
+
+    instead: of what was sent, where that was not at random moments.
+    """
     need = int(found.fits.slots)
     each = math.ceil(need / workers)
     computes = f" and computes for {duration(found.cpu_s)}" * bool(found.cpu_s)
@@ -38,6 +41,7 @@ def size_text(found: Size, workers: int) -> str:
             "asked",
             f"{found.rate_rps:g} requests/s at random moments. Each waits {duration(found.wait_s)}{computes}.",
             f"Wanted: a p{found.percentile:g} of at most {duration(found.objective_s)}.",
+            instead,
         ),
         told(
             "slots",
@@ -86,7 +90,13 @@ def advice_text(found: Advice, run: Run) -> str:
     asked = f"The p{found.percentile} {measured}; at most {duration(found.objective_s)} was asked: {kept}."
     text = stacked(told("objective", asked), told("to keep it", cure_text(found, run)))
     is_table = found.size and found.cure is Cure.SLOTS
-    return f"{text}\n\n{size_text(found.size, run.plan.workers)}" if is_table and found.size else text
+    if not is_table or not found.size:
+        return text
+    evenly = getattr(run.plan.load, "arrivals", "poisson") == "constant"
+    return f"{text}\n\n{size_text(found.size, run.plan.workers, EVENLY * evenly)}"
+
+
+EVENLY = "(This run's were evenly spaced; for such ones fewer slots may do.)"
 
 
 def cure_text(found: Advice, run: Run) -> str:

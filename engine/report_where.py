@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable
 
+from engine.audit import only_some_take_longer
 from engine.limit import ALSO_BLOCKS, CONDITION, FREES_ALL, ITSELF, LOOP, blocking_place, is_lock
 from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_verdict import next_limit
@@ -169,7 +170,7 @@ def limit(run: Run, found: Where) -> str:
         return told("besides", blocks_at_times(found))
     alone_s, limits = slower_than_alone_s(run), run.verdict.limits
     if alone_s and is_not_known(run):
-        return told("limit", unknown_limit(of, alone_s))
+        return told("limit", unknown_limit(run, of, alone_s))
     if limits and limits[0] != of:  # one is the limit, and stands with the verdict
         return told("besides", seen_limit_text(of))
     is_last = limits and not others_wait(found, of)  # else what they wait for may well come next
@@ -191,8 +192,15 @@ def others_wait(found: Where, of: Limit) -> bool:
     return any((spot.resource, spot.line) != (of.resource, of.line) for spot in waiting)
 
 
-def unknown_limit(of: Limit, alone_s: float) -> str:
+def unknown_limit(run: Run, of: Limit, alone_s: float) -> str:
     """Slots that are taken only because something else keeps the requests."""
+    times = run.inside.handlers if run.inside and only_some_take_longer(run) else None
+    if times:
+        return (
+            f"Not known. All of the server's slots ({of.slots:g}) are taken. Half of the requests were in their"
+            f" handlers for {duration(times.median)} or less, and on average it was {duration(times.mean)}. Whether the"
+            " slow ones take so long by themselves was not seen: if they wait for each other, more slots are no cure."
+        )
     return (
         f"Not known. All of the server's slots ({of.slots:g}) are taken, but by requests that take {duration(alone_s)}"
         " each by themselves, and longer under this load. What they wait for meanwhile was not seen: more slots may"

@@ -94,6 +94,7 @@ EXPLANATIONS = {
     "connected": "NOT as predicted: a program that the service is connected to was busy.",
     "after-answer": "NOT as predicted: requests keep their slots after the answer.",
     "longer-handlers": "NOT as predicted: under this load the handlers took longer.",
+    "different-times": "NOT as predicted: requests take different times in their handlers.",
     "busy-machine": "NOT as predicted, and other programs used the CPUs.",
     "longer-wait": "NOT as predicted: a request takes longer than stated.",
     "backlog-overflow": "NOT as predicted: the server's listen queue was full.",
@@ -261,6 +262,9 @@ WARNINGS: dict[str, Callable[[Any], str]] = {  # of the facts; "other-slots" is 
         f"In the log a request is in its handler for {duration(of.handled_s)} on average, and the prediction assumes"
         f" {duration(of.assumed_s)}. The server used {per_cent(of.cpu)} of a CPU, so something else made it longer:"
         " what the handlers wait for, or their own waits.",
+    "different-times": lambda of:
+        f"Half of the requests were in their handlers for {duration(of.usual_s)} or less, but on average it was"
+        f" {duration(of.handled_s)}. The prediction assumes {duration(of.assumed_s)} for each.",
     "busy-machine": lambda of:
         f"Other programs used {per_cent(of.share)} of the CPUs during the run{named_text(of.named)}. They make all"
         " times longer. Run it again on an idle machine.",

@@ -131,8 +131,7 @@ class Prediction:
     p99_s: float | None = None
     makespan_s: float | None = None  # the last answer
     spread_s: float | None = None  # closed loop: the latency that all approach as users drift out of step
-    # Over the deals that are to be expected, from 5 to 95 %; the figures above are the middle. None: one queue, or the
-    # deal is not known.
+    # From 5 to 95 % of the deals to be expected; the figures above are their middle. None: one queue, or not known.
     throughput_range_rps: tuple[float, float] | None = None
     mean_range_s: tuple[float, float] | None = None
     p95_range_s: tuple[float, float] | None = None
@@ -200,7 +199,7 @@ class Measured:
     failed: int
     errors: dict[str, int]
     due: int | None  # of a schedule: how many requests should have been sent by its end
-    measured_s: float  # until the last request had ended
+    measured_s: float  # until the last request had ended, and the pause of its user
     window_s: float  # in which throughput counts
     finished_after_limit: int
     throughput_rps: float  # answers within the window, per second of it
@@ -271,13 +270,13 @@ class Inside:
     requests_of_workers: dict[str, int] = field(default_factory=dict)
     restarts: int = 0  # worker processes that were ready only during the run
     slots_seen: int | None = None  # the most requests that one worker had in its handlers at a time
-    slots_held: int | None = None  # slots per worker, read from the log: requests in the handlers whenever a waiting
-    # request started; None if no request waited, or if the number varies
+    slots_held: int | None = None  # in its handlers whenever a waiting request started; None: none, or it varies
     handler_s: float | None = None  # the time of all handlers together
     anyio_threads: int | None = None  # AnyIO's limit, as a worker found it
     database: Database | None = None
     where: Where | None = None
     cpus: int = 0  # on which it computed at a time: several processes, or without Python's lock; all: they have ended
+    handlers: Statistics | None = None  # of the times of the requests in their handlers
 
 
 @dataclass(frozen=True)
@@ -318,6 +317,7 @@ class Explanation(str, Enum):
     CONNECTED = "connected"  # a program that the service is connected to computed all the time
     AFTER_ANSWER = "after-answer"  # slots are held after the answer
     LONGER_HANDLERS = "longer-handlers"  # than by themselves, for a reason that was not seen
+    DIFFERENT_TIMES = "different-times"  # some handlers took so much longer than most
     BUSY_MACHINE = "busy-machine"
     LONGER_WAIT = "longer-wait"
     BACKLOG = "backlog-overflow"

@@ -20,6 +20,8 @@ LEAST_TIMEOUT_S = 1.0
 MOST_USERS, FULL_S = 200, 3.0  # of the load that fills the server
 OF_FULL_LOAD = 0.7  # of what that gets, where the search begins if no rate can be predicted
 SETTLE_S = 10.0  # after a run, at most
+RUNS_OF_LONE = 3  # times as long as a request takes is the shortest run
+FITS = 0.8  # of the time that is left: what a first burst takes that is served one request after the other
 
 BringHome = Callable[[Run], None]
 
@@ -42,7 +44,8 @@ def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budge
         left = most_requests - before.sent
         while not why and not signals.received:
             timeout_s = min(plan.timeout_s, max(LEAST_TIMEOUT_S, end_s - time.perf_counter()))
-            burst = Burst(max(1, min(10 * 2 ** len(runs), left)))
+            size = 2 * runs[-1].measured.sent if runs else first_burst(before, timeout_s)
+            burst = Burst(max(1, min(size, left)))
             with line_says(report.probe_so_far(runs)):
                 run = one_run(dataclasses.replace(plan, timeout_s=timeout_s), burst, site, before)
             runs.append(run)
@@ -53,6 +56,11 @@ def probe(plan: Plan, place: Place, bring_home: BringHome, show: Announce, budge
             show(report.probe_line(run))
     if runs:
         show(report.probe_result(run, why or "stopped"))
+
+
+def first_burst(before: Before, timeout_s: float) -> int:
+    """Ten requests, or as many as are answered in time even if each waits for all of the others."""
+    return min(10, max(2, int(FITS * timeout_s / max(before.lone_s, default=0.001))))
 
 
 def check_time_left(left_s: float, before: Before, most_s: float) -> None:
@@ -114,12 +122,13 @@ def find_rate(
     with site_for(plan, place) as site:
         plan, before = send_before(plan, site)
         plan = plans.with_overhead(plan, before.lone_s)
+        run_s = max(run_s, RUNS_OF_LONE * alone_in_time_s(before, objective_s))
         with line_says("full load"):
             full = full_load(plan, site, before)
-        predicted = predicted_rate(full, objective_s, percentile)
-        first = predicted or OF_FULL_LOAD * max(1.0, full.measured.throughput_rps)
+        predicted, why_none = predicted_rate(full, objective_s, percentile)
+        first = predicted or OF_FULL_LOAD * (rate_of_all(full) or 1.0)
         rate: float | objectives.Found = first
-        show(report.first_rate_text(full, first, objective_s, percentile, run_s, predicted is not None))
+        show(report.first_rate_text(full, rate_of_all(full), first, objective_s, percentile, run_s, why_none))
         while isinstance(rate, float) and not signals.received:
             so_far = report.rates_so_far(*objectives.bracket(objective_s, tried))
             with line_says(f"settling, {so_far}"):
@@ -145,21 +154,54 @@ def find_rate(
     return isinstance(rate, objectives.Found) and rate.low > 0
 
 
+def alone_in_time_s(before: Before, objective_s: float) -> float:
+    """How long a request takes by itself, at least. Raises Problem where that is longer than the objective."""
+    alone_s = min(before.lone_s, default=0.0)
+    if alone_s > objective_s:
+        raise sizes.too_short(objective_s, alone_s)
+    return alone_s
+
+
 def full_load(plan: Plan, site: Site, before: Before) -> Run:
     """What a closed loop of many users gets: no rate above it can hold, and where they wait is the limit."""
     slots = plan.slots if plan.slots and plan.slots < MOST_USERS / 2 else MOST_USERS / 2
-    return one_run(plan, Closed(time_limit_s=FULL_S, concurrency=max(8, int(2 * slots))), site, before)
+    time_s = max(FULL_S, RUNS_OF_LONE * max(before.lone_s, default=0.0))
+    return one_run(plan, Closed(time_limit_s=time_s, concurrency=max(8, int(2 * slots))), site, before)
 
 
-def predicted_rate(full: Run, objective_s: float, percentile: int) -> float | None:
-    """Of the slots that were seen, at most what a full load got; None: not known."""
+def rate_of_all(full: Run) -> float:
+    """What a full load got, requests/s, with the answers after its time limit: all that was sent is answered."""
+    measured = full.measured
+    return max(measured.throughput_rps, measured.answered / (measured.last_answer_s or math.inf))
+
+
+def predicted_rate(full: Run, objective_s: float, percentile: int) -> tuple[float | None, str]:
+    """Of the slots that were seen, at most what a full load got; None: not known, and why."""
     limit, plan = verdict.binding(full), full.plan
     slots, held_s = (limit.slots, limit.held_s) if limit else (plan.slots, max(plan.busy_s, plan.held_s or 0.0))
-    most_rps = max(1.0, full.measured.throughput_rps)
+    most_rps = rate_of_all(full)
     left_s = objective_s - advice.beside_s(full)
-    if not slots or not held_s or slots == math.inf or left_s < held_s:
-        return None
-    return min(0.95 * most_rps, sizes.highest_rate(slots, held_s, left_s, percentile))
+    reasons = {
+        "slots-for-all": slots == math.inf,
+        "no-slots": not slots,
+        "not-seen": not held_s or not most_rps,
+        "too-short": left_s < (held_s or 0.0),
+        "different": advice.grows_with_server(full, limit) and advice.differ(full),
+    }
+    why = estimate.first_true(reasons)
+    if why or not slots or not held_s:
+        return None, why or "not-seen"
+    queues = queues_of(full)
+    each_rps = sizes.highest_rate(max(1, slots // queues), held_s, left_s, percentile)
+    return min(0.95 * most_rps, queues * each_rps), ""
+
+
+def queues_of(full: Run) -> int:
+    """In how many queues requests wait for what limits, one for each process."""
+    limit = verdict.binding(full)
+    if limit and not verdict.is_servers(limit):
+        return advice.objects_of(limit)
+    return 1 if full.plan.shared_queue else full.plan.workers
 
 
 def settle(plan: Plan, site: Site, before: Before) -> None:

@@ -164,9 +164,7 @@ def wait_until_ready(server: RunningServer, access_log: Path, launch: Launch) ->
     deadline_s, log, ready = time.perf_counter() + launch.start_timeout_s, server.server_log, 0
     while time.perf_counter() < deadline_s:
         ended, text = server.ended, text_of(access_log)  # in this order: a last word counts
-        if failed := re.search(r"\] failed (.*)", text):
-            hint = "" if launch.is_target or launch.run else hints.why_not_loaded(launch.app, failed[1])
-            raise Problem(f"the app did not load: {failed[1]} (see {log}){hint}", 3)
+        check_loaded(text, log, launch)
         if ended or WORKER_DIED.search(text_of(log)):
             raise Problem(f"the server did not start: {why_it_ended(log)}", 3)
         ready = len(ready_workers(text))
@@ -174,7 +172,17 @@ def wait_until_ready(server: RunningServer, access_log: Path, launch: Launch) ->
             return
         time.sleep(0.02)
     waited = f"the server was not ready after {launch.start_timeout_s:g} s (--start-timeout)"
-    raise Problem(f"{waited}; {ready} of {workers} workers are ready; {why_it_ended(log)}", 3)
+    state = f"{ready} of {workers} workers are ready"
+    if launch.run:
+        state = f"nothing accepts connections on 127.0.0.1:{server.port}, the command's {{port}}"
+    raise Problem(f"{waited}; {state}; {why_it_ended(log)}", 3)
+
+
+def check_loaded(text: str, log: Path, launch: Launch) -> None:
+    """Raises Problem where a worker wrote into its access log that it has not loaded its app. log: of the server."""
+    if failed := re.search(r"\] failed (.*)", text):
+        hint = "" if launch.is_target or launch.run else hints.why_not_loaded(launch.app, failed[1])
+        raise Problem(f"the app did not load: {failed[1]} (see {log}){hint}", 3)
 
 
 # ---------------------------------------------------------------- stop

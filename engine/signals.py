@@ -45,7 +45,10 @@ class Signals:
         """Signals are handled in this block; then they are what they were before."""
         self.received, before = 0, {}
         with contextlib.suppress(ValueError):  # only the main thread may set handlers: elsewhere they stay as they are
-            before = {name: signal.signal(getattr(signal, name), self.handle) for name in self.NAMES}
+            for name in self.NAMES:
+                number = getattr(signal, name)
+                if name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                    before[name] = signal.signal(number, self.handle)
         try:
             yield
         finally:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.loads import Load
 from engine.model import Forecast
 
 PERCENTILES = {"median": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
@@ -103,10 +104,10 @@ def histogram(latencies_s: Sequence[float]) -> list[tuple[float, int]]:
     return [(BOUNDS_S[i], bars[i]) for i in range(min(bars), max(bars) + 1)] if bars else []
 
 
-def figures_of(forecast: Forecast, time_limit_s: float = math.inf, scheduled_s: float = 0.0) -> dict[str, Any]:
+def figures_of(forecast: Forecast, time_limit_s: float = math.inf, goes_on_s: float = 0.0) -> dict[str, Any]:
     """Fields of run.Prediction, of a forecast; none if nothing is sent. As in a run with a time limit, throughput
-    counts the answers within it, and of a schedule until its end, scheduled_s. None: a percentile that says no more
-    than the maximum.
+    counts the answers within it, and at least until goes_on_s, as the load goes on until then. None: a percentile that
+    says no more than the maximum.
 
     >>> figures_of(Forecast([0.0, 0.0], [0.0, 1.0], [1.0, 2.0]))["throughput_rps"]
     1.0
@@ -116,7 +117,7 @@ def figures_of(forecast: Forecast, time_limit_s: float = math.inf, scheduled_s: 
     if not latencies_s:
         return {}
     makespan_s = max(answered_s)
-    window_s = min(max(makespan_s, scheduled_s), time_limit_s)
+    window_s = min(max(makespan_s, goes_on_s), time_limit_s)
     return {
         "throughput_rps": sum(end_s <= window_s for end_s in answered_s) / window_s if window_s else None,
         "mean_s": statistics.fmean(latencies_s),
@@ -125,3 +126,9 @@ def figures_of(forecast: Forecast, time_limit_s: float = math.inf, scheduled_s: 
         "p99_s": nearest_rank(latencies_s, 99),
         "makespan_s": makespan_s,
     }
+
+
+def figures_for(load: Load, forecast: Forecast) -> dict[str, Any]:
+    """Fields of a prediction, of the forecast of a load."""
+    sent, last_s = len(forecast.answered_s), max(forecast.answered_s, default=0.0)
+    return figures_of(forecast, load.time_limit_s, load.goes_on_s(last_s, sent))

@@ -54,7 +54,7 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
     """Every figure of a run.
 
     Throughput counts until the last request has ended, or the time limit if that was sooner; of a schedule not before
-    it ends, or ten requests at 1/s would be answered at ten in nine seconds.
+    it ends, or ten requests at 1/s would be answered at ten in nine seconds; and with the pause of the users after it.
     """
     rows, begun_s, load = outcome.exchanges, outcome.begun_s, plan.load
     started_s, first_byte_s, answered_s = rows.started_s, rows.first_byte_s, rows.answered_s
@@ -62,8 +62,9 @@ def summarise(plan: Plan, outcome: Outcome) -> Measured:
     bad = [i for i, is_good in enumerate(good) if not is_good]
     sent, answered = len(good), sum(good)
     due_s = due_times(load, outcome)
-    measured_s = max(answered_s, default=begun_s) - begun_s
-    window_s = min(max(measured_s, 0.0 if outcome.is_short else load.scheduled_s), load.time_limit_s)
+    ended_s = max(answered_s, default=begun_s) - begun_s
+    window_s = min(ended_s if outcome.is_short else load.goes_on_s(ended_s, sent), load.time_limit_s)
+    measured_s = ended_s if load.is_scheduled else max(ended_s, window_s)
     in_window = sum(at - begun_s <= window_s for at in compress(answered_s, good))
     under_way_s = time_under_way(started_s, answered_s, begun_s + window_s)
 
@@ -155,7 +156,8 @@ def in_their_order(
     # Users get out of step by and by, which moves the median, but not the mean.
     middle = median if plan.load.is_scheduled else fmean
     goes_on = plan.load.is_scheduled or plan.load.steady_count  # latency follows the users of a ramp
-    drift = drift_of(latencies_s, middle) if goes_on and plan.load.is_steady else None
+    first = 0 if plan.load.is_scheduled else plan.load.steady_count or 0  # of each user: they are a burst
+    drift = drift_of(latencies_s[first:], middle) if goes_on and plan.load.is_steady else None
     late = is_late(lags_s, latencies_s)
     until = until_of(plan.until, latencies_s, late, bool(drift), is_stopped) if plan.until else None
     return {"drift": drift, "until": until}

@@ -66,7 +66,7 @@ def begins_of(answered_s: Sequence[float], gap_s: float) -> list[int]:
 
 
 def batch_table(run: Run, forecast: Forecast | None) -> str:
-    """A row for each batch; in the bar `.` is the wait for a slot, `#` the time in it.
+    """A row for each batch; in the bar `.` is the wait for a slot, `#` the time in it, `-` either: not known.
 
     forecast: as it was made before the run, so that "predicted" knows nothing of what was measured.
     """
@@ -80,11 +80,19 @@ def batch_table(run: Run, forecast: Forecast | None) -> str:
         done += len(batch)
         started_s = min(filter(None, (start_of(i) for _, i in batch)), default=None)
         times_s = started_s, batch[-1][0], due_s[done - 1] if due_s else None
-        start, end = (round((at_s or 0.0) / end_s * BAR) for at_s in times_s[:2])
-        bar = f"{'.' * start}{'#' * (end - start)}"
+        bar = bar_of(started_s, batch[-1][0], end_s)
         rows.append(f"{len(batch):20}{''.join(f'{duration(at_s):>11}' for at_s in times_s)}  |{bar:{BAR}}|")
     head = f"batches     requests    started   answered  predicted   0 s{duration(end_s):>{BAR - 3}}"
     return "\n".join([head, *shortened(rows, FIRST, LAST, "more row")])
+
+
+def bar_of(started_s: float | None, ended_s: float, last_s: float) -> str:
+    """
+    >>> bar_of(1.0, 2.0, 4.0), bar_of(None, 2.0, 4.0)
+    ('......#####', '-----------')
+    """
+    start, end = (round((at_s or 0.0) / last_s * BAR) for at_s in (started_s, ended_s))
+    return "-" * end if started_s is None else f"{'.' * start}{'#' * (end - start)}"
 
 
 # ---------------------------------------------------------------- figures

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from engine.model import NO_LIMIT
 
 ANYIO_THREADS = 40  # anyio: to_thread.current_default_thread_limiter() is CapacityLimiter(40) in each process
+CONNECTIONS_OF_WAITRESS = 100  # by default (waitress/adjustments.py, connection_limit)
 SEEDED_BOOKS = 10_000  # rows that engine/inside/books.sql puts into the table
 
 # ---------------------------------------------------------------- servers
@@ -42,7 +43,7 @@ SERVERS = {
     ),
     "waitress": Server(
         parts("waitress --listen 127.0.0.1:{port}"), "wsgi", ("waitress",), "threads",
-        "one process with {threads} threads", settings=("threads",), threads=4, connections=100,
+        "one process with {threads} threads", settings=("threads",), threads=4, connections=CONNECTIONS_OF_WAITRESS,
     ),
     "gunicorn": Server(
         parts(GUNICORN), "wsgi", ("gunicorn",), 1, "a sync worker holds one request until it is answered",

@@ -14,13 +14,16 @@ from engine.audit import (
     goes_as_alone,
     is_mostly_beside,
     longer_handlers,
+    only_some_take_longer,
     share_beside,
+    takes_longer,
+    usual_s,
     warnings_of_alone,
     warnings_of_client,
     warnings_of_database,
     warnings_of_machine,
 )
-from engine.band import TOLERANCE, at_once, band_of, compared, most_of_one, shares_of
+from engine.band import TOLERANCE, band_of, compared, most_of_one, much_longer_s, shares_of
 from engine.estimate import TAKEN, doubted, first_true, processors, taken_by_others
 from engine.limit import LOOP, requests_in
 from engine.places import Limit, Resource, Spot, State
@@ -114,16 +117,21 @@ def binding(run: Run) -> Limit | None:
 def slower_than_alone_s(run: Run) -> float | None:
     """How long a request takes by itself, where it was seen to keep what limits much longer than that: what it waits
     for meanwhile was not seen. None: not so, or not known."""
-    limit, plan, estimate = limit_but_for_cpu(run), run.plan, run.verdict.estimate
-    varies = plan.distribution != "constant" or (estimate and estimate.doubt == "unlike-lone-requests")
-    # Of a split some processes were idle in the end; after a first byte the handler goes on.
-    varies = varies or run.verdict.explained_by is Explanation.SPLIT or plan.first_byte
-    if not (limit and plan.wait_s) or limit.resource == LOOP or varies or is_held_after(run):
+    limit, plan = limit_but_for_cpu(run), run.plan
+    if not (limit and plan.wait_s) or limit.resource == LOOP or varies(run) or is_held_after(run):
         return None
     if limit.parts > 1:  # by itself a request has all of its parts at once, and here one after the other
         return None
     in_log_s = longer_handlers(run)["handled_s"] if is_servers(limit) and takes_longer(run) else 0.0
-    return plan.wait_s if (limit.held_s or in_log_s) > 1.5 * plan.busy_s + 0.02 else None
+    return plan.wait_s if (limit.held_s or in_log_s) > much_longer_s(plan.busy_s) else None
+
+
+def varies(run: Run) -> bool:
+    """Whether what a request takes by itself says little of others."""
+    plan, estimate = run.plan, run.verdict.estimate
+    is_drawn = plan.distribution != "constant" or bool(estimate and estimate.doubt == "unlike-lone-requests")
+    # Of a split some processes were idle in the end; after a first byte the handler goes on.
+    return is_drawn or run.verdict.explained_by is Explanation.SPLIT or plan.first_byte
 
 
 def limit_but_for_cpu(run: Run) -> Limit | None:
@@ -155,6 +163,7 @@ def reason_of(facts: Facts, estimate: Estimate | None) -> Explanation:
         "opened-anew": opens_anew(facts),
         "restarts": facts.inside and facts.inside.restarts,
         "connected": connected_cpus(facts) >= BUSY,
+        "different-times": only_some_take_longer(facts),
         "longer-handlers": takes_longer(facts),
         "busy-machine": taken_by_others(facts) > TAKEN,
         "other-slots": slots_of_answers(facts, estimate),
@@ -193,19 +202,6 @@ def opens_anew(facts: Facts) -> bool:
     if not (where and where.opening and latency and predicted_s and facts.plan.load.is_steady):
         return False
     return 0 < 0.5 * facts.measured.throughput_rps * (latency.mean - predicted_s) <= where.opening.requests
-
-
-def takes_longer(facts: Facts) -> bool:
-    """Whether the handlers took much longer under the load than by themselves, as the log has it, and not for CPU: the
-    server used too little of it, even if others took the rest."""
-    plan, measured, inside = facts.plan, facts.measured, facts.inside
-    is_known = inside and inside.handler_s and inside.log_lines and plan.wait_s and plan.distribution == "constant"
-    if not inside or not is_known or plan.first_byte:  # after which the handler goes on
-        return False
-    added_s = longer_handlers(facts)["handled_s"] - plan.busy_s
-    # A request that shares the CPUs waits for the CPU time of all that are at work, at most ten times as long.
-    cpu_s = 10 * at_once(facts) * (measured.server_cpu_s or math.inf) / measured.answered
-    return added_s > max(0.2 * plan.busy_s + 0.02, cpu_s)
 
 
 def is_faster(facts: Facts) -> bool:
@@ -328,7 +324,7 @@ def limit_of_slots(facts: Facts) -> list[Placed]:
 def are_enough(facts: Facts, slots: float) -> bool:
     """Whether none had to wait for a slot, and what keeps them so long is something else."""
     is_uneven = not facts.plan.load.is_steady and most_of_one(facts) > (facts.plan.slots_per_worker or math.inf)
-    is_longer = held_by_handler_s(facts) > 1.5 * facts.plan.busy_s + 0.02
+    is_longer = held_by_handler_s(facts) > much_longer_s(facts.plan.busy_s)
     return facts.plan.load.most_under_way <= slots and is_longer and not is_uneven
 
 
@@ -441,6 +437,7 @@ def why_not_as_predicted(
         ),
         Explanation.CONNECTED: Warned("connected", {"cpus": connected_cpus(facts)}),
         Explanation.LONGER_HANDLERS: Warned("longer-handlers", longer_handlers(facts)),
+        Explanation.DIFFERENT_TIMES: Warned("different-times", longer_handlers(facts) | {"usual_s": usual_s(facts)}),
         Explanation.LONGER_WAIT: Warned("longer-wait", off | {"alone_s": measured.lone_s, "wait_s": plan.wait_s}),
     }
     if explained in found:

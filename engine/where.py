@@ -30,7 +30,7 @@ from engine.in_use import (
     resource_of,
     waited_at,
 )
-from engine.limit import HALF, LOOP, SQLITE, Answers, as_known, limit_in, owners_of, requests_in, total
+from engine.limit import HALF, LOOP, SQLITE, Answers, as_known, limit_in, owners_of, requests_in
 from engine.places import Computing, Opening, Spot, State, Where, line_of, named
 from engine.standstill import circle_of
 
@@ -277,6 +277,12 @@ def at_times(spot: Spot, share: float) -> Spot:
     size, used = ((value or 0.0) * share if value is not None else None for value in (spot.size, spot.used))
     scaled = {name: share * getattr(spot, name) for name in ("requests", "most", "tasks", "there")}
     return replace(spot, size=size, used=used, **scaled)
+
+
+def total(sizes: Iterable[float | None]) -> float | None:
+    """The sum; None if one is not known."""
+    known = list(sizes)
+    return None if None in known else sum(filter(None, known))
 
 
 def together(of_processes: Sequence[Sequence[Spot]], processes: int) -> Spot:

@@ -100,7 +100,7 @@ def test_the_deal_is_measured_once_in_another_run_and_kept(tmp_path, monkeypatch
     assert low * 1.001 >= 0.3 * (1 - WITHIN) and high <= 0.6001 * (1 + WITHIN)
     assert low <= run["prediction"]["makespan_s"] <= high
     starts = len(list((tmp_path / "logs").glob("*-deal*")))
-    assert starts == starts_for(2)
+    assert starts == starts_for(2, True)
     again = run_bench(tmp_path, *how)[1]["runs"][-1]
     assert again["plan"]["deal"] == run["plan"]["deal"] and len(list((tmp_path / "logs").glob("*-deal*"))) == starts
 

@@ -185,7 +185,7 @@ TEXTS = {
     "--slots": predicted({"slots": None, "slots_known": False}, form=None),
     "2000 requests in 60 s": report_before.search(PLAN, report.probe_plan(2000, 60.0), report.find_rate_plan(0.1, 99)),
     "16 at once|4 requests": report.probe_line(RUN),
-    "16 users|4 requests/s|35.2/s|9 s": report.first_rate_text(RUN, 35.2, 0.1, 99, 9.0),
+    "16 users|4 requests/s|35.2/s|9 s": report.first_rate_text(RUN, 4.0, 35.2, 0.1, 99, 9.0),
     "120 ms|35.2/s|too slow": report.tried_line(Tried(35.0, 0.12, 35.0, 35.2), 0.1, 99),
     "p99|100 ms|3.75/s|3.86/s|837 requests/s": report.found_rate(Found(3.75, 3.86, 6), RUN, 0.1, 99),
     " 14 | 15 | 16 |93 ms|--threads 4|total_tokens = 5|16 in all": report_sizes.size_text(SIZE, 4),

@@ -42,6 +42,7 @@ OPENING = Opening("SQLAlchemy's pool", 5, 15, 3.2, "app.py:3")
 SLOW = {"load": LOADS["closed"], "latency_s": sample_statistics(mean=3.5)}
 LOCK = Limit("a lock", 1.0, slots=1, line="app.py:3")
 LONG = {"handler_s": 16 * 1.4, "server_cpu_s": 0.04}
+SOME, MOST = ({"handlers": sample_statistics(median=times_s)} for times_s in (1.0, 1.4))
 BEHIND, IDLE = ({"neighbours": (Neighbour("db", cpus, True),)} for cpus in (0.9, 0.7))
 UNKNOWN = {"slots_known": False, "slots": None, "slots_per_worker": None, "prediction": Prediction()}
 HELD = {"slots_held": None, "slots": 8, "slots_per_worker": 8, "server_slots": 8}
@@ -68,6 +69,7 @@ EXPLANATIONS: dict[str, tuple[Case, Case]] = {
     "after-answer": (LATE | KEPT, LATE | {"where": sample_where(limit=SLOTS, places=())}),
     # A handler that is longer by the CPU time of all that are at work has nothing to explain.
     "longer-handlers": (LATE | LONG, LATE | LONG | {"server_cpu_s": 0.4}),
+    "different-times": (LATE | LONG | SOME, LATE | LONG | MOST),
     "busy-machine": (LATE | {"other_cpu_s": 5.0}, LATE | {"other_cpu_s": 3.0}),
     "longer-wait": (LATE | {"lone_s": 1.2}, LATE | {"lone_s": 1.11}),
     "backlog-overflow": (LATE | {"sockets_resent": 1}, LATE | {"kernel": {"ListenOverflows": 3}}),
@@ -109,6 +111,7 @@ WARNINGS: dict[str, tuple[Case, Case]] = {
     "unexplained": (LATE, LATE | {"slots_held": 3}),
     "longer-wait": (LATE | {"lone_s": 1.2}, {"lone_s": 1.2}),
     "longer-handlers": (LATE | LONG, LONG),
+    "different-times": (LATE | LONG | SOME, LATE | LONG | MOST),
     "busy-machine": ({"other_cpu_s": 1.3}, {"other_cpu_s": 1.1}),
     "drift": ({"drift": Drift(0.1, 0.3)}, {"drift": None}),
     "throttled": ({"kernel": {"throttled_us": 100_000}}, {"kernel": {"throttled_us": 70_000}}),
@@ -197,6 +200,10 @@ SEEN: dict[str, tuple[Callable[[Run], Any], Run, Run]] = {  # is it said?, a run
     "what all slots wait for is not known": (lambda run: "Not known" in report_where.limit(run, run.inside.where),
                                              seen_run(SLOTS_OF_4, slots=4, handler_s=16 * 3.0),
                                              seen_run(SLOTS_OF_4, slots=4, handler_s=16 * 1.1)),
+    "that some take longer by themselves is possible": (
+        lambda run: "by themselves was not seen" in report_where.limit(run, run.inside.where),
+        seen_run(SLOTS_OF_4, slots=4, handler_s=16 * 3.0, handlers=sample_statistics(median=1.0)),
+        seen_run(SLOTS_OF_4, slots=4, handler_s=16 * 3.0, handlers=sample_statistics(median=3.0))),
     "what is no limit stands besides": (lambda run: report_where.limit(run, run.inside.where).startswith("besides"),
                                         seen_run(POOL, CPU_FULL, seen={"places": ()}),
                                         seen_run(POOL, seen={"places": ()})),

@@ -42,7 +42,7 @@ def test_batches_come_in_tenths_if_they_are_single_answers_and_never_with_a_fail
     "forecast, changes, rows",
     [
         (BURST, {"handler_started_s": [0.1, 1.0] * 2}, ["2 100 ms 1 s 1 s 10 1", "2 1 s 2 s 1 s 11 11"]),
-        (None, {}, ["2 - 1 s - 11 0", "2 - 2 s - 22 0"]),
+        (None, {}, ["2 - 1 s - 0 0", "2 - 2 s - 0 0"]),
     ],
 )
 def test_batch_table_has_work_and_wait_and_the_prediction_before_the_run(forecast, changes, rows):

@@ -15,9 +15,10 @@ import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from types import CodeType
+from types import FunctionType, MethodType
 
 from _bench_frames import is_app
+from _bench_pools import fields_of
 
 
 def original(module, name):
@@ -144,20 +145,46 @@ def watched_start(start):
 
     @functools.wraps(start)
     def watched(self):
-        call, target = current_call(), getattr(self, "_target", None)
-        code = getattr(getattr(target, "__func__", target), "__code__", None)
-        if call and id(call) not in greenlets and isinstance(code, CodeType) and is_app(code):
-            self._target = is_started_by(call, target)
+        call = current_call()
+        if call and id(call) not in greenlets and runs_app(self):
+            self.run = is_started_by(call, self)
         return start(self)
 
     return watched
 
 
-def is_started_by(call, function):
-    def run(*args, **kwargs):
+def runs_app(thread):
+    """Whether a thread, not begun yet, will run a function of the app: its own, its target, or what that is given."""
+    target, arguments = getattr(thread, "_target", None), getattr(thread, "_args", None) or ()
+    functions = type(thread).run, target, *arguments[:1]
+    return any(is_app(code) for function in functions for code in codes_behind(function))
+
+
+def codes_behind(function):
+    """The code of a function, of what it wraps, and so on. No code is run for it, be it any object."""
+    found = []
+    for _ in range(MOST_WRAPPED):
+        if type(function) is MethodType:
+            function = function.__func__
+        if type(function) is FunctionType:
+            found.append(function.__code__)
+        function = function.func if type(function) is functools.partial else fields_of(function).get("__wrapped__")
+        if function is None:
+            break
+    return found
+
+
+MOST_WRAPPED = 9
+
+
+def is_started_by(call, thread):
+    function = thread.run
+
+    def run():
         started[get_ident()] = call
+        vars(thread).pop("run", None)  # which has the thread in it
         try:
-            return function(*args, **kwargs)
+            function()
         finally:
             started.pop(get_ident(), None)
 

@@ -1,5 +1,6 @@
 """The frames of a thread, a suspended coroutine or a greenlet, and which of them are in the code of the app."""
 
+import asyncio
 import contextlib
 import functools
 import gc
@@ -56,6 +57,24 @@ def futures_behind(waiter):
     return found
 
 
+def behind_shield(waiter):
+    """The future that asyncio.shield() waits for; of another one itself."""
+    for done, *_ in getattr(waiter, "_callbacks", None) or ():
+        if getattr(done, "__qualname__", "") == "shield.<locals>._outer_done_callback":
+            return next(filter(asyncio.isfuture, enclosed_by(done)), waiter)
+    return waiter
+
+
+def sets(future, awaited):
+    """Whether a future is one of those that a task awaits, or its end sets the first of them: in asyncio.wait(), and in
+    wait_for() before Python 3.12."""
+    if any(future is one for one in awaited):
+        return True
+    callbacks = (asyncio.isfuture(future) and getattr(future, "_callbacks", None)) or ()
+    set_by_it = [one for done, *_ in callbacks for one in (*getattr(done, "args", ()), *enclosed_by(done))]
+    return any(one is awaited[0] for one in set_by_it)
+
+
 def enclosed_by(function):
     """What a function has from around it."""
     found = []
@@ -107,26 +126,41 @@ def has_sent_to_thread(frames):
 
 
 def waits_for_client(frames):
-    return any(frame.f_code.co_name in ("listen_for_disconnect", "receive_or_disconnect") for frame in frames)
+    """Whether a task waits for what its client may send yet, or for its end."""
+    if any(frame.f_code.co_name in ("listen_for_disconnect", "receive_or_disconnect") for frame in frames):
+        return True
+    return waits_in(SERVER, frames, "receive") and not is_of_app(frames)
 
 
-NETWORK = (
-    "anyio/_backends/_asyncio.py",
-    "http/h11_impl.py",
-    "http/httptools_impl.py",
-    "http/flow_control.py",
-)  # AnyIO's sockets, and uvicorn's
+def sleeps_in_library(frames):
+    """Whether a task sleeps in the code of a library, as one does that keeps a connection alive."""
+    last = frames[-1].f_code if frames else None
+    return bool(last and last.co_name == "sleep" and last.co_filename.endswith("asyncio/tasks.py")) and not is_of_app(
+        frames
+    )
+
+
+SERVER = "http/h11_impl.py", "http/httptools_impl.py"  # of uvicorn
+NETWORK = "anyio/_backends/_asyncio.py", "http/flow_control.py", *SERVER  # AnyIO's sockets, too
 
 
 def is_signal(frames):
     """Whether a task waits for what another one may set: an event, a queue, or a future in the code of the app."""
     if any(frame.f_code.co_filename.endswith("psycopg/waiting.py") for frame in frames[-4:]):
         return False
-    by = frames[-2].f_code.co_filename if frames[1:] else ""
-    if by.endswith(NETWORK) and frames[-2].f_code.co_name in ("receive", "send", "drain"):
+    if waits_in(NETWORK, frames, "receive", "send", "drain"):
         return False
     file = frames[-1].f_code.co_filename if frames else ""
-    return file.endswith(("asyncio/locks.py", "asyncio/queues.py")) or is_of_app(frames[-1:])
+    return file.endswith(SIGNALS) or is_of_app(frames[-1:])
+
+
+SIGNALS = "asyncio/locks.py", "asyncio/queues.py"
+
+
+def waits_in(files, frames, *names):
+    """Whether a task waits for a signal in one of these functions of these files."""
+    by = frames[-2].f_code if frames[1:] else None
+    return bool(by) and by.co_filename.endswith(files) and by.co_name in names
 
 
 def is_of_app(frames):
@@ -187,6 +221,9 @@ BEFORE, AFTER = "before the handler", "after the handler"
 PHASES = (  # file and function of FastAPI or Starlette -> where a request stands inside of it; the first that fits
     ("starlette/responses.py", "__call__", AFTER),
     ("starlette/responses.py", "stream_response", AFTER),
+    ("starlette/responses.py", "__init__", AFTER),  # of what the handler has returned: it makes the body
+    ("starlette/responses.py", "render", AFTER),
+    ("fastapi/responses.py", "render", AFTER),
     ("fastapi/routing.py", "serialize_response", AFTER),
     ("fastapi/routing.py", "run_endpoint_function", BEFORE),
     ("fastapi/dependencies/utils.py", "solve_dependencies", BEFORE),

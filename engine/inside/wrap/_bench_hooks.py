@@ -63,7 +63,8 @@ def hook_gunicorn(module):
     load = module.Worker.load_wsgi
 
     def loaded(self):
-        load(self)
+        with wrapper.failure_is_written():
+            load(self)
         is_asgi = "asgi" in type(self).__module__.lower() or "uvicorn" in type(self).__module__
         self.wsgi = self.wsgi if is_asgi else outermost(wrapper.wsgi, self.wsgi)
 

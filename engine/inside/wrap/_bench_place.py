@@ -9,6 +9,8 @@ import _bench_source as source
 from _bench_calls import loops
 from _bench_frames import (
     LOOPS,
+    SIGNALS,
+    behind_shield,
     carries_on,
     chain_of,
     enclosed_by,
@@ -18,6 +20,7 @@ from _bench_frames import (
     innermost_of_app,
     is_app,
     is_signal,
+    sets,
     waits_for_client,
 )
 
@@ -81,7 +84,7 @@ class Place:
                 return resources.executor(executor)
         found = self.resource_in_frames()
         if task and call and not found:
-            return pools.Resource("a future of several requests", task._fut_waiter, is_shared=True)
+            return pools.Resource("a future of several requests", behind_shield(task._fut_waiter), is_shared=True)
         return found
 
     def resource_in_frames(self):
@@ -91,9 +94,11 @@ class Place:
         return found._replace(setting=resources.TIMED) if is_timed and not found.setting else found
 
     def awaits_a_result(self):
-        """Whether its task awaits, in the code of the app itself, a future that something of no request sets."""
+        """Whether its task awaits, in the code of the app itself, a future, an event or a queue that something of no
+        request sets or fills."""
         waiter = self.task and self.task._fut_waiter
-        if not self.call or not waiter or self.below or isinstance(waiter, asyncio.Task):
+        is_signal_only = all(frame.f_code.co_filename.endswith(SIGNALS) for frame in self.below)
+        if not self.call or not waiter or not is_signal_only or isinstance(waiter, asyncio.Task):
             return False
         return len(futures_behind(waiter)) == 1 and not any(map(self.waits_for, list(self.call.queued)))
 
@@ -103,8 +108,9 @@ class Place:
         if not self.task:
             known, executors = awaited(self.below), set(map(id, list(self.call.queued.values())))
             return waits_for_thread(self) and (known is future or (known is None and len(executors) == 1))
+        behind = futures_behind(self.task._fut_waiter)
         cells = [one for done in future._done_callbacks for one in enclosed_by(done)]
-        return any(cell is one for cell in cells for one in futures_behind(self.task._fut_waiter))
+        return any(sets(cell, behind) for cell in cells)
 
     def waits_for_itself(self):
         """Whether it is in the code of an HTTP client that has a connection to this very server."""

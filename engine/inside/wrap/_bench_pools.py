@@ -16,6 +16,8 @@ def attribute(owner, *names):
     """An attribute of an attribute ..., without running the code of a property; None if there is none."""
     for name in names:
         fields = fields_of(owner)
+        if type(fields.get("_state")) is dict:  # Starlette's app.state and request.state
+            fields = fields["_state"] | fields
         owner = fields[name] if name in fields else slot_of(owner, name)
     return owner
 
@@ -27,10 +29,14 @@ def fields_of(owner):
 
 
 def slot_of(owner, name):
-    slot = next((vars(kind)[name] for kind in type(owner).__mro__ if name in vars(kind)), None)
+    """What a class has by this name, for the object or for itself; None of what would run code, as a property."""
+    kinds = owner.__mro__ if isinstance(owner, type) else type(owner).__mro__
+    slot = next((vars(kind)[name] for kind in kinds if name in vars(kind)), None)
     is_field = type(slot).__name__ in ("member_descriptor", "getset_descriptor")
+    if isinstance(owner, type) or not is_field:
+        return None if any("__get__" in vars(kind) for kind in type(slot).__mro__) else slot
     try:
-        return slot.__get__(owner) if is_field else None
+        return slot.__get__(owner)
     except AttributeError:  # a slot that is not filled
         return None
 

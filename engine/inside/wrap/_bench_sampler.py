@@ -19,7 +19,7 @@ row is a place, with all that stand there:
     handler    file, line and name of the function that handles the request, where the app's framework tells it (ASGI)
     phase      "before the handler" or "after the handler", where there is no code of the app, and that is known
     resource   what they wait for, as [name, id of the object, size, used, setting]; null: nothing
-    held_to    of a lock or semaphore, the last line of the app's function that has it, as its source shows; or null
+    held_to    of a lock, semaphore or queue, the last line that has it in the app's function, by its source; or null
     opens      a connection that its pool will not keep, as [the pool's name, how many it keeps, and may have]; or null
     answered   the client has its answer already
     on_loop    it runs on the thread of the event loop, so that no other request can
@@ -50,7 +50,7 @@ import _bench_cpu as cpu
 import _bench_pools as pools
 import _bench_resources as resources
 import _bench_source as source
-from _bench_calls import call_of, greenlets, loops, original, serving, started, under_way, under_way_yet
+from _bench_calls import call_of, codes_behind, greenlets, loops, original, serving, started, under_way, under_way_yet
 from _bench_frames import (
     above_loop,
     chain_of,
@@ -59,6 +59,7 @@ from _bench_frames import (
     is_of_app,
     is_signal,
     phase_of,
+    sleeps_in_library,
     stack_of,
     waits_for_client,
 )
@@ -239,12 +240,17 @@ def deepest_tasks(call, tasks):
     """The tasks of a request that do not wait for its others, nor for its client."""
     chains = {task: chain_of(task.get_coro()) for task in tasks}
     own = [task for task in tasks if not waits_for_own(task, chains[task], tasks)] or tasks
-    busy = [task for task in own if not waits_for_client(chains[task])] or own
-    found = [Place(call, chains[task], task=task) for task in busy]
+    found = [Place(call, chains[task], task=task) for task in those_that_work(own, chains)]
     for place in found if len(tasks) > 1 else ():
         if not place.app and is_of_app(outer := outer_of(place.task, chains)):
             place.stands_inside(outer)
     return found
+
+
+def those_that_work(tasks, chains):
+    """Without those that wait for the client, or only keep its connection alive."""
+    busy = [task for task in tasks if not waits_for_client(chains[task])] or tasks
+    return [task for task in busy if not sleeps_in_library(chains[task])] or busy
 
 
 def outer_of(task, chains):
@@ -265,8 +271,8 @@ def outer_chain(chains):
 
 def handler_of(call):
     """The code of the function that handles a request; None: not known."""
-    endpoint = call and call.scope.get("endpoint")
-    return getattr(getattr(endpoint, "__wrapped__", endpoint), "__code__", None)
+    codes = codes_behind(call and call.scope.get("endpoint"))
+    return codes[-1] if codes else None
 
 
 owners = {}  # id -> object that requests have waited for
@@ -339,7 +345,7 @@ def without_own(pairs):
     waiting, parts = waiting_calls(pairs), Counter(one.call for one, _ in pairs)
 
     def is_own(one, resource):
-        if not resource:
+        if not resource or resource is RESULT:
             return one.task and is_signal(one.frames)
         return resource.owner is not loops and len(waiting[id(resource.owner)]) < 2
 

@@ -6,11 +6,12 @@ Standard library only, for the process of the server. No code of the app is call
 import ast
 import functools
 import linecache
+import re
 import sys
 import time
 
 from _bench_frames import is_apps
-from _bench_pools import fields_of, slot_of
+from _bench_pools import attribute, fields_of, slot_of
 
 MOST_LOOKED_AT = 4000
 
@@ -86,34 +87,49 @@ def inner_of(value):
 def assigned_at(file, name):
     """The line of the module's last assignment of a call to a global of this name; None: no such line."""
     line = None
-    for node in ast.walk(parsed(file)):
+    for node in at_module_level(parsed(file), name):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if isinstance(getattr(node, "value", None), ast.Call) and name in [getattr(one, "id", "") for one in targets]:
             line = node.lineno
     return line
 
 
+def at_module_level(node, name):
+    """All that is below a node, without functions, but for those that say the name is a global's, and classes."""
+    for one in ast.iter_child_nodes(node):
+        is_function = isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef))
+        names = [each for inner in ast.walk(one) if isinstance(inner, ast.Global) for each in inner.names]
+        if isinstance(one, (ast.ClassDef, ast.Lambda)) or (is_function and name not in names):
+            continue
+        yield one
+        yield from at_module_level(one, name)
+
+
 def held_to(resource, frame):
-    """The last line of what a function of the app does while it has a lock or semaphore that it takes where its frame
-    stands; None: not known, as for a semaphore that is not a global, of which there may be many."""
-    if not resource.name.startswith(("a semaphore", "a lock (")):
+    """The last line of what a function of the app does while it has a lock, semaphore or item of a queue that it takes
+    where its frame stands; None: not known, as for a semaphore that is not a global, of which there may be many."""
+    if not HELD.match(resource.name):
         return None
     name, last = held_lines(frame.f_code.co_filename, frame.f_lineno)
+    if resource.owner is None:  # one that is not known by its name is had as long
+        return last
     if not name:
         return None
-    first, _, attribute = name.partition(".")
+    first, *names = name.split(".")
     here = frame.f_locals
-    is_global = not attribute and name not in here
-    value = (here if first in here else frame.f_globals).get(first)
-    value = fields_of(value).get(attribute) if attribute else value
-    is_told = is_global or resource.name.startswith("a lock")
+    is_global = not names and name not in here
+    value = attribute((here if first in here else frame.f_globals).get(first), *names)
+    is_told = is_global or not resource.name.startswith("a semaphore")
     return last if is_told and value is resource.owner else None
+
+
+HELD = re.compile(r"a lock|a semaphore|an? \w*Queue$")
 
 
 @functools.lru_cache(200)
 def held_lines(file, line):
-    """The name of what is taken at a line, and the end of the with statement that begins there, or the next release()
-    of what acquire() takes; else None, None."""
+    """The name of what is taken at a line, and the end of the with statement that begins there, or where that which
+    acquire() or get() takes is given back next; else None, None."""
     found, function = (None, None), None
     for node in ast.walk(parsed(file)):  # outermost first
         if not getattr(node, "lineno", line + 1) <= line <= (getattr(node, "end_lineno", None) or line):
@@ -124,18 +140,21 @@ def held_lines(file, line):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             function = node
         elif function and (name := called_on(node, "acquire")):
-            found = name, given_back_at(function, name, line)
+            found = name, given_back_at(function, name, line, "release")
+        elif function and (name := called_on(node, "get")):
+            found = name, given_back_at(function, name, line, "put", "put_nowait")
     return found
 
 
 BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try)
 
 
-def given_back_at(function, name, line):
-    """The line of the next release(); None: there is none, or it is not in the branch or loop in which it is taken, so
-    that not all requests have it that come by there."""
+def given_back_at(function, name, line, *methods):
+    """The line of the next call of such a method; None: there is none, or not in the branch or loop in which it is
+    taken, so that not all requests have it that come by there."""
     branches = [one for one in ast.walk(function) if isinstance(one, BRANCHES)]
-    found = [one.lineno for one in ast.walk(function) if called_on(one, "release") == name and one.lineno > line]
+    calls = [one for one in ast.walk(function) if any(called_on(one, method) == name for method in methods)]
+    found = [one.lineno for one in calls if one.lineno > line]
     # A release in a branch that begins later gives it back for the requests only that come by there.
     lines = [at for at in found if branches_at(at, branches) <= branches_at(line, branches)]
     ends = [one.end_lineno for one in branches if one.body[0].lineno <= line <= one.end_lineno]
@@ -159,9 +178,11 @@ def called_on(node, method):
 
 
 def name_of(node):
-    """The name, or name and attribute, that an expression is; None: something else."""
-    of = getattr(getattr(node, "value", None), "id", None)
-    return f"{of}.{node.attr}" if of and isinstance(node, ast.Attribute) else getattr(node, "id", None)
+    """The name, or the attributes of a name, that an expression is; None: something else."""
+    if isinstance(node, ast.Attribute):
+        of = name_of(node.value)
+        return of and f"{of}.{node.attr}"
+    return getattr(node, "id", None)
 
 
 TIME_LIMITS = ("timeout", "timeout_at", "move_on_after", "move_on_at", "fail_after", "fail_at")  # asyncio, AnyIO

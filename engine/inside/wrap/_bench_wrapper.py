@@ -253,16 +253,23 @@ def is_handler_of(call, func):
     return endpoint and any(endpoint in (face, type(getattr(face, "__self__", None))) for face in faces)
 
 
+@contextlib.contextmanager
+def failure_is_written():
+    """Why the app does not load; some servers would start such a worker again for ever."""
+    try:
+        yield
+    except BaseException as error:  # sys.exit() too
+        write_line(f"failed {' '.join(f'{type(error).__name__}: {error}'.split())[:500]}")
+        raise
+
+
 def wrapped(kind):
     if kind != "bare":
         tracked.watch()
     if kind == "asgi":  # before the app takes AnyIO's functions by their names
         stamp_in_thread()
-    try:
+    with failure_is_written():
         app = load_app(os.environ["BENCH_APP"])
-    except BaseException as error:  # sys.exit() too; some servers would start such a worker again for ever
-        write_line(f"failed {' '.join(f'{type(error).__name__}: {error}'.split())[:500]}")
-        raise
     if "concurrent.futures.process" in sys.modules and kind != "bare":
         tracked.watch_processes(sys.modules["concurrent.futures.process"])
     if kind == "asgi":
