@@ -9,7 +9,6 @@ import _bench_source as source
 from _bench_calls import loops
 from _bench_frames import (
     LOOPS,
-    SIGNALS,
     behind_shield,
     carries_on,
     chain_of,
@@ -94,11 +93,11 @@ class Place:
         return found._replace(setting=resources.TIMED) if is_timed and not found.setting else found
 
     def awaits_a_result(self):
-        """Whether its task awaits, in the code of the app itself, a future, an event or a queue that something of no
-        request sets or fills."""
+        """Whether its task awaits, in the code of the app itself, a future or an event that something of no request
+        sets. Of a queue or a condition others may have what the one that waits will get."""
         waiter = self.task and self.task._fut_waiter
-        is_signal_only = all(frame.f_code.co_filename.endswith(SIGNALS) for frame in self.below)
-        if not self.call or not waiter or not is_signal_only or isinstance(waiter, asyncio.Task):
+        is_event_only = all(type(frame.f_locals.get("self")) is asyncio.Event for frame in self.below)
+        if not self.call or not waiter or not is_event_only or isinstance(waiter, asyncio.Task):
             return False
         return len(futures_behind(waiter)) == 1 and not any(map(self.waits_for, list(self.call.queued)))
 
