@@ -313,7 +313,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--slots", type=FEW, help="of a report on Locust: all slots of the server")
     add("--wait", type=seconds(1e-4, 3600), help="... what a request waits in s, if not known")
     add("--fail-if-worse", action="store_true", help=FAIL_IF_WORSE)
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def begin(asked_for: argparse.Namespace, command: str) -> tuple[SweepDocument, Path]:
