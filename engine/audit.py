@@ -173,9 +173,8 @@ def takes_longer(facts: Facts) -> bool:
 
 def only_some_take_longer(facts: Facts) -> bool:
     """Whether that is so, and half of them did not: these may take as long by themselves."""
-    return takes_longer(facts) and not added_in_handlers(
-        facts, min(longer_handlers(facts)["handled_s"], usual_s(facts))
-    )
+    of_most_s = min(longer_handlers(facts)["handled_s"], usual_s(facts))
+    return takes_longer(facts) and not added_in_handlers(facts, of_most_s)
 
 
 def usual_s(facts: Facts) -> float:

@@ -173,7 +173,7 @@ def measured_deal(plan: Plan, load: Load, logs: Path, server_cpus: set[int]) -> 
 
 def starts_for(workers: int, is_burst: bool) -> int:
     """How often the server is started. Shares differ from start to start: of four processes the favourite had 33 to
-    38 % in 22 runs, which at 80 % of the load is 6 to 22 % more than it can do, so that the p99 is known to a factor of
+    38 % in 22 runs, which at 80 % of the load is 5 to 21 % more than it can do, so that the p99 is known to a factor of
     three. Fewer starts find too narrow a range.
     """
     if is_burst:

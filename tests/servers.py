@@ -43,6 +43,11 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(text)
 
 
+def lines_of(text: str, name: str, word: str) -> set[str]:
+    """The lines of an app that end with a mark, as a report names them."""
+    return {f"{name}.py:{number}" for number, line in enumerate(text.splitlines(), 1) if line.endswith(f"# {word}")}
+
+
 @contextlib.contextmanager
 def running(launch: Launch, folder: Path, database_url: str = "", live: bool = False) -> Iterator[RunningServer]:
     (folder / "logs").mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from commands import run_bench
-from servers import write_files
+from servers import lines_of, write_files
 
 FASTAPI = """
 import asyncio, threading, time
@@ -249,10 +249,6 @@ def looked_into(tmp_path, monkeypatch):
         return run["inside"]["where"]["places"], limit, run
 
     return look
-
-
-def lines_of(text, name, word):
-    return {f"{name}.py:{number}" for number, line in enumerate(text.splitlines(), 1) if line.endswith(f"# {word}")}
 
 
 def fastapi(looked_into, path, *how):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from commands import run_bench
-from servers import write_files
+from servers import lines_of, write_files
 from starlette.responses import JSONResponse
 from starlette.routing import Router
 
@@ -231,10 +231,6 @@ def with_the_request():
 def in_its_context():
     return joined(*[threading.Thread(target=contextvars.copy_context().run, args=(prints,)) for _ in range(2)])
 """
-
-
-def lines_of(text, name, word):
-    return {f"{name}.py:{number}" for number, line in enumerate(text.splitlines(), 1) if line.endswith(f"# {word}")}
 
 
 FILES = {

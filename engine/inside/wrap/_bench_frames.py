@@ -135,9 +135,8 @@ def waits_for_client(frames):
 def sleeps_in_library(frames):
     """Whether a task sleeps in the code of a library, as one does that keeps a connection alive."""
     last = frames[-1].f_code if frames else None
-    return bool(last and last.co_name == "sleep" and last.co_filename.endswith("asyncio/tasks.py")) and not is_of_app(
-        frames
-    )
+    is_asleep = last and last.co_name == "sleep" and last.co_filename.endswith("asyncio/tasks.py")
+    return bool(is_asleep) and not is_of_app(frames)
 
 
 SERVER = "http/h11_impl.py", "http/httptools_impl.py"  # of uvicorn

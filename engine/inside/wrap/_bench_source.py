@@ -98,11 +98,14 @@ def at_module_level(node, name):
     """All that is below a node, without functions, but for those that say the name is a global's, and classes."""
     for one in ast.iter_child_nodes(node):
         is_function = isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef))
-        names = [each for inner in ast.walk(one) if isinstance(inner, ast.Global) for each in inner.names]
-        if isinstance(one, (ast.ClassDef, ast.Lambda)) or (is_function and name not in names):
-            continue
-        yield one
-        yield from at_module_level(one, name)
+        has_own_names = isinstance(one, (ast.ClassDef, ast.Lambda)) or (is_function and not says_global(one, name))
+        if not has_own_names:
+            yield one
+            yield from at_module_level(one, name)
+
+
+def says_global(function, name):
+    return any(isinstance(one, ast.Global) and name in one.names for one in ast.walk(function))
 
 
 def held_to(resource, frame):
