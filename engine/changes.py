@@ -17,7 +17,7 @@ from engine.loads import Figure
 from engine.places import Limit, Resource
 from engine.plans import prediction_for, with_launch
 from engine.run import Plan, Run
-from engine.verdict import binding, is_held_after, is_servers, slower_than_alone_s
+from engine.verdict import binding, is_held_after, is_servers, seen_limit, slower_than_alone_s
 from engine.where import OF_ALL_PROCESSES
 
 NEAR = 1.4  # times
@@ -46,7 +46,7 @@ def expected_s(plan: Plan, options: str, first: Run) -> float | None:
     """
     asked = {word.partition("=")[0] for word in shlex.split(options) if word.startswith("-")}
     is_known = asked <= KNOWN and not is_out_of_cpus(first)
-    if not is_known or slower_than_alone_s(first) or not is_reproduced(first):
+    if not is_known or first.measured.failed or slower_than_alone_s(first) or not is_reproduced(first):
         return None
     return due_with(plan, first)
 
@@ -57,21 +57,20 @@ def due_with(plan: Plan, first: Run) -> float | None:
     slots, wait_s = slots_with(plan, limit, first.plan.workers), held_s_of(limit, first)
     if not slots or not wait_s or any(one.is_used_beside for one in first.verdict.limits[:1]):
         return None
+    if is_cpu_first(first):  # then what limits is mostly held while a request waits for CPU
+        wait_s = min(wait_s, first.plan.wait_s or wait_s)
     by_slots_s = due_on(plan, slots, wait_s, beside_s(first), first)
-    cpu_s = cpu_time_s_of(first)
-    if not cpu_s:
+    cpu = next((one for one in first.verdict.limits if one.resource == Resource.CPU and one.held_s), None)
+    if not cpu or not cpu.held_s:
         return by_slots_s
-    # A Python process computes on one CPU: these are slots, too, which a request has for a part of its time.
-    cpus = min(plan.workers, plan.cpus)
-    by_cpus_s = due_on(replace(plan, workers=cpus, deal=None), cpus, cpu_s, max(0.0, wait_s - cpu_s), first)
+    # The CPUs that the processes can use are slots, too, which a request has for a part of its time.
+    cpus = min(plan.cpus, plan.workers * max(1, (cpu.cpus or 1) // first.plan.workers))
+    by_cpus_s = due_on(replace(plan, workers=cpus, deal=None), cpus, cpu.held_s, max(0.0, wait_s - cpu.held_s), first)
     return by_slots_s and by_cpus_s and max(by_slots_s, by_cpus_s)
 
 
-def cpu_time_s_of(first: Run) -> float:
-    """The CPU time of a request, where CPU time is what limits."""
-    limits, measured = first.verdict.limits, first.measured
-    is_cpu = bool(limits) and limits[0].resource == Resource.CPU
-    return (measured.server_cpu_s or 0.0) / (measured.answered or math.inf) if is_cpu else 0.0
+def is_cpu_first(first: Run) -> bool:
+    return any(one.resource == Resource.CPU for one in first.verdict.limits[:1])
 
 
 def due_on(plan: Plan, slots: float, wait_s: float, rest_s: float, first: Run) -> float | None:
@@ -144,8 +143,8 @@ def doubled(launch: Launch, setting: Literal["workers", "threads"]) -> str | Non
 
 def advised(run: Run) -> str | None:
     """The options that give twice as much of what limits the run; None: it cannot be changed from outside."""
-    limit, launch, limits = binding(run), run.plan.launch, run.verdict.limits
-    is_cpu = limits and limits[0].resource == Resource.CPU
+    limit = seen_limit(run) if run.measured.failed else binding(run)
+    launch, limits, is_cpu = run.plan.launch, run.verdict.limits, is_cpu_first(run)
     is_known = (limit or is_cpu) and not slower_than_alone_s(run) and not is_out_of_cpus(run)
     is_known = is_known and not any(one.is_used_beside for one in limits[:1])
     if not launch or launch.run or not is_known:

@@ -150,12 +150,22 @@ def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome,
         None if plan.slots_stated else plan.slots, None if all(map(is_success, sent.status, sent.error)) else [],
         refuses=503 in sent.status,
         first_byte_s=first_byte_s,
+        threads_first=needs_thread_first(plan),
     )  # fmt: skip
     limit = found and found.limit
     if not found or not limit or len(plan.kinds) < 2 or limit.resource in (Resource.SLOTS, LOOP):
         return found
     # Which kinds need it is not known, so that the rate of all does not tell how long it is held.
     return dataclasses.replace(found, limit=dataclasses.replace(limit, held_s=None, ceiling_rps=None))
+
+
+def needs_thread_first(plan: Plan) -> bool:
+    """Whether the app says that no code of its own runs before a request has a thread: it has a `def` handler, and no
+    `def` dependency."""
+    launch = plan.launch
+    if not launch or plan.kinds or launch.body_parts:
+        return False
+    return launch.handler == "def" and launch.passes[:1] == (1.0,)
 
 
 def logs_of(place: Place) -> Path:

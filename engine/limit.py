@@ -391,8 +391,8 @@ def has_other_holders(spots: Sequence[Spot], waiting: Spot) -> bool:
 
 def can_have(spots: Sequence[Spot], waiting: Spot) -> float:
     """How many can have what those at a place wait for: the tasks and threads of all requests that do not."""
-    others = [one for one in spots if one.state is not State.QUEUED and one.resource != waiting.resource]
-    return sum(max(one.requests, one.tasks) for one in others)
+    begun = [one for one in spots if one.state is not State.QUEUED and not one.has_nothing]
+    return sum(max(one.requests, one.tasks) for one in begun if one.resource != waiting.resource)
 
 
 def is_line(spot: Spot) -> bool:

@@ -18,7 +18,7 @@ from engine.report_verdict import limit_text, name_of, verdict, warning_text
 from engine.report_words import said
 from engine.run import Run
 from engine.timelines import Timed, measured_of, predicted_of
-from engine.verdict import binding, is_not_known
+from engine.verdict import binding, is_not_known, seen_limit
 from engine.words import duration, plural, rate
 
 MOST_DRAWN = 2000  # requests, of all runs of a page
@@ -114,8 +114,8 @@ def lead(run: Run) -> str:
     failed = run.measured.failed and f"{run.measured.failed} of {run.measured.sent} requests failed."
     if found and found.circle:
         return said(failed, report_where.standstill(found))
-    limit, first = binding(run), next(iter(run.verdict.limits), None)
-    if limit and limit == first and not is_not_known(run):
+    limit, first = seen_limit(run) if failed else binding(run), next(iter(run.verdict.limits), None)
+    if limit and (failed or limit == first) and not is_not_known(run):
         return said(failed, report_where.seen_limit_text(limit), report_where.more(run, limit))
     if failed or not first or is_not_known(run):
         return said(failed, "What limited this run is not known.")

@@ -109,6 +109,7 @@ class Spot:
     tasks: float = field(default=0.0, metadata={"json": False})  # or threads of all requests there, the mean
     owners: frozenset[int] = field(default=frozenset(), metadata={"json": False})  # the objects that are waited for
     there: float = field(default=0.0, metadata={"json": False})  # requests with any part of theirs, the mean
+    has_nothing: bool = field(default=False, metadata={"json": False})  # no code of the app has run for its requests
 
 
 class Computing(NamedTuple):

@@ -42,13 +42,14 @@ def victim_text(run: Run) -> str:
     found = run.victim
     if not found:
         return ""
-    latency, predicted = found.latency_s, found.prediction
+    latency, predicted, least_s = found.latency_s, found.prediction, found.least_median_s
     return told(
         "victim",
         f"{found.path}: {plural(found.answered, 'answer')}{f', {found.failed} failed' if found.failed else ''}.",
         latency and f"Latency: median {duration(latency.median)}, longest {duration(latency.max)}.",
+        least_s and f"With those that were under way when the load ended, the median is at least {duration(least_s)}.",
         predicted and f"Predicted was a median of {predicted_median(predicted)}.",
-        predicted and latency and not victim_fits(found) and why_not(run),
+        predicted and (latency or least_s) and not victim_fits(found) and why_not(run),
         found.alone_s and f"By itself it takes {duration(found.alone_s)}.",
     )
 

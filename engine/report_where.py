@@ -275,8 +275,8 @@ NOT_HAD = ", and no request was seen to have it."
 def shared_text(of: Limit, name: str, at: str) -> str:
     """How many requests have a resource, where it is more than one."""
     if of.size:
-        many = plural(of.slots, "request") if of.slots else "no request"
-        at_once = f"{'only ' * bool(of.slots)}{many} {'goes' if (of.slots or 1) == 1 else 'go'} on at a time"
+        goes = "goes" if of.slots == 1 else "go"
+        at_once = f"only {plural(of.slots, 'request')} {goes} on at a time" if of.slots else "no request goes on"
         return (
             f"{name}{at}: its size is {of.size:g}, but {at_once}. The rest may be lost, as it was not given back, or"
             " be held by something else, or by requests that wait for a second one."

@@ -284,8 +284,7 @@ class VictimPrediction:
     median_s: float
     of_processes_s: tuple[float, ...]  # the median at each process that has a queue of its own, the fullest first
     shares_slots: bool  # with the load
-    # Of the median at a process, from 5 to 95 % of the deals; None: the deal is not known.
-    range_s: tuple[float, float] | None = None
+    range_s: tuple[float, float] | None = None  # of the median at a process, in 5 to 95 % of the deals; None: not known
 
 
 @dataclass(frozen=True)
@@ -298,6 +297,7 @@ class Victim:
     latency_s: Statistics | None
     alone_s: float | None  # before the load
     prediction: VictimPrediction | None  # made before the load; None: it is not known whether it shares the slots
+    least_median_s: float | None = None  # with those under way when the load ended, as long as they had waited by then
 
 
 # ---------------------------------------------------------------- the verdict: values

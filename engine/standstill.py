@@ -9,8 +9,8 @@ from engine.places import Spot, State
 
 
 def size_of_one(spot: Spot) -> float | None:
-    """Of a lock one, where several of a name were added up."""
-    return 1.0 if is_lock(spot.resource or "") else spot.size
+    """Of a lock, or of a process, one, where several of a name were added up."""
+    return 1.0 if is_lock(spot.resource or "") else spot.size_of_each or spot.size
 
 
 def requests_for(resource: str, spots: Iterable[Spot]) -> float:
@@ -40,7 +40,8 @@ def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
     Nothing goes on, and what is waited for is held by requests that wait, too.
     """
     stuck = [spot for spot in spots if is_stuck(spot)]
-    sizes = {name_among(spots, spot): size_of_one(spot) for spot in stuck}
+    holding = [spot for spot in stuck if not spot.has_nothing]
+    sizes = {name_among(spots, spot): size_of_one(spot) for spot in holding}
     blocking = [name_among(spots, spot) for spot in stuck if spot.state is State.BLOCKING]
     if blocking:  # whatever has what the loop's thread waits for cannot go on, as the loop does not
         return {LOOP: 1.0, blocking[0]: sizes[blocking[0]]}
@@ -50,4 +51,4 @@ def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
         return {ITSELF: round(requests_for(ITSELF, stuck))}
     # Which request has a single lock is not seen.
     is_one_lock = len(sizes) == 1 and [*sizes.values()] == [1.0]
-    return sizes if len(stuck) > 1 and not is_one_lock else {}
+    return sizes if len(holding) > 1 and not is_one_lock else {}

@@ -28,9 +28,9 @@ def trace(
         run, rows = shown.run, measured_of(shown.run, shown.log)
         left_out += max(0, len(rows) - MOST_TRACED)
         events += process(2 * number + 1, f"measured: {name}", sampled(rows, MOST_TRACED), measured_spans)
-        events += process(
-            2 * number + 2, f"predicted: {name}", sampled(predicted_of(run), MOST_TRACED), predicted_spans
-        )
+        # What is predicted for a part, as a change that is tried, comes from the run before it.
+        predicted = [] if shown.is_part else sampled(predicted_of(run), MOST_TRACED)
+        events += process(2 * number + 2, f"predicted: {name}", predicted, predicted_spans)
     about = {**head, "complete": is_complete, "requests_left_out": left_out}
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": about})
 

@@ -60,24 +60,29 @@ def asked_beside(plan: Plan, sender_of: Callable[[Plan], Callable[..., Outcome]]
 
 
 def victim_of(plan: Plan, outcome: Outcome | None, alone_s: float | None) -> Victim | None:
-    """Its own figures; what was under way when the load ended counts for nothing."""
+    """Its own figures; and what is known of the median of all, where some were under way when the load ended."""
     if not outcome:
         return None
     rows = outcome.exchanges
-    ended = [i for i, error in enumerate(rows.error) if ERRORS[error] != "interrupted"]
-    good = [i for i in ended if is_success(rows.status[i], rows.error[i])]
-    latencies_s = [rows.answered_s[i] - outcome.begun_s - i / RATE_RPS for i in good]
-    found = statistics_of(latencies_s)
-    return Victim(plan.victim, len(good), len(ended) - len(good), found, alone_s, predicted_victim(plan, alone_s))
+    cut = [i for i, error in enumerate(rows.error) if ERRORS[error] == "interrupted"]
+    good = [i for i in range(len(rows.error)) if is_success(rows.status[i], rows.error[i])]
+
+    def latencies_s(which: Sequence[int]) -> list[float]:
+        return [rows.answered_s[i] - outcome.begun_s - i / RATE_RPS for i in which]
+
+    least_s = statistics.median(latencies_s([*good, *cut])) if cut else None
+    failed, predicted = len(rows.error) - len(good) - len(cut), predicted_victim(plan, alone_s)
+    return Victim(plan.victim, len(good), failed, statistics_of(latencies_s(good)), alone_s, predicted, least_s)
 
 
 def victim_fits(found: Victim) -> bool:
-    """Whether the median is within 20 % and 20 ms of what was predicted; False: it is not, or nothing was."""
-    of, latency = found.prediction, found.latency_s
-    if not of or not latency:
+    """Whether the median is within 20 % and 20 ms of what was predicted, or may be; False: not so, or nothing was."""
+    of, median_s = found.prediction, found.least_median_s or (found.latency_s and found.latency_s.median)
+    if not of or not median_s:
         return False
     low_s, high_s = of.range_s or (of.median_s, of.median_s)
-    return 0.8 * low_s - 0.02 <= latency.median <= 1.2 * high_s + 0.02
+    is_long_enough = bool(found.least_median_s) or 0.8 * low_s - 0.02 <= median_s
+    return is_long_enough and median_s <= 1.2 * high_s + 0.02
 
 
 # ---------------------------------------------------------------- the prediction

@@ -49,14 +49,15 @@ OF_ALL_PROCESSES = (SQLITE, "a lock on a file", "a lock of several processes", "
 def where_of(
     lines: Sequence[Line], began_s: Sequence[float], ended_s: Sequence[float], folder: str, is_burst: bool,
     slots: float | None = None, good_s: Sequence[float] | None = None,
-    refuses: bool = False, first_byte_s: Sequence[float] = (),
+    refuses: bool = False, first_byte_s: Sequence[float] = (), threads_first: bool = False,
 ) -> Where | None:  # fmt: skip
     """The places of all processes while the load was fullest; None without samples.
 
     lines: what the samplers wrote. began_s, ended_s: when the client sent each request, and when it had its answer.
     folder: of the app; its files are named from there. slots: as the server's settings give them. good_s: of ended_s,
     where requests failed: none, as nothing can be said then of how long anything is held. refuses: the server
-    answers some of the requests at once instead of letting them wait.
+    answers some of the requests at once instead of letting them wait. threads_first: a request needs a thread of AnyIO
+    before any code of the app runs for it.
     """
     under_way = counter_of(began_s, ended_s)
     samples = [one for one in with_rows(lines) if under_way(one["at"])]
@@ -68,7 +69,8 @@ def where_of(
     blocking = blocking_places(half, lines, folder)
     unanswered = fmean(counter_of(began_s, first_byte_s or ended_s)(one["at"]) for one in full)
     not_begun = min(unanswered, max(0.0, requests - begun_in(full)))
-    spots = all_places(requests, as_known(places_of(full, lines, folder), len(full)), blocking, not_begun)
+    seen = as_known(with_nothing(places_of(full, lines, folder), threads_first), len(full))
+    spots = all_places(requests, seen, blocking, not_begun)
     blocked = max(map(blocked_share, by_process(half).values()))
     later = after_third(samples, began_s, ended_s)
     opening = opened_anew(later, folder)
@@ -85,6 +87,15 @@ def where_of(
         busy_shares(later, slots), left_over(samples, slots), waited_at(samples, max),
     )  # fmt: skip
     return replace(found, limit=limit_in(found, blocking, answers, (began_s, ended_s), slots))
+
+
+def with_nothing(spots: Iterable[Spot], threads_first: bool) -> list[Spot]:
+    """The places, where requests that wait for their first thread of AnyIO have nothing."""
+
+    def is_first(one: Spot) -> bool:
+        return threads_first and not one.line and (one.resource or "").startswith("AnyIO")
+
+    return [replace(one, has_nothing=is_first(one)) for one in spots]
 
 
 def enough_for(circle: Mapping[str, float | None], requests: float) -> float | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 from commands import run_bench
-from samples import LAUNCH, sample_plan, sample_run, sample_where
+from samples import LAUNCH, sample_plan, sample_run, sample_statistics, sample_where
 from servers import write_files
 
 import bench
 from engine.changes import advised, expected_s
+from engine.loads import Closed
+from engine.page import lead
 from engine.places import Limit, Resource
 from engine.run import Verdict
 
@@ -111,6 +114,38 @@ def test_of_computing_each_process_is_a_slot():
     assert due_s == pytest.approx([4.75, 2.75, 2.75])  # 16 x 0.25 s on one CPU and on two, and what the last one waits
 
 
-def test_of_a_run_without_answers_nothing_is_predicted():
-    first = run_with("a semaphore", 4, answered=0, failed=16, wait_s=None)
-    assert expected_s(sample_plan(slots=8), "--workers 8", first)
+USERS = Closed(time_limit_s=10.0, concurrency=60)
+
+
+@pytest.mark.parametrize("processes, due_s", [(1, 1.26), (2, 0.63)])
+def test_the_wait_for_cpu_time_is_no_time_that_a_thread_is_needed(processes, due_s):
+    """60 users and 40 threads, one CPU and 21 ms of it for a request."""
+    limits = Limit(Resource.CPU, 1.0, 48.0, held_s=0.021, cpus=1), Limit("AnyIO's threads", 1.0, 48.0, 40, 0.83)
+    first = sample_run(
+        where=sample_where(limit=limits[1]), verdict=Verdict(None, limits, None, None, ()), workers=1, wait_s=0.021,
+        slots=40, slots_per_worker=40, server_slots=40, load=USERS,
+        latency_s=sample_statistics(mean=1.26), throughput_rps=48.0,
+    )  # fmt: skip
+    plan = replace(first.plan, workers=processes, slots=40 * processes, cpus=2)
+    assert expected_s(plan, f"--workers {processes}", first) == pytest.approx(due_s, rel=0.1)
+
+
+@pytest.mark.parametrize("cpus, due_s", [(1, 0.21), (2, 0.105)])
+def test_more_threads_give_no_more_than_the_cpu_that_is_the_next_limit(cpus, due_s):
+    """20 users; 10.5 ms of CPU time in 42 ms: of a process that was seen to use one CPU, or two."""
+    limits = Limit(Resource.SLOTS, 1.0, 24.0, 1, 0.042), Limit(Resource.CPU, 0.25, 95.0, held_s=0.0105, cpus=cpus)
+    first = sample_run(
+        where=sample_where(limit=limits[0]), verdict=Verdict(None, limits, None, None, ()), workers=1, wait_s=0.042,
+        slots=1, slots_per_worker=1, server_slots=1, load=replace(USERS, concurrency=20),
+        latency_s=sample_statistics(mean=0.84), throughput_rps=24.0,
+    )  # fmt: skip
+    plan = replace(first.plan, slots=8, slots_per_worker=8, server_slots=8, cpus=2)
+    assert expected_s(plan, "--threads 8", first) == pytest.approx(due_s, rel=0.1)
+
+
+def test_of_a_run_with_failures_nothing_is_predicted_and_what_it_waited_for_is_advised():
+    first = run_with("a semaphore", 4, failed=1, launch=LAUNCH)
+    first = replace(first, verdict=replace(first.verdict, limits=()))
+    assert expected_s(sample_plan(slots=8), "--workers 8", first) is None
+    assert advised(first) == "--workers 8"
+    assert "a semaphore" in lead(first).lower() and "not known" not in lead(first)

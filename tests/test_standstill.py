@@ -52,6 +52,7 @@ def made_at(pool):
         ("await", (*UVICORN, "-n", "5", "-s", "1.5"), {"the event loop", "a lock (lock)"}, 2),
         ("session", (*UVICORN, "-n", "30", "-s", "3"), {"the event loop", "SQLAlchemy's pool"}, 16),
         ("connections", (*GUNICORN, "-n", "16"), {"SQLAlchemy's pool"}, 5),
+        ("twice", (*UVICORN, "-n", "60"), {"SQLAlchemy's pool"}, 15),  # 20 wait for a thread, and have no connection
         ("either-order", (*GUNICORN, "-n", "16"), {made_at("orders"), made_at("stocks")}, 7),
         ("itself", (*GUNICORN, "-n", "20"), {"an answer of this very server"}, 16),
     ],
@@ -64,6 +65,10 @@ def test_a_standstill_is_named_by_its_circle(run, path, options, circle, circle_
     assert seen == lines_of(path)
     if path == "two-pools":  # and the handler whose requests have a connection and wait for a thread
         assert any((place["handler"] or "").startswith("standstills.py:") for place in found["places"])
+
+
+def test_of_permits_that_are_lost_there_is_no_circle(run):
+    assert run("/lost", *UVICORN, "-n", "100", "-s", "2")["inside"]["where"]["circle"] == []
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,11 @@ def test_the_prediction_has_a_lane_for_each_slot(load):
     assert 0 < sum(name.startswith("slot") for name in predicted) <= 4
 
 
+def test_what_is_predicted_from_another_run_has_no_lanes():
+    found = checked(trace(HEAD, [Shown(made_run(), is_part=True)]))
+    assert [name.partition(":")[0] for name in found] == ["measured"]
+
+
 def test_without_a_log_a_request_is_one_event_and_failures_say_why():
     columns = columns_of(8, handler_started_s=(), worker=(), error=[None] * 7 + ["timeout"], status=[500] + [200] * 7)
     (measured, *_) = checked(trace(HEAD, [Shown(made_run(exchanges=columns))])).values()

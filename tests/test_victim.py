@@ -83,3 +83,24 @@ def test_a_cheap_request_waits_behind_the_slow_ones(tmp_path, monkeypatch, path,
     found = document["runs"][0]["victim"]
     assert code == 0 and (found["path"], found["failed"]) == (path, 0) and 10 <= found["answered"] <= 50
     assert (found["prediction"]["median_s"] > 0.5) == (found["latency_s"]["median"] > 0.5) == waits
+
+
+@pytest.mark.parametrize("workers", ["1", "4"])
+def test_those_that_a_burst_ends_before_have_waited_as_predicted(tmp_path, monkeypatch, capsys, workers):
+    """The first of them are answered, and these have waited longest."""
+    write_files(tmp_path, {"slow.py": SLOW})
+    monkeypatch.chdir(tmp_path)
+    line = ["--app", "slow:app", "--path", "/slow", "-n", "16", "--workers", workers, "--victim", "/health"]
+    found = run_bench(tmp_path, *line)[1]["runs"][0]["victim"]
+    median_s = found["least_median_s"] or found["latency_s"]["median"]
+    assert 0.7 < median_s / found["prediction"]["median_s"] < 1.2
+    assert "NOT as predicted" not in capsys.readouterr().out
+
+
+SLOW = """
+import time
+from flask import Flask
+app = Flask(__name__)
+app.get("/slow", endpoint="slow")(lambda: time.sleep(0.3) or "x")
+app.get("/health", endpoint="health")(lambda: "ok")
+"""

@@ -104,6 +104,7 @@ def waits(requests, resource="a pool", size=None, state=State.WAITING, **changes
 
 
 WORKS = Spot(7.0, State.WORKING, "app.py:5")
+WAITS_FOR_ITS_FIRST = waits(20.0, "AnyIO's threads", 40, has_nothing=True)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +211,12 @@ def test_where_many_requests_pass_by_the_rate_does_not_tell_the_time(fast, held_
         ([waits(1.0, "a lock", 1, State.BLOCKING), WORKS], {LOOP: 1, "a lock": 1}),  # whatever works, the loop does not
         ([waits(8.0, ITSELF), Spot(4.0, State.QUEUED)], {ITSELF: 8}),
         ([waits(5.0, ITSELF), waits(35.0, size=5)], {ITSELF: 5}),  # the others wait behind these
+        (  # what waits for its first thread has nothing
+            [waits(5.0, size=5, line="a.py:1"), waits(35.0, size=5, line="a.py:2"), WAITS_FOR_ITS_FIRST],
+            {"a pool": 5},
+        ),
+        ([waits(40.0, size=5), WAITS_FOR_ITS_FIRST], {}),
+        ([replace(waits(9.0, size=10, line=f"a.py:{n}"), size_of_each=5) for n in (1, 2)], {"a pool": 5}),
         ([waits(60.0, size=40), WORKS], {}),  # something goes on
         ([waits(60.0, size=40)], {}),  # what holds it is not seen
         ([], {}),

@@ -4,6 +4,7 @@ A comment at the end of a line names the path whose requests wait there.
 """
 
 import asyncio
+import itertools
 import threading
 import time
 
@@ -18,6 +19,7 @@ engine = create_engine(
     connect_args={"check_same_thread": False},
 )  # fmt: skip
 lock, loop_lock = threading.Lock(), asyncio.Lock()
+permits, numbers = threading.Semaphore(5), itertools.count()
 app = FastAPI()
 
 
@@ -78,6 +80,23 @@ def stock():
 def stock_cured():
     with lock:
         time.sleep(0.02)
+
+
+@app.get("/twice")
+def twice():
+    with engine.connect() as db:  # twice
+        db.execute(text("select slow(0.1)"))
+        with engine.connect() as other:  # twice
+            other.execute(text("select slow(0.05)"))
+
+
+@app.get("/lost")
+def forgets_to_release():
+    permits.acquire()
+    if next(numbers) % 10 == 9:
+        return
+    time.sleep(0.05)
+    permits.release()
 
 
 @app.get("/await")
