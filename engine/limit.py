@@ -10,6 +10,7 @@ from dataclasses import replace
 from statistics import linear_regression
 from typing import Any, NamedTuple
 
+from engine.order import has_given_back, is_before, is_in, number_of, where_in_file
 from engine.places import Limit, Resource, Spot, State, Where
 
 LOOP = "the event loop"  # as the sampler calls what a task waits for that could run
@@ -201,11 +202,6 @@ def is_outside(spots: Sequence[Spot], first: Spot, other: Spot) -> bool:
     return sum(max(one.requests, one.tasks) for one in after) >= first.size - HALF
 
 
-def where_in_file(spot: Spot) -> tuple[str, tuple[str, ...]]:
-    """The file and the function of the app."""
-    return (spot.line or "").rpartition(":")[0], spot.through[-1:]
-
-
 def is_had(spots: Sequence[Spot], waiting: Spot) -> bool:
     """Whether requests have what others wait for, and give it back. Else something that is no request gives it, as to a
     queue of work or a bucket of tokens."""
@@ -273,15 +269,6 @@ def have_more(spots: Sequence[Spot], waiting: Spot, samples: int) -> bool:
     return sum(one.requests for one in have) > max(waiting.size + 1, MORE * waiting.size) - UNSEEN
 
 
-def is_in(waiting: Spot, spot: Spot, last: int) -> bool:
-    """Whether a place is below the line at which others wait, in the same function, up to a last line."""
-    return is_same_function(spot, waiting) and number_of(waiting) < number_of(spot) <= last
-
-
-def number_of(spot: Spot) -> int:
-    return int((spot.line or "0").rpartition(":")[2])
-
-
 def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
     """How much of a resource a request has at a time: as many tasks or threads as it works in."""
     inside = [one for one in going_on(spots, waiting) if {*waiting.through} & {*one.through}]
@@ -300,21 +287,6 @@ def going_on(spots: Sequence[Spot], waiting: Spot) -> list[Spot]:
     go_on = [one for one in go_on if not (is_before(one, waiting) or has_given_back(one, waiting))]
     named = ([one for one in go_on if function in one.through] for function in reversed(waiting.through))
     return next(filter(None, named), go_on)
-
-
-def is_before(spot: Spot, waiting: Spot) -> bool:
-    """Whether a request has not come to the line yet at which others wait: it is above, in the same function."""
-    return is_same_function(spot, waiting) and number_of(spot) < number_of(waiting)
-
-
-def has_given_back(spot: Spot, waiting: Spot) -> bool:
-    """Whether a request has given back what others wait for, by the source of the app: it is below, in the same
-    function."""
-    return bool(waiting.held_to and is_same_function(spot, waiting) and number_of(spot) > waiting.held_to)
-
-
-def is_same_function(one: Spot, other: Spot) -> bool:
-    return bool(one.line) and where_in_file(one) == where_in_file(other)
 
 
 def is_taken_again(spots: Sequence[Spot], waiting: Spot) -> bool:

@@ -109,6 +109,9 @@ class Spot:
     tasks: float = field(default=0.0, metadata={"json": False})  # or threads of all requests there, the mean
     owners: frozenset[int] = field(default=frozenset(), metadata={"json": False})  # the objects that are waited for
     there: float = field(default=0.0, metadata={"json": False})  # requests with any part of theirs, the mean
+    # Of each function of `through`, the line there, and the end of the with statement that begins there; (): not all
+    # came the same way.
+    calls: tuple[tuple[int, int | None], ...] = field(default=(), metadata={"json": False})
     has_nothing: bool = field(default=False, metadata={"json": False})  # no code of the app has run for its requests
 
 

@@ -71,7 +71,7 @@ def where_of(
     not_begun = min(unanswered, max(0.0, requests - begun_in(full)))
     seen = as_known(with_nothing(places_of(full, lines, folder), threads_first), len(full))
     spots = all_places(requests, seen, blocking, not_begun)
-    blocked = max(map(blocked_share, by_process(half).values()))
+    blocked = most_blocked(half)
     later = after_third(samples, began_s, ended_s)
     opening = opened_anew(later, folder)
     found = Where(
@@ -220,6 +220,19 @@ def blocked_share(samples: Sequence[Line]) -> float:
     return fmean(float(any(row["on_loop"] for row in one["rows"])) for one in samples)
 
 
+def most_blocked(samples: Sequence[Line]) -> float:
+    """The same of the process where that is most: in so many samples, and for so much of the time. 0 to 1."""
+    return max(min(blocked_share(own), blocked_time(own)) for own in by_process(samples).values())
+
+
+def blocked_time(samples: Sequence[Line]) -> float:
+    """For how much of the time that is, where each sample stands for the time until the next one: 0 to 1."""
+    spans_s = [after["at"] - one["at"] for one, after in itertools.pairwise(samples)]
+    spans_s.append(median(spans_s or [1.0]))
+    running = [any(row["on_loop"] for row in one["rows"]) for one in samples]
+    return float(sum(span_s for span_s, runs in zip(spans_s, running, strict=True) if runs) / sum(spans_s))
+
+
 def cost_of(samples: Sequence[Line]) -> float:
     """Of a CPU, 0 to 1, while samples were taken."""
     took_s: float = max(one["at"] for one in samples) - min(one["at"] for one in samples)
@@ -361,12 +374,19 @@ def spot_of(rows: Sequence[Row], state: State, folder: str) -> Spot:
         tuple(f"{line_of(frame, folder)} {frame[2]}" for frame in usual_frames(rows)[-BELOW:]),
         first["phase"], line_of(first["handler"], folder), name, setting or None, size, use_of(rows),
         held_to=first["held_to"],
-        through=tuple(f"{named(file, folder)} {function}" for file, _, function in first["through"]),
+        through=tuple(f"{named(file, folder)} {function}" for file, _, function, *_ in first["through"]),
         most=max(row["n"] for row in rows),
         is_after=all(row["answered"] for row in rows),
         parts=sum(row["parts"] for row in rows) / (sum(row["calls"] for row in rows) or 1),
         owners=frozenset({resource_of(first)[1]} - {None}),
+        calls=calls_of(rows),
     )  # fmt: skip
+
+
+def calls_of(rows: Sequence[Row]) -> tuple[tuple[int, int | None], ...]:
+    """The lines on the way to a place, where all rows came the same way."""
+    same, *others = {tuple((line, *end) for _, line, _, *end in row["through"]) for row in rows}
+    return () if others else tuple((line, end[0] if end else None) for line, *end in same)
 
 
 def usual_frames(rows: Sequence[Row]) -> list[Any]:

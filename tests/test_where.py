@@ -302,3 +302,10 @@ def test_what_other_processes_have_is_not_more_than_a_size():
     inside = Spot(6.0, State.WORKING, "app.py:13", processes=2)
     assert as_known([waiting, inside], 9)[0].made_size is None
     assert as_known([waiting, replace(inside, processes=1)], 9)[0].made_size == 3
+
+
+def test_a_loop_that_was_busy_for_a_short_time_was_not_blocked_for_the_rest():
+    """However many samples that time has."""
+    busy = [sample(at_s, row(20, on_loop=True)) for at_s in (0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.22, 0.24)]
+    free = [sample(at_s, row(20)) for at_s in (0.3, 0.8)]
+    assert seen(*busy, *free, n=20).blocked < 0.5 < 0.8 <= seen(*busy, *free[:1], n=20).blocked

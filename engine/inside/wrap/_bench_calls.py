@@ -114,6 +114,49 @@ def watch_processes(module):
     module.ProcessPoolExecutor.submit = watched_submit(module.ProcessPoolExecutor.submit, lambda _, function: function)
 
 
+def watch_thread_pools(module):
+    """The same of multiprocessing's pools of threads."""
+    kind = module.ThreadPool
+    kind.apply_async, kind._map_async = map(watched_apply, (kind.apply_async, kind._map_async))
+
+
+WATCHED_LATER = {  # module -> what is done once it is imported
+    "concurrent.futures.process": watch_processes,
+    "multiprocessing.pool": watch_thread_pools,
+}
+
+
+class Sent:
+    """What a request has sent to a pool of threads that has not begun it, with the face of an executor's future."""
+
+    _done_callbacks = ()  # which a task that waits for it would have
+
+    def running(self):
+        return False
+
+    done = running
+
+
+def watched_apply(send):
+    """Which request waits for a thread of a pool, be it for a call or for one of each item."""
+
+    @functools.wraps(send)
+    def watched(self, function, /, *args, **kwargs):
+        call, sent = current_call(), Sent()
+        if not call:
+            return send(self, function, *args, **kwargs)
+        call.queued[sent] = self
+
+        def run(*args, **kwargs):
+            call.queued.pop(sent, None)
+            with works_for(call):
+                return function(*args, **kwargs)
+
+        return send(self, run, *args, **kwargs)
+
+    return watched
+
+
 def works_for_call(call, function):
     """The function, with its thread known to work for the request."""
 

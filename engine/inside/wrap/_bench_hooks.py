@@ -88,7 +88,7 @@ HOOKS = {  # module -> what is done once it is imported
     "uvicorn.config": hook_uvicorn,
     "gunicorn.workers.base": hook_gunicorn,
     "waitress.server": hook_waitress,
-    "concurrent.futures.process": tracked.watch_processes,
+    **tracked.WATCHED_LATER,
     "anyio.to_thread": lambda _: wrapper.stamp_in_thread(),
 }
 

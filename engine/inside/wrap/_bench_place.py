@@ -2,6 +2,7 @@
 only, for the process of the server."""
 
 import asyncio
+from types import BuiltinMethodType, MethodType
 
 import _bench_pools as pools
 import _bench_resources as resources
@@ -22,6 +23,7 @@ from _bench_frames import (
     sets,
     waits_for_client,
 )
+from _bench_pools import fields_of
 
 
 class Place:
@@ -122,14 +124,42 @@ CLIENTS = ("http/client.py", "httpcore/_sync/connection.py", "httpcore/_async/co
 
 
 def waits_for_thread(place):
-    """Whether a thread waits for what it has sent to an executor, or asgiref to one."""
+    """Whether a thread waits for what it has sent to an executor or a pool of threads, or asgiref to one."""
     files = [frame.f_code.co_filename for frame in place.below[-4:]]
-    return any(part in file for file in files for part in ("concurrent/futures/", "asgiref/current_thread_executor"))
+    return any(part in file for file in files for part in SENT_IN)
+
+
+SENT_IN = "concurrent/futures/", "multiprocessing/pool.py", "asgiref/current_thread_executor"
 
 
 def waits_for_join(place):
     """Whether a thread waits for the end of another one."""
     return any(frame.f_code.co_name == "join" and is_threading(frame) for frame in place.below[-2:])
+
+
+def is_fed_by(place, thread):
+    """Whether a place waits for a signal that a thread has in its variables, and may set, or put something into."""
+    signal = signal_of(place)
+    return signal is not None and any(signal is one for frame in thread.frames for one in at_hand(frame))
+
+
+def signal_of(place):
+    """The event, queue or future that a place waits for; None: something else."""
+    found = place.resource_in_frames()
+    if found:
+        return found.owner if found.is_shared else None
+    return place.task._fut_waiter if place.task and is_signal(place.frames) else None
+
+
+def at_hand(frame):
+    """The variables of a function, what these have, and the objects of methods."""
+    for value in list(frame.f_locals.values()):
+        yield value
+        yield getattr(value, "__self__", None) if type(value) in METHODS else None
+        yield from list(fields_of(value).values())
+
+
+METHODS = (MethodType, BuiltinMethodType)
 
 
 def is_threading(frame):

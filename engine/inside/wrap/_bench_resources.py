@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import time
+from collections import namedtuple
 
 from _bench_frames import is_app, remembered
 from _bench_pools import (
@@ -83,8 +84,10 @@ def shared(found):
 
 def executor(found):
     """Without its use: what it counts are its idle threads, and it counts some of them twice."""
-    size, name = attribute(found, "_max_workers"), type(found).__name__
-    return Resource(f"a {'process' if 'Process' in name else 'thread'} of a {name}", found, size, None, "max_workers")
+    name = type(found).__name__
+    setting = "processes" if name == "ThreadPool" else "max_workers"
+    size, kind = attribute(found, f"_{setting}"), "process" if "Process" in name else "thread"
+    return Resource(f"a {kind} of a {name}", found, size, None, setting)
 
 
 def has_turn(future, found):
@@ -246,14 +249,15 @@ def wait_in_c(frame):
     if now and now.opname in ("BEFORE_WITH", "SETUP_WITH"):
         values = values_of(before, frame)
         # What waits in C to enter something that cannot be told waits for a lock: of which, is not known.
-        return lock_among(values) or (None if values and values[-1][0] is not None else LOCK)
+        return lock_among(values) or (None if values and values[-1].value is not None else LOCK)
     if not now or "CALL" not in now.opname:
         return None
     if enters(frame.f_code):
         return lock_among(values_of(before, frame))
-    called = {one.argval for one in before if one.opname in ("LOAD_ATTR", "LOAD_METHOD")}
-    tells = next((tells for names, tells in CALLS if called & names), None)
-    return tells and tells(values_of(before, frame))
+    values = values_of(before, frame)
+    methods = {one.method for one in values}
+    tells = next((tells for names, tells in CALLS if methods & names), None)
+    return tells and tells(values)
 
 
 def enters(code):
@@ -262,7 +266,7 @@ def enters(code):
 
 
 def queue_among(values):
-    found = [value for value, _ in values if type(value).__module__ in QUEUES]
+    found = [one.value for one in values if type(one.value).__module__ in QUEUES]
     return shared(found[-1]) if found else None
 
 
@@ -280,11 +284,11 @@ WRITES = re.compile(r"\s*(insert|update|delete|replace)\b", re.IGNORECASE)
 def lock_acquired(values):
     """A lock; one that is acquired with arguments is tried for a time."""
     found = lock_among(values) or LOCK
-    return found._replace(setting=TIMED) if any(type(value) in (int, float) for value, _ in values) else found
+    return found._replace(setting=TIMED) if any(type(one.value) in (int, float) for one in values) else found
 
 
 def lock_among(values):
-    for value, name in reversed(values):
+    for value, name, _ in reversed(values):
         if isinstance(value, LOCKS):
             return Resource(f"a lock ({name})", value, 1, 1)
         if type(value).__module__.startswith("gevent") and hasattr(value, "acquire"):
@@ -296,8 +300,8 @@ def lock_among(values):
 
 def lock_of_file(values):
     """Which file it is, is told by its device and number. What is shared has no size."""
-    name, numbers = "a lock on a file", [value for value, _ in values if type(value) is int]
-    files = [value for value, _ in values if isinstance(value, io.IOBase) and not value.closed]
+    name, numbers = "a lock on a file", [one.value for one in values if type(one.value) is int]
+    files = [one.value for one in values if isinstance(one.value, io.IOBase) and not one.value.closed]
     if len(numbers) + len(files) != 2 or numbers[-1] & LOCK_SH:  # with more, it is a part of the file
         return Resource(name, None)
     try:
@@ -313,8 +317,8 @@ known_files = {}  # (device, number) -> an object that stands for it
 
 def sqlite_lock(values):
     """The one writer of a database; of a statement that writes only if several requests stand in such statements."""
-    is_sqlite = any(type(value).__module__ == "sqlite3" for value, _ in values)
-    text = next((value for value, _ in values if type(value) is str), "") if is_sqlite else ""
+    is_sqlite = any(type(one.value).__module__ == "sqlite3" for one in values)
+    text = next((one.value for one in values if type(one.value) is str), "") if is_sqlite else ""
     if TAKES_LOCK.match(text):
         return Resource("SQLite's write lock", sys.modules["sqlite3"], 1, 1)
     # Of a writing statement it is not known whether it waits or writes; nor to which database, if there are several.
@@ -343,13 +347,16 @@ def databases_open(second):
 
 
 METHODS = ("acquire", "get", "execute", "executemany")
+# On the stack; of one of METHODS the object that has it. value: None if it is not known. method: the attribute that it
+# is, where it has not been called yet.
+Value = namedtuple("Value", "value text method", defaults=(None,))
 
 
 def result_of(operator, left, right):
     """Of two values on the stack; only the remainder of whole numbers is known."""
-    (value, text), (by, by_text) = left, right
+    value, by = left.value, right.value
     is_known = operator == "%" and type(value) is type(by) is int and by
-    return value % by if is_known else None, f"{text} {operator} {by_text}"
+    return Value(value % by if is_known else None, f"{left.text} {operator} {right.text}")
 
 
 def item_of(value, key):
@@ -361,32 +368,39 @@ def item_of(value, key):
 
 
 def values_of(instructions, frame):
-    """What loads put on the stack, as (value, its text); nothing is called for it."""
+    """What loads put on the stack; nothing is called for it."""
     stack, here = [], frame.f_locals
     for one in instructions:
         name, argument = one.opname, one.argval
         if name in ("LOAD_GLOBAL", "LOAD_NAME"):
-            stack.append((here.get(argument, frame.f_globals.get(argument)), argument))
+            stack.append(Value(here.get(argument, frame.f_globals.get(argument)), argument))
         elif name.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE")):
             names = argument if isinstance(argument, tuple) else (argument,)
-            stack += [(here.get(each), each) for each in names]
+            stack += [Value(here.get(each), each) for each in names]
         elif name == "LOAD_CONST":
-            stack.append((argument, repr(argument)))
-        elif name in ("LOAD_ATTR", "LOAD_METHOD") and stack and argument not in METHODS:
-            value, text = stack.pop()
-            stack.append((attribute(value, argument), f"{text}.{argument}"))
+            stack.append(Value(argument, repr(argument)))
+        elif name in ("LOAD_ATTR", "LOAD_METHOD"):
+            stack.append(attribute_of(stack.pop() if stack else Value(None, ""), argument))
         elif name.startswith("BINARY_SUBSCR") and len(stack) > 1:
-            (key, key_text), (value, text) = stack.pop(), stack.pop()
-            stack.append((item_of(value, key), f"{text}[{key_text}]"))
+            key, of = stack.pop(), stack.pop()
+            stack.append(Value(item_of(of.value, key.value), f"{of.text}[{key.text}]"))
         elif name == "BINARY_OP" and len(stack) > 1:
             right, left = stack.pop(), stack.pop()
             stack.append(result_of(one.argrepr, left, right))
         elif name.startswith("CALL"):
+            if name in ("CALL_KW", "CALL_FUNCTION_KW"):
+                del stack[-1:]  # the names of its arguments
             called(stack, argument)
     return stack
+
+
+def attribute_of(of, name):
+    if name in METHODS:
+        return of._replace(method=name)
+    return Value(attribute(of.value, name), f"{of.text}.{name}", name)
 
 
 def called(stack, arguments):
     """The result of a call in place of what was called and its arguments; it is not known."""
     if type(arguments) is int and len(stack) > arguments:
-        stack[-1 - arguments :] = [(None, f"{stack[-1 - arguments][1]}()")]
+        stack[-1 - arguments :] = [Value(None, f"{stack[-1 - arguments].text}()")]

@@ -13,7 +13,8 @@ row is a place, with all that stand there:
     parts      how many tasks or threads
     calls      as how many requests these count: a library's tasks and threads count one by one
     there      how many requests have any task or thread there
-    through    the frames of the app's code on the way there, outermost first
+    through    the frames of the app's code on the way there, outermost first; each with the last line of the with
+               statement that begins there, where they wait for a resource
     app        file, line and function of the app's innermost frame; null: no code of the app is there
     below      the frames inside of that, outermost first; where there is no code of the app, the innermost of all
     handler    file, line and name of the function that handles the request, where the app's framework tells it (ASGI)
@@ -42,7 +43,6 @@ import os
 import random
 import select  # noqa: F401
 import sys
-import threading
 import time
 from collections import Counter, defaultdict
 
@@ -50,7 +50,7 @@ import _bench_cpu as cpu
 import _bench_pools as pools
 import _bench_resources as resources
 import _bench_source as source
-from _bench_calls import call_of, codes_behind, greenlets, loops, original, serving, started, under_way, under_way_yet
+from _bench_calls import call_of, codes_behind, greenlets, loops, original, serving, under_way, under_way_yet
 from _bench_frames import (
     above_loop,
     chain_of,
@@ -63,7 +63,8 @@ from _bench_frames import (
     stack_of,
     waits_for_client,
 )
-from _bench_place import Place, is_queued, may_wait_for_thread, waits_for_join, waits_for_thread
+from _bench_place import Place, is_queued, may_wait_for_thread, waits_for_thread
+from _bench_threads import background_places, deepest_threads, places_of_started, places_of_threads, those_that_feed
 
 PATH = os.environ.get("BENCH_SAMPLES", "")
 sleep, start_thread = original("time", "sleep"), original("_thread", "start_new_thread")
@@ -135,14 +136,15 @@ def waits_for_none(call, tasks):
 def places():
     """Every place where a request of this process stands, with those of no request that hold an event loop."""
     threads = sys._current_frames()
-    by_thread = places_of_threads(threads)
+    own_threads = places_of_started(threads)
+    by_thread = places_of_threads(threads, own_threads)
     find_loops()
     found = []
     for loop, thread in list(loops.items()):
         if loop.is_closed():
             del loops[loop]
         else:
-            found += places_of_loop(loop, thread, threads.get(thread), by_thread)
+            found += places_of_loop(loop, thread, threads.get(thread), by_thread, own_threads)
     in_tasks = {place.call for place in found if place.task}
     found += [place for call, own in by_thread.items() if call not in in_tasks for place in deepest_threads(own)]
     for key, (greenlet, thread) in list(greenlets.items()):
@@ -153,41 +155,7 @@ def places():
     return found
 
 
-def background_places(threads):
-    """Threads of the app that are not known to work for a request, but may take the CPU from those that do. The main
-    one is the server's: it began in a script, be it the app's or gunicorn's, and accepts what others answer."""
-    serve = {thread for thread, call in [*serving.items(), *started.items()] if under_way_yet(call)}
-    of_greenlets = {thread for _, thread in list(greenlets.values())}
-    known = {threading.main_thread().ident, *serve, *loops.values(), *of_greenlets}
-    found = [Place(None, stack_of(frame), thread) for thread, frame in threads.items() if thread not in known]
-    return [place for place in found if place.app]
-
-
-def places_of_threads(threads):
-    """By request, the threads that work for it."""
-    found = defaultdict(list)
-    for thread, call in list(serving.items()):
-        if thread in threads and under_way_yet(call):
-            found[call].append(Place(call, stack_of(threads[thread]), thread))
-    for thread, call in list(started.items()):
-        if thread in threads and under_way_yet(call) and any(map(waits_for_join, found.get(call, ()))):
-            found[call].append(Place(call, stack_of(threads[thread]), thread))
-    for own in found.values():
-        outer = next((one for one in own if one.app and waits_for_thread(one) and not is_queued(one)), None)
-        for one in own if outer else ():
-            one.stands_inside(outer.frames_to_app)
-    return found
-
-
-def deepest_threads(own):
-    """Of the threads of one request, those that wait for what no thread works on yet; else those that do not wait for
-    another one of them."""
-    if queued := [one for one in own if is_queued(one)]:
-        return queued
-    return [one for one in own if len(own) == 1 or not (waits_for_thread(one) or waits_for_join(one))] or own
-
-
-def places_of_loop(loop, thread, frame, by_thread):
+def places_of_loop(loop, thread, frame, by_thread, own_threads):
     """The tasks of an event loop that work for requests, and what holds its thread."""
     running, tasks_of_call, found = asyncio.current_task(loop), tasks_by_call(loop), []
     # asgiref's, or that of asyncio.run() in a handler: it blocks no other request.
@@ -199,7 +167,7 @@ def places_of_loop(loop, thread, frame, by_thread):
             if not is_of_one:
                 found.append(Place(call, stack_of(frame), thread, on_loop=True))
         elif call not in by_thread or waits_for_loop(by_thread[call], tasks) or waits_for_none(call, tasks):
-            found += deepest_tasks(call, tasks)
+            found += those_that_feed(deepest_tasks(call, tasks), own_threads.get(call, ()))
     have_threads_stand(by_thread, tasks_of_call)
     for place in found:
         place.weight = weights[place.call]
@@ -375,7 +343,7 @@ def row_at(place, resource):
     return {
         "n": 0.0, "parts": 0, "calls": 0, "there": 0, "app": app and frame_as_list(app),
         "below": list(map(frame_as_list, below[-SHOWN:])),
-        "through": list(map(frame_as_list, place.app_frames)),
+        "through": [[*at, resource and source.with_to(*at[:2])] for at in map(frame_as_list, place.app_frames)],
         "phase": None if app or is_in_handler else phase_of(codes),
         "handler": handler and [handler.co_filename, handler.co_firstlineno, handler.co_name],
         "resource": resource and resource_as_list(resource), "answered": bool(call and call.is_answered),
@@ -406,12 +374,37 @@ def run():
         os.close(pipe)
 
 
+class Budget:
+    """CPU time that samples may use: a share of the time, which is less while the process computes."""
+
+    def __init__(self):
+        self.left_s, self.share = CREDIT_S, BUSY
+        self.at_s, self.cpu_s = time.perf_counter(), cpu.other_cpu_s()
+
+    def grows(self):
+        passed_s, used_s = time.perf_counter() - self.at_s, cpu.other_cpu_s() - self.cpu_s
+        self.at_s, self.cpu_s = self.at_s + passed_s, self.cpu_s + used_s
+        self.share = BUSY if used_s > passed_s / 2 else IDLE
+        self.left_s += self.share * passed_s
+
+
+def ends_within(pause_s, ended, budget):
+    """Wait so long, and until there is a budget; True if the benchmark has closed its pipe by then."""
+    until_s = time.perf_counter() + pause_s
+    while True:
+        if ended.poll(1000 * min(LATER_S, max(0.0, until_s - time.perf_counter(), -budget.left_s / budget.share))):
+            return True
+        budget.grows()
+        if budget.left_s >= 0 and time.perf_counter() >= until_s:
+            return False
+
+
 def sample_while_open(pipe, file):
     """Sample, and say last where things were made. Whatever goes wrong here must not harm the server."""
-    ended, error, before_s, taken, pause_s = poll(), "", math.inf, 0, 0.0
-    budget_s, then_s, then_cpu_s, cpu_s = CREDIT_S, time.perf_counter(), cpu.other_cpu_s(), time.thread_time()
+    ended, error, before_s, taken, pause_s, budget = poll(), "", math.inf, 0, 0.0, Budget()
+    then_s, then_cpu_s, cpu_s = time.perf_counter(), cpu.other_cpu_s(), time.thread_time()
     ended.register(pipe)
-    while not ended.poll(1000 * pause_s * random.uniform(1.0, 1.4)):  # not in step with what comes regularly
+    while not ends_within(pause_s * random.uniform(1.0, 1.4), ended, budget):  # not in step with what comes regularly
         cpu.computed_s.clear()
         before_cpu_s, at_s = cpu.other_cpu_s(), time.perf_counter()
         used_s, passed_s = before_cpu_s - then_cpu_s, at_s - then_s
@@ -431,10 +424,9 @@ def sample_while_open(pipe, file):
                 row["cpu_s"] *= scale
             known_s = used_s if any(cpu.computed_s.values()) else 0.0  # none where no thread has a clock
             write(file, at=at_s, cost=cost_s, cpu=known_s, inside=inside, rows=rows)
-        share = BUSY if used_s > passed_s / 2 else IDLE
-        budget_s += share * passed_s - min(cost_s, 3 * before_s)  # now and then Python collects its garbage here
+        budget.left_s -= min(cost_s, 3 * before_s)  # now and then Python collects its garbage here
         before_s, then_s, then_cpu_s = cost_s, at_s, cpu.other_cpu_s()
-        pause_s = max(PAUSE_S if taken < FIRST else LATER_S, 10 * cost_s, -budget_s / share)
+        pause_s = max(PAUSE_S if taken < FIRST else LATER_S, 10 * cost_s)
     try:
         write(file, made=source.made(owners), error=error)
     except Exception as problem:

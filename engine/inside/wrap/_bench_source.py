@@ -29,17 +29,48 @@ def held_by(owner, modules, until_s):
         for module in modules:
             if time.thread_time() > until_s:
                 return None
-            found |= lines_with(module, owner, attributes)
+            found |= lines_with(module, owner, attributes, modules)
         if found:
             return min(found) if len(found) == 1 else None
     return None
 
 
-def lines_with(module, owner, attributes):
-    """The lines of a module that assign a call to a global that has the object in so many attributes."""
-    values = [(name, value) for name, value in list(vars(module).items()) if not keeps_all(value)]
-    lines = [assigned_at(module.__file__, name) for name, value in values if holds(value, owner, attributes)]
-    return {(module.__file__, line) for line in lines if line}
+def lines_with(module, owner, attributes, modules):
+    """Where a module assigns a call to a global that has the object in so many attributes; or later to the first of
+    these."""
+    file, found = module.__file__, set()
+    for name, value in list(vars(module).items()):
+        if not keeps_all(value) and holds(value, owner, attributes) and (line := assigned_at(file, name)):
+            found |= (attributes and filled_at(modules, name, value, owner, attributes)) or {(file, line)}
+    return found
+
+
+def filled_at(modules, name, value, owner, attributes):
+    """Where a call is assigned to the attribute of a global that has the object: by the global's name in a module, or
+    by a method of its class but __init__(); empty: nowhere."""
+    fields = [field for field, one in fields_of(value).items() if holds(one, owner, attributes - 1)]
+    files = [one.__file__ for one in modules if vars(one).get(name) is value]
+    bodies = [(file, parsed(file), name) for file in files]
+    bodies += [(file, body, "self") for file, body in classes_of(value)]
+    return {(at, line) for at, body, of in bodies for field in fields for line in calls_assigned(body, f"{of}.{field}")}
+
+
+def classes_of(value):
+    """The classes of the app that an object is of, as (file, their source)."""
+    for kind in type(value).__mro__:
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None) or "<"
+        for node in ast.walk(parsed(file)) if is_apps(file) else ():
+            if isinstance(node, ast.ClassDef) and node.name == kind.__name__:
+                yield file, node
+
+
+def calls_assigned(node, name):
+    """The lines below a node, without functions that make an object, that assign a call to a name."""
+    for one in ast.iter_child_nodes(node):
+        if getattr(one, "name", "") not in ("__init__", "__post_init__"):
+            if assigns_call(one, name):
+                yield one.lineno
+            yield from calls_assigned(one, name)
 
 
 def keeps_all(value):
@@ -86,12 +117,13 @@ def inner_of(value):
 
 def assigned_at(file, name):
     """The line of the module's last assignment of a call to a global of this name; None: no such line."""
-    line = None
-    for node in at_module_level(parsed(file), name):
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if isinstance(getattr(node, "value", None), ast.Call) and name in [getattr(one, "id", "") for one in targets]:
-            line = node.lineno
-    return line
+    lines = [one.lineno for one in at_module_level(parsed(file), name) if assigns_call(one, name)]
+    return lines[-1] if lines else None
+
+
+def assigns_call(node, name):
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return isinstance(getattr(node, "value", None), ast.Call) and name in map(name_of, targets)
 
 
 def at_module_level(node, name):
@@ -137,7 +169,7 @@ def held_lines(file, line):
     for node in ast.walk(parsed(file)):  # outermost first
         if not getattr(node, "lineno", line + 1) <= line <= (getattr(node, "end_lineno", None) or line):
             continue
-        if isinstance(node, (ast.With, ast.AsyncWith)) and line <= node.items[-1].context_expr.end_lineno:
+        if isinstance(node, (ast.With, ast.AsyncWith)) and begins_at(node, line):
             taken = next((one.context_expr for one in node.items if one.context_expr.end_lineno >= line), None)
             return name_of(taken), node.end_lineno
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -147,6 +179,19 @@ def held_lines(file, line):
         elif function and (name := called_on(node, "get")):
             found = name, given_back_at(function, name, line, "put", "put_nowait")
     return found
+
+
+@functools.lru_cache(200)
+def with_to(file, line):
+    """The end of the with statement that begins at a line; None: none does."""
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, (ast.With, ast.AsyncWith)) and begins_at(node, line):
+            return node.end_lineno
+    return None
+
+
+def begins_at(node, line):
+    return node.lineno <= line <= node.items[-1].context_expr.end_lineno
 
 
 BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try)

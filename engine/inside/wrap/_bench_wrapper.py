@@ -246,7 +246,9 @@ def routed_scope(frame):
 
 
 def is_handler_of(call, func):
-    """Whether a function that goes to a thread is the request's handler, or a method of a class that is."""
+    """Whether a function that goes to a thread is the request's handler, a method of a class that is, or a WSGI app."""
+    if getattr(func, "__module__", "") == "starlette.middleware.wsgi":
+        return True
     # The handler is in a functools.partial; newer versions of FastAPI call it through a `function` of theirs.
     faces = getattr(func, "func", func), getattr(func, "keywords", {}).get("function", func)
     endpoint = call.scope.get("endpoint")
@@ -270,8 +272,9 @@ def wrapped(kind):
         stamp_in_thread()
     with failure_is_written():
         app = load_app(os.environ["BENCH_APP"])
-    if "concurrent.futures.process" in sys.modules and kind != "bare":
-        tracked.watch_processes(sys.modules["concurrent.futures.process"])
+    for module, watch in tracked.WATCHED_LATER.items() if kind != "bare" else ():
+        if module in sys.modules:
+            watch(sys.modules[module])
     if kind == "asgi":
         return asgi(app)
     if kind == "flask_app":  # the `flask` command takes only a Flask object

@@ -1,0 +1,58 @@
+"""The threads of this process, and the requests that they work for. Standard library only, for the process of the
+server."""
+
+import threading
+from collections import defaultdict
+
+from _bench_calls import greenlets, loops, serving, started, under_way_yet
+from _bench_frames import stack_of
+from _bench_place import Place, is_fed_by, is_queued, waits_for_join, waits_for_thread
+
+
+def background_places(threads):
+    """Threads of the app that are not known to work for a request, but may take the CPU from those that do. The main
+    one is the server's: it began in a script, be it the app's or gunicorn's, and accepts what others answer."""
+    serve = {thread for thread, call in [*serving.items(), *started.items()] if under_way_yet(call)}
+    of_greenlets = {thread for _, thread in list(greenlets.values())}
+    known = {threading.main_thread().ident, *serve, *loops.values(), *of_greenlets}
+    found = [Place(None, stack_of(frame), thread) for thread, frame in threads.items() if thread not in known]
+    return [place for place in found if place.app]
+
+
+def places_of_started(threads):
+    """By request, the threads of the app's own that it has started."""
+    found = defaultdict(list)
+    for thread, call in list(started.items()):
+        if thread in threads and under_way_yet(call):
+            found[call].append(Place(call, stack_of(threads[thread]), thread))
+    return found
+
+
+def places_of_threads(threads, own_threads):
+    """By request, the threads that work for it."""
+    found = defaultdict(list)
+    for thread, call in list(serving.items()):
+        if thread in threads and under_way_yet(call):
+            found[call].append(Place(call, stack_of(threads[thread]), thread))
+    for call, own in found.items():
+        found[call] = those_that_feed(own, own_threads.get(call, ()))
+    for own in found.values():
+        outer = next((one for one in own if one.app and waits_for_thread(one) and not is_queued(one)), None)
+        for one in own if outer else ():
+            one.stands_inside(outer.frames_to_app)
+    return found
+
+
+def those_that_feed(own, threads):
+    """Of the places of a request that wait, in their stead the threads of its own that will set or put what they wait
+    for, or that they join."""
+    feeding = [one for one in threads if any(waits_for_join(place) or is_fed_by(place, one) for place in own)]
+    return feeding + [one for one in own if not any(waits_for_join(one) or is_fed_by(one, by) for by in feeding)]
+
+
+def deepest_threads(own):
+    """Of the threads of one request, those that wait for what no thread works on yet; else those that do not wait for
+    another one of them."""
+    if queued := [one for one in own if is_queued(one)]:
+        return queued
+    return [one for one in own if len(own) == 1 or not (waits_for_thread(one) or waits_for_join(one))] or own
