@@ -298,7 +298,10 @@ def check_once(words: Sequence[str]) -> None:
     """Raises Problem where one of them would go unused."""
     names = [word.partition("=")[0] for word in words]
     if twice := [name for name in ONCE if names.count(name) > 1]:
-        raise Problem(f"{twice[0]} only once: run each by itself, or name several as variants of a .toml (sweep.py)")
+        raise Problem(
+            f"{twice[0]} only once: run each by itself (sweep.py compare takes the --json of two services), or name"
+            " several as variants of a .toml (sweep.py)"
+        )
 
 
 def is_given(options: argparse.Namespace, parser: argparse.ArgumentParser, name: str) -> bool:

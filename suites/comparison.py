@@ -16,7 +16,7 @@ from suites.common import FITS_WITHIN, LAST_ANSWER_S, P99_S, RPS, TIME_S, Json, 
 # ---------------------------------------------------------------- reading
 
 
-def runs_of(document: Json) -> dict[str, list[Json]]:
+def runs_of(document: Json, with_target: bool = True) -> dict[str, list[Json]]:
     """What a document of either kind measured: each run's name, and its repeats. Raises LookupError or TypeError."""
     runs: dict[str, list[Json]] = {}
     for entry in document["runs"]:
@@ -24,10 +24,23 @@ def runs_of(document: Json) -> dict[str, list[Json]]:
             name, run = f"{entry['variant']}, c = {entry['concurrency']}", entry["run"]
         else:
             plan, tried = entry["plan"], entry["plan"].get("tried")
-            name, run = f"{plan['target']} {plan['path']} {load_in_common(entry)}{f', {tried}' * bool(tried)}", entry
+            name, run = f"{plan['path']} {load_in_common(entry)}{f', {tried}' * bool(tried)}", entry
+            name = f"{plan['target']} {name}" if with_target else name
         if not (look_up(run, "measured.stopped") or "").startswith("SIG"):  # one that was interrupted is no repeat
             runs.setdefault(name.removesuffix(", c = 0"), []).append(run)
     return runs
+
+
+def targets_of(document: Json) -> list[str]:
+    return [] if "suite" in document else [*{entry["plan"]["target"]: None for entry in document["runs"]}]
+
+
+def matched(a: Json, b: Json) -> tuple[dict[str, list[Json]], dict[str, list[Json]]]:
+    """The runs of both, by names that they share. Of two services (apps, URLs, commands) these are without a target."""
+    of_a, of_b = runs_of(a), runs_of(b)
+    if of_a.keys() & of_b.keys() or not len(targets_of(a)) == len(targets_of(b)) == 1:
+        return of_a, of_b
+    return runs_of(a, with_target=False), runs_of(b, with_target=False)
 
 
 def load_in_common(run: Json) -> Json:
@@ -100,6 +113,15 @@ ONCE = (
 )
 
 
+def differences(a: Json, b: Json) -> Iterator[str]:
+    """Between what was measured, and between where."""
+    if not runs_of(a).keys() & runs_of(b).keys():
+        yield f"**Two services**: A is `{targets_of(a)[0]}`, B is `{targets_of(b)[0]}`."
+    for what in ("machine", "versions", "values"):
+        if a.get(what) != b.get(what):
+            yield f"**They differ in more than what is compared**: A has {a.get(what)}, B has {b.get(what)}."
+
+
 def about_side(side: str, runs: dict[str, list[Json]], others: dict[str, list[Json]]) -> Iterator[str]:
     if only := [name for name in runs if name not in others]:
         yield f"Only in {side}: {', '.join(only)}."
@@ -109,24 +131,22 @@ def about_side(side: str, runs: dict[str, list[Json]], others: dict[str, list[Js
 
 def failed_share(document: Json, other: Json) -> float:
     """Of all requests of the runs that the other document has, too."""
-    in_common = runs_of(document).keys() & runs_of(other).keys()
-    runs = [run["measured"] for name in in_common for run in runs_of(document)[name]]
+    mine, others = matched(document, other)
+    runs = [run["measured"] for name in mine if name in others for run in mine[name]]
     share: float = sum(run["failed"] for run in runs) / (sum(run["sent"] for run in runs) or 1)
     return share
 
 
 def comparison_report(a: Json, b: Json) -> tuple[str, list[list[Any]]]:
     """As Markdown, and the rows of its table. Raises Problem if no run is in both."""
-    of_a, of_b = runs_of(a), runs_of(b)
+    of_a, of_b = matched(a, b)
     rows = [row for name in of_a if name in of_b for row in rows_of(name, of_a[name], of_b[name])]
     if not rows and {*of_a} & {*of_b}:
         raise Problem("in one of them no request was answered, so that there is nothing to compare")
     if not rows:
         raise Problem(f"they have no run in common: {', '.join(list(of_a)[:3])}; {', '.join(list(of_b)[:3])}")
     parts = [f"## B against A\n\nA: {about(a)}.\n\nB: {about(b)}."]
-    for what in ("machine", "versions", "values"):
-        if a.get(what) != b.get(what):
-            parts.append(f"**They differ in more than what is compared**: A has {a.get(what)}, B has {b.get(what)}.")
+    parts += differences(a, b)
     parts += [
         f"**{side} is not complete**: it ended before all that was asked for had run."
         for side, of in (("A", a), ("B", b))

@@ -1,0 +1,45 @@
+"""Ordinary commands that ended in the wrong way, or gave advice that does not work: compare, sweeps, --until."""
+
+from __future__ import annotations
+
+import pytest
+from samples import sample_run
+from sweeps import write
+
+import sweep
+from engine.json_form import to_json
+from engine.loads import Closed
+
+# ---------------------------------------------------------------- sweep.py compare
+
+
+def document_of(*runs):
+    """As bench.py writes it."""
+    return {
+        "command": "bench.py", "when": "2026-11-28 12:00:00", "machine": {"cpus": 2}, "versions": {}, "complete": True,
+        "runs": [to_json(run) for run in runs],
+    }  # fmt: skip
+
+
+def runs_of_app(target, repeats=2, **changes):
+    return [sample_run(**{"target": target, "path": "/", "load": Closed(40, concurrency=4)} | changes)] * repeats
+
+
+@pytest.mark.parametrize("old, new", [("old:app", "new:app"), ("http://127.0.0.1:8000/", "http://127.0.0.1:8001/")])
+def test_two_services_are_compared_where_each_document_has_one(tmp_path, capsys, old, new):
+    slow = runs_of_app(new, throughput_rps=2.0, failed=1)
+    files = write(tmp_path / "a.json", document_of(*runs_of_app(old))), write(tmp_path / "b.json", document_of(*slow))
+    assert sweep.main(["compare", *files, "--fail-if-worse"]) == 1
+    out, err = capsys.readouterr()
+    assert (
+        f"A is `{old}`, B is `{new}`" in out and "requests/s is 0.500 times" in err and "of the requests failed" in err
+    )
+    assert sweep.main(["compare", files[0], files[0]]) == 0
+    assert "Two services" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("others", [runs_of_app("a") + runs_of_app("b"), runs_of_app("a", path="/other")])
+def test_services_are_not_compared_where_it_is_not_known_which_or_the_path_is_another(tmp_path, capsys, others):
+    files = write(tmp_path / "a.json", document_of(*runs_of_app("c"))), write(tmp_path / "b.json", document_of(*others))
+    assert sweep.main(["compare", *files]) == 2
+    assert "no run in common" in capsys.readouterr().err
