@@ -400,11 +400,11 @@ def compare(asked_for: argparse.Namespace) -> int:
 
 def why_not_kept(row: Sequence[Any]) -> str:
     """Why a row of a comparison fails --fail-if-worse; empty: it does not."""
-    name, figure, *_, ratio, is_now = row
+    name, figure, *sides, ratio, is_now = row
     if is_now == "worse":
         return f"worse: {name}: {figure} is {ratio} times what it was"
-    if "once" in is_now:
-        return f"cannot tell: {name}: {figure} was measured once; measure both with bench.py --repeats 6"
+    if once := [side for side, repeats in zip("AB", sides, strict=True) if len(repeats) == 1]:
+        return f"cannot tell: {name}: {figure} was measured once in {' and '.join(once)}; use bench.py --repeats 6"
     return ""
 
 

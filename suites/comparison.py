@@ -72,7 +72,7 @@ def b_to_a(a: list[float], b: list[float], more_is_better: bool = False) -> tupl
     verdict = "better" if (middle > 1) is more_is_better else "worse"
     if min(len(a), len(b)) == 1:
         near = abs(middle - 1) <= FITS_WITHIN
-        verdict = "about the same, but once each" if near else "measured once: no spread is known"
+        verdict = "about the same, but measured once" if near else "measured once: no spread is known"
     elif max(1 - low, high - 1) <= FITS_WITHIN:
         verdict = "the same"
     elif low <= 1 <= high:
@@ -87,13 +87,16 @@ def figure_at(run: Json, path: str) -> Any:
 
 
 def rows_of(name: str, a: list[Json], b: list[Json]) -> Iterator[list[Any]]:
-    """Of a burst the requests/s say as much as the last answer, of other loads the last answer says nothing."""
+    """Of a burst the requests/s say as much as the last answer, of other loads the last answer says nothing. A figure
+    that some repeats lack, as a p99 of few answers, would be compared with fewer repeats than there are: it has no
+    row."""
     is_burst = look_up(a[0], "plan.load.kind") == "burst"
     first = (LAST_ANSWER_S, "last answer, s") if is_burst else (RPS, "requests/s")
+    a, b = ([run for run in runs if figure_at(run, first[0])] for runs in (a, b))  # something was answered
     for path, figure in (first, ("measured.latency_s.median", "p50, ms"), (P99_S, "p99, ms")):
         factor = 1000 if figure.endswith("ms") else 1
         values = [[value * factor for run in runs if (value := figure_at(run, path))] for runs in (a, b)]
-        if all(values):
+        if all(values) and [*map(len, values)] == [len(a), len(b)]:
             spreads = (Repeats(enumerate(of_one)) for of_one in values)
             yield [name, figure, *spreads, *b_to_a(values[0], values[1], path == RPS)]
 
@@ -103,7 +106,7 @@ def rows_of(name: str, a: list[Json], b: list[Json]) -> Iterator[list[Any]]:
 CANNOT = (
     "Few repeats cannot show a difference that is smaller than their spread: of 3 runs against 3, all of one lie above"
     " all of the other 1 time in 10 even if nothing differs. No number of repeats shows what changed between the two"
-    " times."
+    " times. A p99 stands here where every repeat has one: it needs 100 answers."
 )
 
 

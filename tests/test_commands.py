@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from samples import sample_run
+from samples import sample_run, sample_statistics
 from sweeps import write
 
 import sweep
@@ -43,3 +43,31 @@ def test_services_are_not_compared_where_it_is_not_known_which_or_the_path_is_an
     files = write(tmp_path / "a.json", document_of(*runs_of_app("c"))), write(tmp_path / "b.json", document_of(*others))
     assert sweep.main(["compare", *files]) == 2
     assert "no run in common" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("repeats_of_a, says", [(1, "measured once in A;"), (6, "")])
+def test_a_figure_that_was_measured_once_is_said_to_be_and_where(tmp_path, capsys, repeats_of_a, says):
+    a, b = document_of(*runs_of_app("a", repeats_of_a)), document_of(*runs_of_app("a", 6))
+    files = write(tmp_path / "a.json", a), write(tmp_path / "b.json", b)
+    assert sweep.main(["compare", *files, "--fail-if-worse"]) == bool(says)
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("with_p99, is_compared", [(1, False), (5, False), (6, True)])
+def test_a_p99_that_some_repeats_lack_is_not_compared(tmp_path, capsys, with_p99, is_compared):
+    known, unknown = (runs_of_app("a", 1, latency_s=sample_statistics(p99=p99)) for p99 in (4.0, None))
+    b = document_of(*known * with_p99, *unknown * (6 - with_p99))
+    files = write(tmp_path / "a.json", document_of(*known * 6)), write(tmp_path / "b.json", b)
+    assert sweep.main(["compare", *files, "--fail-if-worse"]) == 0
+    out, err = capsys.readouterr()
+    assert ("| p99, ms |" in out) == is_compared and not err and "| p50, ms |" in out
+
+
+def test_a_repeat_in_which_nothing_was_answered_leaves_the_others_to_compare(tmp_path, capsys):
+    silent = runs_of_app("a", 1, latency_s=None, throughput_rps=0.0, answered=0, failed=16)
+    files = [
+        write(tmp_path / f"{name}.json", document_of(*runs_of_app("a", 3), *more))
+        for name, more in (("a", []), ("b", silent))
+    ]
+    assert sweep.main(["compare", *files]) == 0
+    assert "| p50, ms |" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from suites.comparison import b_to_a
         ([1.0, 1.1, 1.2], [2.0, 2.1, 2.2], True, "better"),
         ([1.0, 1.01], [1.01, 1.02], True, "the same"),
         ([1.0], [2.0, 2.1], True, "measured once: no spread is known"),
+        ([1.0], [1.0, 1.01], True, "about the same, but measured once"),
     ],
 )
 def test_a_difference_is_told_only_where_the_spreads_do_not_overlap(a, b, more_is_better, verdict):
@@ -51,7 +52,7 @@ def test_a_ci_job_gets_exit_code_1_and_the_reason_only_if_it_is_worse(factor, co
 def test_two_documents_of_bench_are_compared_by_target_path_and_load(capsys):
     assert sweep.main(["compare", str(OURS), str(OURS)]) == 0
     out = capsys.readouterr().out
-    assert "| flask-gunicorn /io " in out and "about the same, but once each" in out
+    assert "| flask-gunicorn /io " in out and "about the same, but measured once" in out
 
 
 @pytest.mark.parametrize("other", ["hello", [1], {}, json.loads(EXAMPLES[0].read_text())])
