@@ -274,15 +274,16 @@ class Bench:
         return "" if not is_due else "\n".join([report.ROWS, *map(report.row, runs)])
 
     def exit_code(self) -> int:
-        """Says on stderr which --fail-if is met."""
-        asked, runs = self.asked, self.document.runs
-        reasons = [line for found in runs for line in objectives.failing(found, asked.fail_if)]
-        for line in reasons:
-            say(f"bench.py: {line}")
-        went_wrong = not self.has_answer
+        """Says on stderr which --fail-if is met, and by which run. A change that is tried may be worse."""
+        asked, runs, went_wrong = self.asked, self.document.runs, not self.has_answer
+        for number, found in enumerate(runs, 1):
+            which = f"run {number}, {report.name_of_part(found)}: " if len(runs) > 1 else ""
+            for line in objectives.failing(found, () if found.plan.tried else asked.fail_if):
+                went_wrong = True
+                say(f"bench.py: {which}{line}")
         if not asked.find_rate:  # whose runs go beyond what holds
             went_wrong = went_wrong or any(map(objectives.has_failed, runs))
-        return signals.exit_code or (1 if reasons or went_wrong else 0)
+        return signals.exit_code or int(went_wrong)
 
     def one(self, plan: Plan, database: BooksDatabase | None) -> None:
         """One plan: a run, a probe, or a search for a rate. Its folder keeps the report, too."""

@@ -48,13 +48,7 @@ def result(run: Run, log: AccessLog | None) -> str:
     steady = run.plan.load.is_steady
     in_detail = steady or not run.prediction.is_known
     return stacked(
-        stacked(
-            told("verdict", verdict(run)),
-            told("until", run.measured.until and until_text(run.measured.until), ended_by_until(run) and OF_SENT),
-            warnings(run),
-            estimate(run),
-            bottleneck(run),
-        ),
+        stacked(told("verdict", verdict(run)), until(run), warnings(run), estimate(run), bottleneck(run)),
         not steady and batches_text(run, log),
         stacked(where(run), victim_text(run)),
         stacked(tables.figure_table(run), of_figures(run)),
@@ -65,6 +59,12 @@ def result(run: Run, log: AccessLog | None) -> str:
         stacked(counts(run), steady and checks(run)),
         between="\n\n",
     )
+
+
+def until(run: Run, name: str = "until") -> str:
+    """What came of --until."""
+    found = run.measured.until
+    return told(name, found and until_text(found), ended_by_until(run) and OF_SENT)
 
 
 def batches_text(run: Run, log: AccessLog | None) -> str:
@@ -210,7 +210,9 @@ SHORT_FIGURES = {
 def verdict_of_target(run: Run) -> str:
     """All that is shown of a run with --quiet."""
     return stacked(
-        told("verdict", f"{run.plan.target} {run.plan.path}: {verdict(run)}", seen_in_short(run)), warnings(run)
+        told("verdict", f"{run.plan.target} {run.plan.path}: {verdict(run)}", seen_in_short(run)),
+        until(run),
+        warnings(run),
     )
 
 
@@ -229,7 +231,8 @@ def row(run: Run) -> str:
     remark = f"    {measured.failed} failed." if measured.failed else ""
     if explained not in (None, Explanation.PREDICTION):
         remark = f"    {EXPLANATIONS[explained.value]}"
-    return stacked(f"{f'{plan.target} {plan.path}':40}{slots_text(plan.slots):>10}{times}", remark)
+    figures = f"{f'{plan.target} {plan.path}':40}{slots_text(plan.slots):>10}{times}"
+    return stacked(figures, remark, until(run, "    until"))
 
 
 def targets_list(defaults: argparse.Namespace) -> str:

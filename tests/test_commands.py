@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from samples import sample_run, sample_statistics
+from commands import run_bench
+from samples import BAND, sample_measured, sample_run, sample_statistics
+from servers import write_files
 from sweeps import write
 
 import sweep
+from engine import report
 from engine.json_form import to_json
 from engine.loads import Closed
+from engine.run import Explanation, Verdict
+from engine.until import Until
 
 # ---------------------------------------------------------------- sweep.py compare
 
@@ -71,3 +76,43 @@ def test_a_repeat_in_which_nothing_was_answered_leaves_the_others_to_compare(tmp
     ]
     assert sweep.main(["compare", *files]) == 0
     assert "| p50, ms |" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- bench.py: why its exit code is 1
+
+SLEEPS = """
+import time
+from flask import Flask
+
+app = Flask(__name__)
+
+@app.get("/<float:wait_s>")
+def index(wait_s):
+    time.sleep(wait_s)
+    return ""
+"""
+
+
+@pytest.mark.parametrize("shown", [report.row, report.verdict_of_target])
+def test_what_came_of_until_is_shown_with_a_row_and_with_quiet_too(shown):
+    fits = {"verdict": Verdict(Explanation.PREDICTION, (), None, BAND, ())}
+    known, unknown = (
+        sample_run(measured=sample_measured(until=until), **fits)
+        for until in (Until("p50", 0.05, True, (0.98, 1.02), 400), Until("p99", 0.05, False, None, 200, "too-few"))
+    )
+    text = " ".join(shown(known).split())
+    assert "p50 known to 5 %" in text and "between 980 ms and 1.02 s" in text and "NOT" not in text
+    assert "NOT reached" in shown(unknown)
+    assert "until" not in shown(sample_run(**fits))
+
+
+def test_which_of_several_runs_has_met_fail_if_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path, {"waits.py": SLEEPS})
+    how = ["--app", "waits:app", "--server", "gunicorn-threads", "--threads", "4", "-n", "8"]
+    paths = ["--path", "/0.01", "--path", "/0.3"]
+    assert run_bench(tmp_path, *how, *paths, "--fail-if", "last>0.3")[0] == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bench.py: run 2, waits:app /0.3, ") and line.endswith("(last>0.3)")
+    one = ["--path", "/0.1", "--try", "--threads 1"]
+    assert run_bench(tmp_path, *how, *one, "--fail-if", "last>0.6")[0] == 0  # the change is worse, not the service
