@@ -364,6 +364,7 @@ class Bench:
             changes.with_threads_of(plan, words, first.plan),
             load=first.plan.load,
             mix_seed=first.plan.mix_seed,
+            first_number=len(self.document.runs) * repeats.APART,
             tried=words,
         )
         waits = dataclasses.replace(plan, wait_s=plan.wait_s or first.plan.wait_s)

@@ -163,7 +163,8 @@ def first_line_of(samples: Sequence[Mapping[str, Any]], one: Exchanges, code: st
 
 def send_one(plan: Plan, site: Site, sent: list[Exchanges]) -> Exchanges:
     """One more request by itself."""
-    one = dataclasses.replace(lone_plan(plan), first_number=send.WARM_UP_NUMBER // 2 + len(sent))
+    number = send.WARM_UP_NUMBER // 2 + plan.first_number + len(sent)
+    one = dataclasses.replace(lone_plan(plan), first_number=number)
     sent.append(send.measure(one, site.address).exchanges)
     check_end(plan, sent[-1])
     if plan.launch and site.server and site.log and not any(sent[-1].status):

@@ -14,6 +14,7 @@ from statistics import median
 from engine.loads import Figure, Load, Open
 from engine.run import Plan, Run
 
+APART = 2_000_000  # {n} of the first request of a run, from that of the run before: no two runs send the same number
 SURE = 6  # repeats, from which on least and most are an interval of the median, at 97 %
 
 
@@ -37,8 +38,10 @@ def in_turn(plans: Sequence[Plan], times: int) -> list[Plan]:
 
 
 def repeated(plan: Plan, number: int) -> Plan:
-    """The plan of a repeat: random arrivals are others each time."""
-    return replace(plan, load=other_arrivals(plan.load, number))
+    """The plan of a repeat: random arrivals, and what is drawn for the requests, are others each time."""
+    return replace(
+        plan, load=other_arrivals(plan.load, number), mix_seed=plan.mix_seed + number, first_number=number * APART
+    )
 
 
 def other_arrivals(load: Load, number: int) -> Load:

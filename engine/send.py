@@ -75,7 +75,8 @@ def messages(plan: Plan, port: int, numbered: bool) -> Iterator[bytes]:
 def warm_up(plan: Plan, address: Address) -> Exchanges:
     """Send `plan.warm_up` requests that are in no figure, as many at a time as the load has under way."""
     load = Closed(plan.warm_up, concurrency=int(min(plan.warm_up, plan.load.most_under_way)))
-    first = dataclasses.replace(plan, load=load, processes=1, first_number=WARM_UP_NUMBER)
+    number = WARM_UP_NUMBER + plan.first_number
+    first = dataclasses.replace(plan, load=load, processes=1, first_number=number)
     return measure(first, address).exchanges
 
 

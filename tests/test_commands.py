@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 from commands import run_bench
 from samples import BAND, sample_measured, sample_run, sample_statistics
@@ -14,6 +16,9 @@ from engine.json_form import to_json
 from engine.loads import Closed
 from engine.run import Explanation, Verdict
 from engine.until import Until
+
+HAS_TOML = any(map(find_spec, ("tomllib", "tomli")))
+needs_toml = pytest.mark.skipif(not HAS_TOML, reason="Python 3.10 has no tomllib, and tomli is not installed")
 
 # ---------------------------------------------------------------- sweep.py compare
 
@@ -116,3 +121,52 @@ def test_which_of_several_runs_has_met_fail_if_is_said(tmp_path, monkeypatch, ca
     assert line.startswith("bench.py: run 2, waits:app /0.3, ") and line.endswith("(last>0.3)")
     one = ["--path", "/0.1", "--try", "--threads 1"]
     assert run_bench(tmp_path, *how, *one, "--fail-if", "last>0.6")[0] == 0  # the change is worse, not the service
+
+
+# ---------------------------------------------------------------- workloads, one run after the other
+
+TAKEN = """
+from flask import Flask, request
+
+app = Flask(__name__)
+
+@app.post("/users")
+def new_user():
+    try:
+        open(f"names/{request.json['name']}", "x").close()  # stands for a table that outlives us
+    except FileExistsError:
+        return "name is taken", 409
+    return {}, 201
+"""
+USERS = """
+[[kinds]]
+path = "/users"
+body = '{"name": "user{n}"}'
+"""
+
+
+@needs_toml
+@pytest.mark.parametrize("how", [["--repeats", "3"], ["--try", "--threads 2"]], ids=" ".join)
+def test_no_two_runs_of_a_command_send_the_same_numbers(tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path, {"users.py": TAKEN, "w.toml": USERS})
+    (tmp_path / "names").mkdir()
+    code, document = run_bench(
+        tmp_path,
+        "--app",
+        "users:app",
+        "--workload",
+        "w.toml",
+        "-c",
+        "4",
+        "-n",
+        "40",
+        "--warmup",
+        "8",
+        "--seed",
+        "1",
+        *how,
+    )
+    assert (code, {run["measured"]["answered"] for run in document["runs"]}) == (0, {40})
+    seeds = [run["plan"]["mix_seed"] for run in document["runs"]]
+    assert seeds == ([1, 2, 3] if "--repeats" in how else [1, 1])  # a change is measured with the same requests
