@@ -63,6 +63,7 @@ from engine.files import LOGS, NO_MANUAL, check_folder, heading, run_folder, say
 from engine.json_form import to_json
 from engine.launch import Launch, check_packages, versions_of
 from engine.machine import allowed_cpus, check_file_limit, pin
+from engine.repeats import APART, repeated
 from engine.run import Plan
 from engine.signals import Interrupted, signals
 from engine.views import Views
@@ -98,29 +99,33 @@ def variants_of(document: SweepDocument) -> dict[str, Variant]:
 
 
 @functools.cache  # as gunicorn itself is asked what it makes of some options, which takes a moment
-def planned(arguments: str) -> tuple[Plan, argparse.Namespace]:
+def planned(arguments: str, seed: int) -> tuple[Plan, argparse.Namespace]:
+    """With the sweep's seed, so that all variants have the same random arrivals, unless one has a seed of its own."""
     found = options.parse(shlex.split(arguments))
+    if "--seed" not in arguments:
+        found.seed = seed
     return plans.plans_of(found)[0], found
 
 
-def plan_for(variant: Variant, values: Values, concurrency: int) -> tuple[Plan, argparse.Namespace]:
+def plan_for(variant: Variant, values: Values, concurrency: int, seed: int = 0) -> tuple[Plan, argparse.Namespace]:
     # In the arguments of your own variants nothing is filled in.
-    plan, found = planned(variant.arguments.format(c=concurrency, **values) if values else variant.arguments)
+    plan, found = planned(variant.arguments.format(c=concurrency, **values) if values else variant.arguments, seed)
     if plan.launch:
         env = tuple((name, value.format(**values)) for name, value in variant.env)
         plan = replace(plan, launch=replace(plan.launch, env=plan.launch.env + env))
     return plan, found
 
 
-def launches_of(suite: Suite, values: Values) -> list[Launch]:
-    every = (plan_for(variant, values, 1)[0].launch for variant in suite.variants if not variant.program)
+def launches_of(suite: Suite, values: Values, seed: int) -> list[Launch]:
+    every = (plan_for(variant, values, 1, seed)[0].launch for variant in suite.variants if not variant.program)
     return [launch for launch in every if launch]
 
 
-def predictions_of(variants: Sequence[Variant], values: Values) -> dict[str, float | None]:
+def predictions_of(variants: Sequence[Variant], values: Values, seed: int) -> dict[str, float | None]:
     """When the last answer is due, of each variant by its name; of bench.py's own settings only."""
     ours = [one for one in variants if not one.program and not one.env]
-    return {one.name: plans.prediction_for(plan_for(one, values, one.concurrency[-1])[0]).makespan_s for one in ours}
+    due = {one.name: plan_for(one, values, one.concurrency[-1], seed)[0] for one in ours}
+    return {name: plans.prediction_for(plan).makespan_s for name, plan in due.items()}
 
 
 def new_document(asked_for: argparse.Namespace, name: str, command: str = "", asked: Any = None) -> SweepDocument:
@@ -131,7 +136,7 @@ def new_document(asked_for: argparse.Namespace, name: str, command: str = "", as
     values = (suite.quick if quick else suite.full) | ({"scale": f"{scale:g}"} if scale else {})
     programs = suite.programs()
     there = [variant for variant in suite.variants if not variant.program or variant.program in programs]
-    launches = launches_of(suite, values)
+    launches = launches_of(suite, values, asked_for.seed)
     check_packages(launches)
     return SweepDocument(
         **heading(command, versions_of(launches) | programs),
@@ -140,7 +145,7 @@ def new_document(asked_for: argparse.Namespace, name: str, command: str = "", as
         quick=quick,
         values=values,
         order=order_of(there, asked_for.repeats or (1 if quick else suite.repeats), asked_for.seed),
-        predictions=predictions_of(there, values),
+        predictions=predictions_of(there, values, asked_for.seed),
         runs=[],
         asked=asked,
     )
@@ -174,10 +179,13 @@ def read(path: Path) -> SweepDocument:
 
 
 def run_target(
-    variant: Variant, values: Values, c: int, folder: Path, database: BooksDatabase | None, views: Views
-) -> Json:
+    document: SweepDocument, variant: Variant, c: int, repeat: int, folder: Path, database: BooksDatabase | None,
+    views: Views,
+) -> Json:  # fmt: skip
     """One run as bench.py does it: its record without raw columns, but with what the pictures need."""
-    plan, found = plan_for(variant, values, c)
+    plan, found = plan_for(variant, document.values, c, document.seed)
+    if document.asked:  # within a repeat the variants have the same arrivals; and no two runs send the same numbers
+        plan = replace(repeated(plan, repeat - 1), first_number=len(document.runs) * APART)
     check_file_limit(plan.load.most_under_way, plan.load.is_scheduled)
     cpus = allowed_cpus()
     if found.client_cpus:
@@ -198,9 +206,9 @@ def run_target(
 
 def sweep(document: SweepDocument, path: Path, views: Views) -> None:
     """Do what remains of the document's order. After each run the file is complete; logs stay if requests failed."""
-    suite, values = suite_of(document), document.values
+    suite, values, seed = suite_of(document), document.values, document.seed
     # One Postgres for the whole sweep where the suite needs one; its rows are put back before each run.
-    with database_for(launches_of(suite, values), None, path.parent, {1} if CAN_PIN else set()) as database:
+    with database_for(launches_of(suite, values, seed), None, path.parent, {1} if CAN_PIN else set()) as database:
         for name, c, repeat in document.order[len(document.runs) :]:
             say(f"[{len(document.runs) + 1}/{len(document.order)}] {name}{f', c = {c}' if c else ''}, repeat {repeat}")
             time.sleep(COOL_DOWN_S)
@@ -208,7 +216,7 @@ def sweep(document: SweepDocument, path: Path, views: Views) -> None:
             if variant.program and suite.run_program:
                 run = suite.run_program(document, variant, c, folder)
             else:
-                run = run_target(variant, values, c, folder, database, views)
+                run = run_target(document, variant, c, repeat, folder, database, views)
             if signals.received:  # it was cut short
                 raise Interrupted
             signals.is_held = False
@@ -303,7 +311,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--list", action="store_true", help="name the suites and the time that they take")
     add("--quick", action="store_true", help="short task times, one repeat")
     add("--repeats", type=number(int, 1, 100), default=0, help="of each variant (quick: 1)")
-    add("--seed", type=number(int, 0, 2**31), default=random.randrange(10_000), help="of the order (drawn)")
+    add("--seed", type=number(int, 0, 2**31), default=random.randrange(10_000), help="of order and arrivals (drawn)")
     add("--scale", type=number(float, 0.001, 100), help="of suite books: make the stages so many times as long")
     add("--resume", type=Path, help="go on with the file of an interrupted sweep, as it was begun")
     add("--logs", type=Path, default=LOGS, help="the folder where everything goes (logs/)")

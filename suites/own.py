@@ -8,8 +8,10 @@
     arguments = "--app service:app --server uvicorn --path / -n 200"    # of bench.py
     compared_with = "Flask"                                             # another one's name
 
-Apps are looked for in the file's folder. Everything else is as with any other suite: interleaved order, JSON first,
-resume, table, ratios, picture. Needs Python 3.11, which reads TOML, or the package tomli.
+Apps are looked for in the file's folder. Random arrivals, and the order of a workload's kinds, are the same for all
+variants of a repeat, and others in the next, so that a ratio is that of the services. Everything else is as with any
+other suite: interleaved order, JSON first, resume, table, ratios, picture. Needs Python 3.11, which reads TOML, or the
+package tomli.
 """
 
 import math

@@ -169,4 +169,4 @@ def test_no_two_runs_of_a_command_send_the_same_numbers(tmp_path, monkeypatch, h
     )
     assert (code, {run["measured"]["answered"] for run in document["runs"]}) == (0, {40})
     seeds = [run["plan"]["mix_seed"] for run in document["runs"]]
-    assert seeds == ([1, 2, 3] if "--repeats" in how else [1, 1])  # a change is measured with the same requests
+    assert seeds == ([1, 2, 3] if "--repeats" in how else [1, 1])  # a change gets the same kinds in the same order

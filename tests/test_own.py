@@ -13,6 +13,7 @@ from sweeps import change, finished, rows_of, write
 
 import sweep
 from suites import io, own
+from suites.common import Variant
 
 TOML = """\
 title = "two apps"
@@ -78,6 +79,25 @@ def test_without_tomllib_one_line_says_so(file, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tomllib", None)
     assert sweep.main([str(file)]) == 2
     assert "needs Python 3.11" in capsys.readouterr().err
+
+
+def test_variants_have_the_same_random_arrivals_in_a_repeat_and_others_in_the_next(file):
+    poisson = "-n 8 --wait 0.05 --rate 200 --arrivals poisson --warmup 0"
+    text = TOML.replace("-n 16 --wait 0.05", poisson).replace("-c 4 -n 40 --wait 0.05 --data '{n}'", poisson)
+    file.write_text(text)
+    assert sweep.main([str(file), "--seed", "5", "--logs", str(file.parent / "logs")]) == 0
+    (path,) = file.parent.glob("logs/*/sweep-v.json")
+    entries = sweep.read(path).runs
+    seeds = {(one["variant"], one["repeat"]): one["run"]["plan"]["load"]["seed"] for one in entries}
+    assert seeds == {("WSGI", 1): 5, ("closed loop", 1): 5, ("WSGI", 2): 6, ("closed loop", 2): 6}
+
+
+def test_a_variant_may_have_a_seed_of_its_own(file):
+    first, own_seed = (
+        sweep.plan_for(Variant("v", f"--app plain:app --rate 9 --arrivals poisson -n 8{seed}"), {}, 0, 5)[0]
+        for seed in ("", " --seed 7")
+    )
+    assert (first.load.seed, own_seed.load.seed) == (5, 7)
 
 
 def test_the_example_is_a_file_of_variants(monkeypatch):

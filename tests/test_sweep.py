@@ -168,7 +168,8 @@ def test_a_run_leaves_its_figures_and_no_pinning(tmp_path):
     variant = io.VARIANTS[0]._replace(
         arguments="--target flask-waitress --path /io -n 4 --task-time {t} --client-cpus 0"
     )
-    run = sweep.run_target(variant, {"t": "0.02"}, 0, tmp_path, None, Views(None, None))
+    document = replace(begun("io"), values={"t": "0.02"})
+    run = sweep.run_target(document, variant, 0, 1, tmp_path, None, Views(None, None))
     signals.is_held = False
     assert run["measured"]["answered"] == len(run["answered_s"]) == 4 and run["exchanges"] is None
     assert run["split_prediction"] == run["prediction"]  # with one queue there is no other
