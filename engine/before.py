@@ -123,15 +123,16 @@ def warmed_up(plan: Plan, single: Sequence[Plan], site: Site, sent: list[Exchang
 
 
 def with_kind_waits(plan: Plan, times_of_kinds: Sequence[Sequence[float]]) -> Plan:
-    """The plan with what each of its kinds takes by itself, where that is known of all that were timed. Each of the
-    others is assumed to take as long as these on average. What the user states stays as it is."""
+    """The plan with what each of its kinds takes by itself, where that is known of all that were timed; with
+    --any-status, of one of them. Each of the others is assumed to take as long as these on average. What the user
+    states stays as it is."""
     is_stated = plan.wait_s is not None and not plan.is_target
-    if not plan.kinds or not all(times_of_kinds) or is_stated:
+    is_known = any if plan.any_status else all
+    if not plan.kinds or not is_known(times_of_kinds) or is_stated:
         return plan
-    waits_s = [round(median(times), 6) for times in times_of_kinds]
-    usual_s = plans.mean_wait_s(plan.kinds[: len(waits_s)], waits_s)
-    others = len(plan.kinds) - len(waits_s)
-    return dataclasses.replace(plan, kind_waits_s=(*waits_s, *[usual_s] * others))
+    waits_s = {kind: round(median(times), 6) for kind, times in zip(plan.kinds, times_of_kinds, strict=False) if times}
+    usual_s = plans.mean_wait_s([*waits_s], [*waits_s.values()])
+    return dataclasses.replace(plan, kind_waits_s=tuple(waits_s.get(kind, usual_s) for kind in plan.kinds))
 
 
 def with_anyio_threads(plan: Plan, site: Site) -> Plan:

@@ -88,6 +88,10 @@ def lone_text(plan: Plan) -> str:
     return said(
         f"Before the run, a single request{each} is timed {often} (not counted).",
         others > 0 and plan.wait_s is None and f"The {others} others are assumed to take as long as these on average.",
+        plan.kinds
+        and plan.any_status
+        and plan.wait_s is None
+        and "A kind that is answered with an error is assumed to take as long as the others on average.",
     )
 
 
@@ -247,11 +251,16 @@ def held_again(plan: Plan) -> bool:
     return bool(plan.held_s and plan.is_target)
 
 
+NAMES_OPTIONS = 404, 405, 422  # what is said of them
+
+
 def refused_text(
     plan: Plan, status: int, again: int, body: str, said_lines: Sequence[str], routes: Sequence[str]
 ) -> str:
     """Why a run does not start: a request by itself is answered with an error. again, body: asked once more."""
     hint = FAILURES[next(name for name in FAILURES if f"HTTP {status}".startswith(name))]
+    if plan.kinds and status in NAMES_OPTIONS:  # that do not go with a file
+        hint = f"Look at it in {plan.workload}."
     return said(
         f"{plan.method} {plan.path} is answered with HTTP {status}{f': {body}' if body and again >= 400 else ''}.",
         again < 400 and f"Asked once more, it is answered with {again}: the answers vary.",

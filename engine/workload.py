@@ -48,7 +48,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # an answer to H
 KEYS = {"name": str, "weight": (int, float), "method": str, "path": str, "headers": list, "body": str}
 LOGIN_KEYS = {"method": str, "path": str, "headers": list, "body": str, "token": str}
 COLOURS = re.compile(r"\x1b\[[\d;]*m")  # of Flask's development server
-LOG_LINE = re.compile(r'"GET (/[!-~]*?)(?: HTTP/[\d.]+)?" \d{3}')  # of nginx, Apache, gunicorn, uvicorn
+LOG_LINE = re.compile(r'"GET (/[!-~]*?)(?: HTTP/[\d.]+)?" [23]\d\d')  # of nginx, Apache, gunicorn, uvicorn
 MOST_WEIGHT = 1e9
 MOST_TIMED = 20  # kinds whose lone times are measured one by one
 
@@ -171,19 +171,24 @@ def headers_of(asked: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def read_log(path: Path) -> Mix:
-    """The paths of an access log, in its order. Raises Problem."""
+    """The paths of an access log, in its order, without those that were answered with an error: a scanner asks for what
+    is not there. Raises Problem."""
     try:
         lines = COLOURS.sub("", path.read_text(encoding="utf-8", errors="replace")).splitlines()
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}") from None
     paths = [found[1] for found in map(LOG_LINE.search, lines) if found]
     if not paths:
-        raise Problem(f"{path} has no line of a GET request, as nginx, gunicorn and uvicorn write them")
+        raise Problem(
+            f"{path} has no line of a GET request that was answered with 2xx or 3xx, as nginx, gunicorn and uvicorn"
+            " write them"
+        )
     counts = Counter(paths).most_common()
     number = {target: i for i, (target, _) in enumerate(counts)}
     left_out = len(lines) - len(paths)
     note = (
-        f"{left_out} of {len(lines)} lines are no GET requests, or of a form that is not known, and are left out."
+        f"{left_out} of {len(lines)} lines are no GET requests, were not answered with 2xx or 3xx, or are of a form"
+        " that is not known, and are left out."
         if left_out
         else ""
     )

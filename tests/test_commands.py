@@ -6,16 +6,19 @@ from importlib.util import find_spec
 
 import pytest
 from commands import run_bench
-from samples import BAND, sample_measured, sample_run, sample_statistics
+from samples import BAND, sample_measured, sample_plan, sample_run, sample_statistics
 from servers import write_files
 from sweeps import write
 
 import sweep
-from engine import report
+from engine import before, report, report_before
 from engine.json_form import to_json
+from engine.kinds import Kind
 from engine.loads import Closed
 from engine.run import Explanation, Verdict
 from engine.until import Until
+from engine.words import Problem
+from engine.workload import read_log
 
 HAS_TOML = any(map(find_spec, ("tomllib", "tomli")))
 needs_toml = pytest.mark.skipif(not HAS_TOML, reason="Python 3.10 has no tomllib, and tomli is not installed")
@@ -170,3 +173,51 @@ def test_no_two_runs_of_a_command_send_the_same_numbers(tmp_path, monkeypatch, h
     assert (code, {run["measured"]["answered"] for run in document["runs"]}) == (0, {40})
     seeds = [run["plan"]["mix_seed"] for run in document["runs"]]
     assert seeds == ([1, 2, 3] if "--repeats" in how else [1, 1])  # a change gets the same kinds in the same order
+
+
+ACCESS_LOG = """\
+INFO:     127.0.0.1:51234 - "GET /0.05 HTTP/1.1" 200 OK
+INFO:     127.0.0.1:51234 - "GET /favicon.ico HTTP/1.1" 404 Not Found
+INFO:     127.0.0.1:51240 - "GET /0.05?page=2 HTTP/1.1" 304 Not Modified
+127.0.0.1 - - [26/Nov/2026:10:00:01 +0000] "GET /wp-login.php HTTP/1.1" 403 153 "-" "curl"
+"""
+PERHAPS = """
+[[kinds]]
+path = "/0.05"
+[[kinds]]
+path = "/none"
+"""
+
+
+def test_what_an_access_log_says_was_not_there_is_not_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path, {"waits.py": SLEEPS, "access.log": ACCESS_LOG, "bad.log": ACCESS_LOG.splitlines()[1]})
+    code, document = run_bench(tmp_path, "--app", "waits:app", "--requests-from", "access.log", "-n", "8")
+    (run,) = document["runs"]
+    assert code == 0 and [kind["name"] for kind in run["measured"]["kinds"]] == ["GET /0.05", "GET /0.05?page=2"]
+    assert "2 of 4 lines" in run["plan"]["mix_note"]
+    with pytest.raises(Problem, match="no line of a GET request that was answered with 2xx"):
+        read_log(tmp_path / "bad.log")
+
+
+@needs_toml
+def test_a_kind_that_is_refused_is_to_be_looked_at_in_its_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path, {"waits.py": SLEEPS, "w.toml": PERHAPS})
+    how = ["--app", "waits:app", "--workload", "w.toml", "-n", "8", "-c", "2"]
+    assert run_bench(tmp_path, *how)[0] == 2
+    text = capsys.readouterr().err
+    assert "GET /none is answered with HTTP 404" in text and "Look at it in w.toml." in text and "--path" not in text
+    code, document = run_bench(tmp_path, *how, "--any-status")
+    (run,) = document["runs"]
+    at_0_05, none = run["plan"]["kind_waits_s"]
+    assert code == 1 and at_0_05 == none > 0.04 and run["prediction"]["mean_s"]
+    assert "answered with an error is assumed" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("any_status, waits", [(True, (0.2, 0.2)), (False, ())])
+def test_a_kind_without_a_time_is_assumed_to_take_as_long_as_the_others_where_that_is_said(any_status, waits):
+    kinds = Kind(1, "GET", "/a"), Kind(1, "GET", "/b")
+    plan = sample_plan(launch=None, kinds=kinds, any_status=any_status, wait_s=None, lone_requests=1)
+    assert before.with_kind_waits(plan, [[0.2], []]).kind_waits_s == waits
+    assert ("is assumed" in report_before.lone_text(plan)) == any_status
