@@ -113,6 +113,6 @@ HEADER = pattern(
 )
 LINE = pattern(TEXT, "one line of text")
 FILE_NAME = pattern(r"(?s).+", "a file name")
-URL_PATH = pattern(PATH, "a path: / and no white space")
+URL_PATH = pattern(PATH, "a path: / and ASCII without white space (write ë as %C3%AB)")
 FEW, COUNT, MANY = number(int, 1, 1000), number(int, 1, 100_000), number(int, 1, 100_000_000)
 SECONDS, SHORT = seconds(0.0001, 1e6), seconds(0.0001, 1e6, is_short=True)

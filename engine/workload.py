@@ -102,8 +102,9 @@ def read_workload(path: Path) -> Mix:
 
 def check_mix(mix: Mix) -> None:
     """Raises Problem where kinds do not go together."""
-    if len({kind.name for kind in mix.kinds}) < len(mix.kinds):
-        raise Problem("two kinds have one name")
+    name, count = Counter(kind.name for kind in mix.kinds).most_common(1)[0]
+    if count > 1:
+        raise Problem(f"{count} kinds are called {name!r}: give each a name of its own")
     wants_token = any("{token}" in text for kind in mix.kinds for text in texts_of(kind))
     if wants_token and not (mix.login and mix.login.token):
         raise Problem("{token} needs a [login] with a token")
@@ -123,6 +124,10 @@ def kind_of(number: int, asked: Any) -> Kind:
 def login_of(asked: Any) -> Login:
     """Raises Problem."""
     checked(asked, LOGIN_KEYS, "the login")
+    body = asked.get("body", "").replace("{token}", "")  # it may be a field that GraphQL is asked for
+    for text in (asked["path"], body, *asked.get("headers", ())):
+        if found := PLACEHOLDER.search(text):
+            raise Problem(f"the login is sent once: write a value in the place of {found[0]}")
     return Login(
         asked.get("method", "POST"), asked["path"], asked.get("body", ""), headers_of(asked), asked.get("token", "")
     )
@@ -143,7 +148,7 @@ def check_request(asked: Mapping[str, Any], where: str) -> None:
     if asked.get("method", "GET") not in METHODS:
         raise Problem(f"{where}: the method is one of {', '.join(METHODS)}")
     if not re.fullmatch(r"/[!-~]*", asked["path"]):
-        raise Problem(f"{where}: a path begins with / and has no white space")
+        raise Problem(f"{where}: a path begins with / and is ASCII without white space: write ë as %C3%AB")
     for header in asked.get("headers", ()):
         if not isinstance(header, str) or not re.fullmatch(HEADER, header):
             raise Problem(f"{where}: {header!r} is no header line like 'Name: value', or one that this client sets")

@@ -15,6 +15,7 @@ from samples import sample_plan
 
 import bench
 from engine.kinds import Kind, Login
+from engine.options import parse
 from engine.words import Problem
 from engine.workload import drawn, filled, read_log, read_workload, session_of
 
@@ -120,7 +121,11 @@ def test_an_access_log_is_replayed_in_its_order(shops):
         ("[[kinds]]\npath = '/{random:9:1}'", "no numbers"),
         ("[[kinds]]\npath = '/{random:x}'", "none of"),
         ("[[kinds]]\npath = '/{token}'", "needs a [login]"),
-        ("[[kinds]]\npath = '/'\n[[kinds]]\npath = '/'", "one name"),
+        ("[[kinds]]\npath = '/'\n[[kinds]]\npath = '/'", "2 kinds are called 'GET /': give each a name"),
+        ("[[kinds]]\npath = '/search?q=Zo\u00eb'", "%C3%AB"),
+        ("[login]\npath = '/{n}'\n[[kinds]]\npath = '/'", "sent once: write a value in the place of {n}"),
+        ("[login]\npath = '/'\nbody = '{random:1:9}'\n[[kinds]]\npath = '/'", "in the place of {random:1:9}"),
+        ("[login]\npath = '/'\nheaders = ['X: {token}']\n[[kinds]]\npath = '/'", "in the place of {token}"),
         ("[[kinds]]\npath = '/'\nheaders = ['x']", "header line"),
         ("[login]\npath = '/'\nuser = 'x'\n[[kinds]]\npath = '/'", "nothing else"),
         ("[[kinds", "w.toml"),
@@ -183,5 +188,16 @@ def test_what_a_login_gives(token, body, cookies, found):
             session_of(login, 200, body, cookies)
 
 
+def test_a_login_may_ask_graphql_for_a_token(tmp_path):
+    login = """[login]\npath = "/"\nbody = '{"query": "mutation {login {token}}"}'\ntoken = "data.login.token"\n"""
+    (tmp_path / "w.toml").write_text(f"{login}[[kinds]]\npath = '/'")
+    assert "{login {token}}" in read_workload(tmp_path / "w.toml").login.body
+
+
 def test_the_example_is_read():
     assert [kind.name for kind in read_workload(EXAMPLE).kinds] == [*PATTERNS]
+
+
+def test_a_path_that_is_not_ascii_is_said_how_to_write():
+    with pytest.raises(Problem, match="%C3%AB"):
+        parse(["--app", "main:app", "--path", "/search?q=Zo\u00eb"])
