@@ -19,7 +19,8 @@ from engine.objectives import figure_of
 from engine.places import Limit, Resource, State
 from engine.run import Run
 from engine.sizes import Asked, Size, size, too_short
-from engine.verdict import binding, is_held_after, is_servers, slower_than_alone_s
+from engine.unseen import slower_than_alone_s
+from engine.verdict import binding, is_held_after, is_servers
 from engine.where import OF_ALL_PROCESSES
 from engine.words import Problem, duration
 

@@ -17,7 +17,8 @@ from engine.loads import Figure
 from engine.places import Limit, Resource
 from engine.plans import prediction_for, with_launch
 from engine.run import Plan, Run
-from engine.verdict import binding, is_held_after, is_servers, seen_limit, slower_than_alone_s
+from engine.unseen import slower_than_alone_s
+from engine.verdict import binding, is_held_after, is_servers, seen_limit
 from engine.where import OF_ALL_PROCESSES
 
 NEAR = 1.4  # times
@@ -59,14 +60,17 @@ def due_with(plan: Plan, first: Run) -> float | None:
         return None
     if is_cpu_first(first):  # then what limits is mostly held while a request waits for CPU
         wait_s = min(wait_s, first.plan.wait_s or wait_s)
-    by_slots_s = due_on(plan, slots, wait_s, beside_s(first), first)
-    cpu = next((one for one in first.verdict.limits if one.resource == Resource.CPU and one.held_s), None)
-    if not cpu or not cpu.held_s:
-        return by_slots_s
-    # The CPUs that the processes can use are slots, too, which a request has for a part of its time.
-    cpus = min(plan.cpus, plan.workers * max(1, (cpu.cpus or 1) // first.plan.workers))
-    by_cpus_s = due_on(replace(plan, workers=cpus, deal=None), cpus, cpu.held_s, max(0.0, wait_s - cpu.held_s), first)
-    return by_slots_s and by_cpus_s and max(by_slots_s, by_cpus_s)
+    due_s = due_on(plan, slots, wait_s, beside_s(first), first)
+    for limit in first.verdict.limits:
+        if limit.resource == Resource.CPU and limit.held_s and due_s:
+            due_s = max(due_s, due_by_cpu(plan, limit, wait_s, first) or due_s)
+    return due_s
+
+
+def due_by_cpu(plan: Plan, cpu: Limit, wait_s: float, first: Run) -> float | None:
+    """The CPUs that the processes can use are slots, too, which a request has for a part of its time."""
+    cpus, cpu_s = min(plan.cpus, plan.workers * max(1, (cpu.cpus or 1) // first.plan.workers)), cpu.held_s or 0.0
+    return due_on(replace(plan, workers=cpus, deal=None), cpus, cpu_s, max(0.0, wait_s - cpu_s), first)
 
 
 def is_cpu_first(first: Run) -> bool:
@@ -141,13 +145,18 @@ def doubled(launch: Launch, setting: Literal["workers", "threads"]) -> str | Non
     return f"--{setting} {2 * now}" if setting in launch.kind.settings else None
 
 
+def is_not_changed(run: Run, limit: Limit | None) -> bool:
+    """Whether more of what limits is of no use, or what it does cannot be known."""
+    is_beside = any(one.is_used_beside for one in run.verdict.limits[:1])
+    is_event = bool(limit and limit.slots is None)  # that ends the wait of all
+    return is_beside or is_event or bool(slower_than_alone_s(run)) or is_out_of_cpus(run)
+
+
 def advised(run: Run) -> str | None:
     """The options that give twice as much of what limits the run; None: it cannot be changed from outside."""
     limit = seen_limit(run) if run.measured.failed else binding(run)
     launch, limits, is_cpu = run.plan.launch, run.verdict.limits, is_cpu_first(run)
-    is_known = (limit or is_cpu) and not slower_than_alone_s(run) and not is_out_of_cpus(run)
-    is_known = is_known and not any(one.is_used_beside for one in limits[:1])
-    if not launch or launch.run or not is_known:
+    if not launch or launch.run or not (limit or is_cpu) or is_not_changed(run, limit):
         return None
     twice = doubled(launch, "workers")
     threads = (None if launch.is_full_before_threads else doubled(launch, "threads")) or twice

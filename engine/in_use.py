@@ -36,6 +36,33 @@ def persistent(samples: Sequence[Line]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def passed_at_once(samples: Sequence[Line], last_s: float) -> frozenset[str]:
+    """The resources that requests waited for together: at the end of a wait that was long nearly as many as ever, and
+    none after it. Where each had it for a time, they would have become fewer. last_s: of the answers."""
+    found: set[str] = set()
+    for own in by_process(samples).values():
+        names = {resource_of(row)[0] for one in own for row in one["rows"] if row["resource"]}
+        found |= {name for name in names if ends_at_once([(one["at"], waiting_for(one, name)) for one in own], last_s)}
+    return frozenset(found)
+
+
+def ends_at_once(waiting: Sequence[tuple[float, float]], last_s: float) -> bool:
+    """waiting: moments, and how many requests wait."""
+    moments_s = [at_s for at_s, count in waiting if count]
+    after_s = min((at_s for at_s, _ in waiting if at_s > moments_s[-1]), default=last_s)
+    is_long = moments_s[-1] - moments_s[0] >= LONG * (after_s - moments_s[-1])
+    at_end, most = dict(waiting)[moments_s[-1]], max(count for _, count in waiting)
+    return is_long and most >= LEAST_TOGETHER and at_end >= MOSTLY * most
+
+
+LONG = 3  # times as long as the time between two samples
+LEAST_TOGETHER = 4  # requests
+
+
+def waiting_for(sample: Line, name: str) -> float:
+    return float(sum(row["n"] for row in sample["rows"] if resource_of(row)[0] == name))
+
+
 def waited_at(samples: Sequence[Line], which: Callable[[float, float], float]) -> dict[Any, float]:
     """When each resource was seen to be waited for, the first (min) or the last time (max): by its name, and by its
     name and object."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import replace
 from statistics import linear_regression
 from typing import Any, NamedTuple
 
-from engine.order import has_given_back, is_before, is_in, number_of, where_in_file
+from engine.order import is_before, is_in, is_outside_of, number_of, where_in_file
 from engine.places import Limit, Resource, Spot, State, Where
 
 LOOP = "the event loop"  # as the sampler calls what a task waits for that could run
@@ -45,6 +46,7 @@ class Answers(NamedTuple):
     busy: Mapping[str, float] = {}  # of a load that goes on: the share of the time that a resource was fully in use
     until_s: Mapping[str, float] = {}  # when the first process had a resource left over, at the end of a burst
     last_s: Mapping[Any, float] = {}  # when it was last waited for, as since_s
+    at_once: frozenset[str] = frozenset()  # resources that requests waited for together, see in_use.py
 
     def none(self) -> Answers:
         """Where they do not show how long a slot is held."""
@@ -73,16 +75,23 @@ def limit_in(
     # The first requests find free slots, and what is held after the answer delays only those behind them.
     is_exceeded = (len(times_s) - (limit.slots or 0)) / (times_s[-1] - min(sent[0])) > 1.02 * limit.ceiling_rps
     # But each request needs one of the server's slots.
-    is_passed = not answers.of_burst and limit.resource != Resource.SLOTS and some_pass_by(*sent)
+    passes_by = passes_by_burst(*sent, limit.held_s or 0.0) if answers.of_burst else passes_by_load(*sent)
+    is_passed = limit.resource != Resource.SLOTS and passes_by
     return replace(limit, held_s=None, ceiling_rps=None) if is_exceeded or is_passed else limit
 
 
-def some_pass_by(began_s: Sequence[float], ended_s: Sequence[float]) -> bool:
+def passes_by_load(began_s: Sequence[float], ended_s: Sequence[float]) -> bool:
     """Whether a good part of the requests of a load that goes on is answered far sooner than others: then not each of
     them needs what others wait for, and the rate of answers does not tell how long that is held."""
     later = sorted(range(len(began_s)), key=began_s.__getitem__)[len(began_s) // 3 :]
     latencies_s = sorted(ended_s[i] - began_s[i] for i in later)
     return latencies_s[len(later) // 10] < PASSES_BY * latencies_s[len(later) * 9 // 10]
+
+
+def passes_by_burst(began_s: Sequence[float], ended_s: Sequence[float], held_s: float) -> bool:
+    """The same of a burst: some are answered long before one that has what others wait for could have been."""
+    latencies_s = sorted(map(operator.sub, ended_s, began_s))
+    return bool(latencies_s[len(latencies_s) // 10] < HALF * held_s)
 
 
 def limit_of(where: Where, blocks: Sequence[Spot], answers: Answers, slots: float | None = None) -> Limit | None:
@@ -95,9 +104,10 @@ def limit_of(where: Where, blocks: Sequence[Spot], answers: Answers, slots: floa
     if where.blocked >= MOSTLY and (blocking := blocking_place(blocks)):
         return limit_of_blocking(blocking, blocks, where.blocked, answers)
     past = {spot: holders(where.places, spot) for spot in waiting_places(where)}
-    if past:
-        return limit_of_waiting(where, past, answers)
+    needed = {spot: count for spot, count in past.items() if not spot.is_given_up}
     queued = slots and queue_for(where, slots)
+    if needed or (past and not queued):
+        return limit_of_waiting(where, needed or past, answers)
     return limit_at(queued, slots or 1.0, Resource.SLOTS.value, answers) if queued else None
 
 
@@ -119,11 +129,16 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
     past = without_others(where.places, past, answers)
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
-    if not is_had(where.places, spot):
+    if is_passed_at_once(spot, answers) or not is_had(where.places, spot):
         return Limit(spot.resource or "", 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
     found = limit_of_shared(where, spot, fewest, answers)
     more = min((slots for slots in past.values() if slots > fewest), default=None)
     return replace(found, next_slots=more, objects=objects_at(where.places, spot))
+
+
+def is_passed_at_once(spot: Spot, answers: Answers) -> bool:
+    """Whether what a lock is for was done once for all that waited, as a cache is filled."""
+    return answers.of_burst and is_lock(spot.resource or "") and spot.resource in answers.at_once
 
 
 def limit_of_shared(where: Where, spot: Spot, slots: float, answers: Answers) -> Limit:
@@ -248,12 +263,15 @@ def that_have(inside: Sequence[Spot], waiting: Spot) -> float:
 
 
 def as_known(spots: Sequence[Spot], samples: int) -> list[Spot]:
-    """Semaphores without a size where, by the source of the app, clearly more requests have them at a time. And writes
-    to SQLite as work where no request goes on that may have its lock: they may be to other databases."""
+    """Semaphores without a size where, by the source of the app, clearly more requests have them at a time; and what
+    is waited for no longer than some time, where clearly more go on, some of them without it. Writes to SQLite as work
+    where no request goes on that may have its lock: they may be to other databases."""
     found = []
     for one in spots:
         if have_more(spots, one, samples):
             one = replace(one, size=None, used=None, made_size=one.size)
+        elif one.setting == TIMED and is_more(requests_in(going_on(spots, one), *State), one):
+            one = replace(one, size=None, used=None, is_given_up=True)
         elif one.resource == SQLITE and one.size is None and not is_had(spots, one):
             one = replace(one, state=State.WORKING, resource=None)
         found.append(one)
@@ -261,12 +279,18 @@ def as_known(spots: Sequence[Spot], samples: int) -> list[Spot]:
 
 
 def have_more(spots: Sequence[Spot], waiting: Spot, samples: int) -> bool:
-    if waiting.size is None or not waiting.held_to or samples < LEAST_MORE or is_lock(waiting.resource or ""):
+    if not waiting.held_to or samples < LEAST_MORE or is_lock(waiting.resource or ""):
         return False
     have = [one for one in spots if is_in(waiting, one, waiting.held_to)]
     if any(one.processes > waiting.processes for one in have):  # of others, where none waits: they have their own
         return False
-    return sum(one.requests for one in have) > max(waiting.size + 1, MORE * waiting.size) - UNSEEN
+    return is_more(requests_in(have, *State), waiting)
+
+
+def is_more(requests: float, waiting: Spot) -> bool:
+    """Whether there are clearly more than can have what is waited for."""
+    size = math.inf if waiting.size is None else waiting.size
+    return requests > max(size + 1, MORE * size) - UNSEEN
 
 
 def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
@@ -284,7 +308,7 @@ def going_on(spots: Sequence[Spot], waiting: Spot) -> list[Spot]:
     """Where requests go on that may have what others wait for; and of those, in the innermost function of the app that
     has waiting ones, too, if there are such."""
     go_on = [one for one in spots if one.state in GOES_ON and not one.resource]
-    go_on = [one for one in go_on if not (is_before(one, waiting) or has_given_back(one, waiting))]
+    go_on = [one for one in go_on if not is_outside_of(one, waiting)]
     named = ([one for one in go_on if function in one.through] for function in reversed(waiting.through))
     return next(filter(None, named), go_on)
 
@@ -364,7 +388,8 @@ def has_other_holders(spots: Sequence[Spot], waiting: Spot) -> bool:
 def can_have(spots: Sequence[Spot], waiting: Spot) -> float:
     """How many can have what those at a place wait for: the tasks and threads of all requests that do not."""
     begun = [one for one in spots if one.state is not State.QUEUED and not one.has_nothing]
-    return sum(max(one.requests, one.tasks) for one in begun if one.resource != waiting.resource)
+    others = [one for one in begun if one.resource != waiting.resource]
+    return sum(max(one.requests, one.tasks) for one in others if not is_outside_of(one, waiting))
 
 
 def is_line(spot: Spot) -> bool:

@@ -21,6 +21,11 @@ def number_of(spot: Spot) -> int:
     return int((spot.line or "0").rpartition(":")[2])
 
 
+def is_outside_of(spot: Spot, waiting: Spot) -> bool:
+    """Whether by the source of the app a request does not have yet, or no longer, what others wait for."""
+    return is_before(spot, waiting) or has_given_back(spot, waiting)
+
+
 def is_before(spot: Spot, waiting: Spot) -> bool:
     """Whether a request has not come to the line yet at which others wait: it is above, in a function that both are
     in."""

@@ -18,7 +18,8 @@ from engine.report_verdict import limit_text, name_of, verdict, warning_text
 from engine.report_words import said
 from engine.run import Run
 from engine.timelines import Timed, measured_of, predicted_of
-from engine.verdict import binding, is_not_known, seen_limit
+from engine.unseen import is_not_known
+from engine.verdict import binding, seen_limit
 from engine.words import duration, plural, rate
 
 MOST_DRAWN = 2000  # requests, of all runs of a page

@@ -112,6 +112,7 @@ class Spot:
     # Of each function of `through`, the line there, and the end of the with statement that begins there; (): not all
     # came the same way.
     calls: tuple[tuple[int, int | None], ...] = field(default=(), metadata={"json": False})
+    is_given_up: bool = field(default=False, metadata={"json": False})  # some go on without what they wait for
     has_nothing: bool = field(default=False, metadata={"json": False})  # no code of the app has run for its requests
 
 

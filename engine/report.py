@@ -15,6 +15,7 @@ from engine import tables
 from engine.access_log import AccessLog
 from engine.estimate import first_true
 from engine.launch import launch_target
+from engine.limit import TIMED, is_lock
 from engine.loads import Figure
 from engine.model import Forecast
 from engine.objectives import LONGER, MOST_RUNS, SERVED, Found, Tried
@@ -27,7 +28,8 @@ from engine.report_where import seen_in_short, where
 from engine.report_words import EXPLANATIONS, LOADS, PROBE_ENDS, requests_s, said, stacked, told, until_text
 from engine.run import Explanation, Plan, Prediction, Run
 from engine.targets import TARGETS
-from engine.verdict import AS_PREDICTED, is_not_known, seen_limit
+from engine.unseen import is_not_known
+from engine.verdict import AS_PREDICTED, seen_limit
 from engine.words import duration, per_cent, plural, rate, slots_text
 
 # ---------------------------------------------------------------- after the run
@@ -284,7 +286,8 @@ def probed_slots(run: Run) -> float | None:
     """What was seen inside, else what the answers show without doubt; None: neither."""
     found, seen = run.verdict.estimate, seen_limit(run)
     if seen and not is_not_known(run):
-        return seen.slots
+        is_passed = is_lock(seen.resource) and not seen.held_s  # perhaps for no time
+        return None if is_passed or (seen.setting == TIMED and not seen.is_sized) else seen.slots
     return found.slots if found and found.is_certain else None
 
 

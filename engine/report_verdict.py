@@ -27,7 +27,8 @@ from engine.report_words import (
     told,
 )
 from engine.run import Estimate, Explanation, Run, Stall, Suspect, Warned
-from engine.verdict import AS_PREDICTED, BESIDE, is_not_known, seen_limit
+from engine.unseen import is_not_known
+from engine.verdict import AS_PREDICTED, BESIDE, seen_limit
 from engine.words import duration, per_cent, plural, rate
 
 OF_NO_REQUEST = "threads or tasks of no request that was under way"

@@ -8,13 +8,13 @@ import textwrap
 from collections.abc import Callable
 
 from engine.audit import only_some_take_longer
-from engine.limit import ALSO_BLOCKS, CONDITION, FREES_ALL, ITSELF, LOOP, blocking_place, is_lock
+from engine.limit import ALSO_BLOCKS, CONDITION, FREES_ALL, ITSELF, LOOP, TIMED, blocking_place, is_lock
 from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_verdict import next_limit
 from engine.report_words import requests_s, said, stacked, told
 from engine.run import Run
 from engine.standstill import name_among
-from engine.verdict import is_not_known, slower_than_alone_s
+from engine.unseen import is_not_known, slower_than_alone_s
 from engine.words import duration, per_cent, plural
 
 MOST_ROWS = 8
@@ -213,8 +213,8 @@ def slower_text(alone_s: float | None) -> str:
     if not alone_s:
         return ""
     return (
-        f"By itself a request takes {duration(alone_s)}: under this load something unseen in the handlers slows it."
-        " Raising the limit may not help."
+        f"By itself a request takes {duration(alone_s)}. Either some take longer than others, or something unseen in"
+        " the handlers slows them under this load, and raising the limit may not help."
     )
 
 
@@ -260,8 +260,7 @@ def seen_limit_text(of: Limit) -> str:
         )
     waiting = plural(round(of.waiting or 0), "request")
     if of.slots is None:
-        how = ". One event ends the wait for all of them." if FREES_ALL.match(of.resource) else NOT_HAD
-        return f"{name}: {waiting} wait for it{at}{how}"
+        return f"{name}: {waiting} wait for it{at}{how_it_ends(of)}"
     if of.slots <= 1 and CONDITION.match(of.resource):
         return f"{name}{at}: {waiting} wait for it, while one goes on."
     if of.slots <= 1 and not of.size and of.objects == 1 and of.parts == 1:
@@ -269,7 +268,12 @@ def seen_limit_text(of: Limit) -> str:
     return said(shared_text(of, f"{name}{f' ({of.setting})' * bool(of.setting)}", at), holding_text(of))
 
 
-NOT_HAD = ", and no request was seen to have it."
+def how_it_ends(of: Limit) -> str:
+    """How the wait ends for what has no number of slots."""
+    if is_lock(of.resource):
+        return ", and then pass it at once."
+    is_event = FREES_ALL.match(of.resource)
+    return ". One event ends the wait for all of them." if is_event else ", and no request was seen to have it."
 
 
 def shared_text(of: Limit, name: str, at: str) -> str:
@@ -297,7 +301,8 @@ def holding_text(of: Limit) -> str:
     if not of.held_s:
         return ""
     # It may take it several times, or some not at all.
-    held = f"A request has it for {duration(of.held_s)} on average"
+    who = "If the rest is lost, a" if of.size else "A"
+    held = f"{who} request has it for {duration(of.held_s)} on average"
     if of.resource == Resource.SLOTS:
         held = f"Each holds one for {duration(of.held_s)}"
     return f"{held}: at most {requests_s(of.ceiling_rps)}."
@@ -312,6 +317,10 @@ def seen_in_short(run: Run) -> str:
     if of.resource == LOOP:
         return f"The event loop is blocked{at}."
     name = "the server's slots" if of.resource == Resource.SLOTS else of.resource
+    if of.setting == TIMED and not of.is_sized:
+        return f"Requests wait for {name}{at}, {TIMED}."
+    if is_lock(of.resource) and of.slots and not of.held_s:
+        return f"Requests wait for {name}{at}. One at a time has it."
     return f"{round(of.slots, 2):g} at a time: {name}{at}." if of.slots else f"Requests wait for {of.resource}{at}."
 
 

@@ -14,6 +14,7 @@ from engine.machine import timer_s
 from engine.progress import line_says
 from engine.run import Plan, Run
 from engine.signals import signals
+from engine.unseen import is_not_known
 from engine.words import Problem, duration
 
 LEAST_TIMEOUT_S = 1.0
@@ -93,7 +94,7 @@ def are_same(shown: Sequence[tuple[str, float | None] | None]) -> bool:
 def limit_shown(run: Run) -> tuple[str, float | None] | None:
     """What limits inside the server, and its size; None: that is not known."""
     limit = verdict.seen_limit(run)
-    return (limit.resource, limit.slots) if limit and not verdict.is_not_known(run) else None
+    return (limit.resource, limit.slots) if limit and not is_not_known(run) else None
 
 
 def concluded(runs: Sequence[Run]) -> Run:

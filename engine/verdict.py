@@ -26,7 +26,7 @@ from engine.audit import (
 from engine.band import TOLERANCE, band_of, compared, most_of_one, much_longer_s, shares_of
 from engine.estimate import TAKEN, doubted, first_true, processors, taken_by_others
 from engine.limit import LOOP, requests_in
-from engine.places import Limit, Resource, Spot, State
+from engine.places import Limit, Resource, Spot, State, Where
 from engine.run import Band, Estimate, Explanation, Facts, Prediction, Run, Verdict, Warned
 
 MANY = 0.1  # of the requests
@@ -95,12 +95,14 @@ def explains_little(facts: Facts, prediction: Prediction) -> bool:
 
 def some_wait_inside(facts: Facts) -> bool:
     """Whether a good part of the requests was seen to wait for what others hold, be it the limit or not."""
-    where = facts.inside and facts.inside.where
-    if not where:
-        return False
-    waiting = [one for one in where.places if one.state is State.WAITING]
-    inside = [one for one in waiting if one.resource != LOOP and not is_servers(one)]
-    return requests_in(inside, *State) > MANY * where.requests
+    where = facts.inside.where if facts.inside else None
+    return bool(where and waiting_inside(where) > MANY * where.requests)
+
+
+def waiting_inside(where: Where) -> float:
+    """How many requests wait for what others hold, but for the server's slots."""
+    inside = [one for one in where.places if one.resource != LOOP and not is_servers(one)]
+    return requests_in(inside, State.WAITING)
 
 
 def seen_limit(facts: Facts) -> Limit | None:
@@ -112,38 +114,6 @@ def binding(run: Run) -> Limit | None:
     """What the requests were seen to wait for, where that is what limits."""
     limit = seen_limit(run)
     return limit if limit in run.verdict.limits else None
-
-
-def slower_than_alone_s(run: Run) -> float | None:
-    """How long a request takes by itself, where it was seen to keep what limits much longer than that: what it waits
-    for meanwhile was not seen. None: not so, or not known."""
-    limit, plan = limit_but_for_cpu(run), run.plan
-    if not (limit and plan.wait_s) or limit.resource == LOOP or varies(run) or is_held_after(run):
-        return None
-    if limit.parts > 1:  # by itself a request has all of its parts at once, and here one after the other
-        return None
-    in_log_s = longer_handlers(run)["handled_s"] if is_servers(limit) and takes_longer(run) else 0.0
-    return plan.wait_s if (limit.held_s or in_log_s) > much_longer_s(plan.busy_s) else None
-
-
-def varies(run: Run) -> bool:
-    """Whether what a request takes by itself says little of others."""
-    plan, estimate = run.plan, run.verdict.estimate
-    is_drawn = plan.distribution != "constant" or bool(estimate and estimate.doubt == "unlike-lone-requests")
-    # Of a split some processes were idle in the end; after a first byte the handler goes on.
-    return is_drawn or run.verdict.explained_by is Explanation.SPLIT or plan.first_byte
-
-
-def limit_but_for_cpu(run: Run) -> Limit | None:
-    """What the requests were seen to wait for, unless CPU time is the first of what limits."""
-    is_cpu = any(one.resource in (Resource.CPU, Resource.MACHINE) for one in run.verdict.limits[:1])
-    return None if is_cpu else seen_limit(run)
-
-
-def is_not_known(run: Run) -> bool:
-    """Whether the server's slots are taken only because something that was not seen keeps the requests."""
-    limit = seen_limit(run)
-    return bool(limit and is_servers(limit) and slower_than_alone_s(run))
 
 
 def is_servers(limit: Limit | Spot) -> bool:

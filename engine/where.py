@@ -26,6 +26,7 @@ from engine.in_use import (
     constant_inside,
     in_sample,
     left_over,
+    passed_at_once,
     persistent,
     resource_of,
     waited_at,
@@ -85,6 +86,7 @@ def where_of(
     answers = Answers(
         sorted(ended_s if good_s is None else good_s), is_burst, waited_at(samples, min), len(by_process(samples)),
         busy_shares(later, slots), left_over(samples, slots), waited_at(samples, max),
+        passed_at_once(samples, max(ended_s)),
     )  # fmt: skip
     return replace(found, limit=limit_in(found, blocking, answers, (began_s, ended_s), slots))
 

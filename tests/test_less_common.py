@@ -47,8 +47,8 @@ from engine.run import Database, Explanation, Verdict
 from engine.server import environment_for
 from engine.sizes import Asked, size
 from engine.targets import SEEDED_BOOKS
+from engine.unseen import is_not_known
 from engine.until import Wanted
-from engine.verdict import is_not_known
 from engine.victim import shares_slots, victim_plan
 from engine.words import Problem
 from engine.workload import session_of

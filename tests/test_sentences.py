@@ -19,7 +19,7 @@ from samples import (
     sample_where,
 )
 
-from engine import report_changes, report_where, report_words
+from engine import report, report_changes, report_where, report_words
 from engine.advice import advice_for
 from engine.alone import alone_of
 from engine.changes import expected_s
@@ -28,8 +28,9 @@ from engine.loads import Closed, Open
 from engine.neighbours import Neighbour
 from engine.places import Computing, Limit, Opening, Resource, Spot, State
 from engine.run import Database, Explanation, Prediction, Run, Verdict, Victim, VictimPrediction
+from engine.unseen import slower_than_alone_s
 from engine.until import Drift
-from engine.verdict import judge, slower_than_alone_s
+from engine.verdict import judge
 
 LATE, SOON = {"measured_s": 6.0}, {"measured_s": 3.0}
 USERS = {"load": Closed(1000, concurrency=10), "sent": 1000, "answered": 1000, "measured_s": 10.0, "log_lines": 1000}
@@ -191,6 +192,15 @@ IN_SEMAPHORE = Spot(20.0, State.WAITING, "app.py:3", resource="a semaphore (asyn
 AT_WORK = Spot(15.0, State.WORKING, "app.py:4", cpu_s=0.3)
 CPU_FULL = Limit(Resource.CPU, 1.0, 40.0, held_s=0.025, cpus=1)
 TWO_LOCKS = (IN_POOL, Spot(2.0, State.WAITING, "app.py:9", resource="a lock (b)"), AT_WORK)
+LOCK = Limit("a lock (b)", 1.0, slots=1, line="app.py:3", waiting=9.0, held_s=0.1)
+GIVEN_UP = replace(POOL, resource="a semaphore (b)", setting="with a time limit", is_sized=False)
+
+
+def kept_longer(**changes: Any) -> Run:
+    """Of four slots, that requests keep three times as long as by themselves."""
+    return seen_run(SLOTS_OF_4, **{"slots": 4, "handler_s": 16 * 3.0, "seen": {"places": (AT_WORK,)}} | changes)
+
+
 SEEN: dict[str, tuple[Callable[[Run], Any], Run, Run]] = {  # is it said?, a run of which it is true, and almost
     "slower than by itself": (slower_than_alone_s, seen_run(replace(POOL, held_s=1.6), seen={"places": ()}),
                               seen_run(replace(POOL, held_s=1.4), seen={"places": ()})),
@@ -198,18 +208,31 @@ SEEN: dict[str, tuple[Callable[[Run], Any], Run, Run]] = {  # is it said?, a run
         seen_run(replace(POOL, held_s=1.6), seen={"places": ()}),
         seen_run(replace(POOL, held_s=1.6, parts=2.0), seen={"places": ()})),
     "what all slots wait for is not known": (lambda run: "Not known" in report_where.limit(run, run.inside.where),
-                                             seen_run(SLOTS_OF_4, slots=4, handler_s=16 * 3.0),
-                                             seen_run(SLOTS_OF_4, slots=4, handler_s=16 * 1.1)),
+                                             kept_longer(),
+                                             kept_longer(handler_s=16 * 1.1)),
+    "what all slots wait for is seen": (lambda run: "Not known" not in report_where.limit(run, run.inside.where),
+                                        kept_longer(seen={"places": (IN_POOL, AT_WORK)}),
+                                        kept_longer(seen={"places": (replace(IN_POOL, requests=1.0), AT_WORK)})),
     "that some take longer by themselves is possible": (
         lambda run: "Whether the slow" in " ".join(report_where.limit(run, run.inside.where).split()),
-        seen_run(SLOTS_OF_4, slots=4, handler_s=16 * 3.0, handlers=sample_statistics(median=1.0)),
-        seen_run(SLOTS_OF_4, slots=4, handler_s=16 * 3.0, handlers=sample_statistics(median=3.0))),
+        kept_longer(handlers=sample_statistics(median=1.0)),
+        kept_longer(handlers=sample_statistics(median=3.0))),
     "what is no limit stands besides": (lambda run: report_where.limit(run, run.inside.where).startswith("besides"),
                                         seen_run(POOL, CPU_FULL, seen={"places": ()}),
                                         seen_run(POOL, seen={"places": ()})),
     "more have a semaphore than it was made for": (lambda run: as_known(run.inside.where.places, 2)[0].made_size,
                                                    seen_run(seen={"places": (IN_SEMAPHORE, at_line(5, 5.0))}),
                                                    seen_run(seen={"places": (IN_SEMAPHORE, at_line(6, 5.0))})),
+    "a lock may be had for no time": (lambda run: "One at a time has it" in report_where.seen_in_short(run),
+                                      seen_run(replace(LOCK, held_s=None)), seen_run(LOCK)),
+    "a lock is passed at once": (lambda run: "pass it at once" in report_where.seen_limit_text(run.verdict.limits[0]),
+                                 seen_run(replace(LOCK, slots=None)), seen_run(LOCK)),
+    "the rest may be lost": (lambda run: "If the rest is lost" in report_where.holding_text(run.verdict.limits[0]),
+                             seen_run(replace(POOL, size=20.0)), seen_run(POOL)),
+    "some do not wait for as long": (lambda run: report_where.TIMED in report_where.seen_in_short(run),
+                                     seen_run(GIVEN_UP), seen_run(replace(GIVEN_UP, is_sized=True))),
+    "a probe has no number": (lambda run: report.probed_slots(run) is None,
+                              seen_run(GIVEN_UP), seen_run(replace(GIVEN_UP, is_sized=True))),
     "what the next limit would give": (lambda run: report_where.more(run, run.verdict.limits[0]),
                                        seen_run(replace(POOL, slots=4, next_slots=8)),
                                        seen_run(replace(POOL, slots=4, next_slots=8), load=LOADS["closed"])),

@@ -126,6 +126,12 @@ WATCHED_LATER = {  # module -> what is done once it is imported
 }
 
 
+def watch_imported():
+    for module, watch_it in WATCHED_LATER.items():
+        if module in sys.modules:
+            watch_it(sys.modules[module])
+
+
 class Sent:
     """What a request has sent to a pool of threads that has not begun it, with the face of an executor's future."""
 

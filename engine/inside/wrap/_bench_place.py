@@ -76,6 +76,7 @@ class Place:
     def resource(self):
         """What it waits for that other requests hold; None: no such thing is known."""
         task, call = self.task, self.call
+        self.seen_at = self.frames[-1].f_lasti if self.frames else None
         if task and task._fut_waiter is None:  # it could go on
             return pools.Resource("the event loop", loops, 1, 1)
         if call and self.waits_for_itself():
@@ -87,6 +88,11 @@ class Place:
         if task and call and not found:
             return pools.Resource("a future of several requests", behind_shield(task._fut_waiter), is_shared=True)
         return found
+
+    @property
+    def stands_still(self):
+        """Whether it is where it was when its resource was read: others go on when the sampler gives way."""
+        return not self.frames or self.frames[-1].f_lasti == self.seen_at
 
     def resource_in_frames(self):
         frames = [*reversed(self.below), *([self.app] if self.app else [])]

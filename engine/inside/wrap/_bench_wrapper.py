@@ -272,9 +272,8 @@ def wrapped(kind):
         stamp_in_thread()
     with failure_is_written():
         app = load_app(os.environ["BENCH_APP"])
-    for module, watch in tracked.WATCHED_LATER.items() if kind != "bare" else ():
-        if module in sys.modules:
-            watch(sys.modules[module])
+    if kind != "bare":
+        tracked.watch_imported()
     if kind == "asgi":
         return asgi(app)
     if kind == "flask_app":  # the `flask` command takes only a Flask object
