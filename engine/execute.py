@@ -160,12 +160,9 @@ def where_in(samples: Sequence[Mapping[str, Any]], plan: Plan, outcome: Outcome,
 
 
 def needs_thread_first(plan: Plan) -> bool:
-    """Whether the app says that no code of its own runs before a request has a thread: it has a `def` handler, and no
-    `def` dependency."""
+    """Whether the app says that no code of its own runs before a request has a thread."""
     launch = plan.launch
-    if not launch or plan.kinds or launch.body_parts:
-        return False
-    return launch.handler == "def" and launch.passes[:1] == (1.0,)
+    return launch is not None and not plan.kinds and launch.handler == "def" and launch.goes_first
 
 
 def logs_of(place: Place) -> Path:

@@ -76,6 +76,7 @@ class Launch:
     run: str = ""  # a command of the user's that starts it, with {port}
     started_as: str = ""  # a key of SERVERS: whose command line, if the user's settings then make it another
     reuse_port: bool = False  # gunicorn's: each worker has a listen queue of its own
+    goes_first: bool = False  # the app says that no code of it runs before its handler
 
     @property
     def kind(self) -> Server:

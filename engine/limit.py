@@ -295,10 +295,13 @@ def is_more(requests: float, waiting: Spot) -> bool:
 
 def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
     """How much of a resource a request has at a time: as many tasks or threads as it works in."""
-    inside = [one for one in going_on(spots, waiting) if {*waiting.through} & {*one.through}]
+    go_on, resource = going_on(spots, waiting), waiting.resource or ""
+    inside = [one for one in go_on if {*waiting.through} & {*one.through}]
     # Of threads it has as many as it works in, also where its own code has taken what others wait for only once; not
     # more than there are, as others are of another executor.
-    are_threads, most = (waiting.resource or "").startswith(("AnyIO", "a thread of")), waiting.size or math.inf
+    are_threads, most = resource.startswith(("AnyIO", "a thread of")), waiting.size or math.inf
+    if resource.startswith("a thread of"):  # in which the way to the function is not seen
+        inside = inside or go_on
     inside = [one for one in inside if one.requests >= HALF]
     parts = [min(one.tasks, most) / one.requests if are_threads else one.parts for one in inside]
     return max([1.0, waiting.parts, *parts])

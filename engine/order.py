@@ -42,10 +42,13 @@ def has_given_back(spot: Spot, waiting: Spot) -> bool:
 
 def lines_in_common(spot: Spot, waiting: Spot) -> tuple[int | None, int | None, int | None]:
     """In the innermost function of the app that both are in: their lines, and the last line that has what the second
-    waits for. None: not known, or there is no such function."""
+    waits for. None: not known, there is no such function, or it is not that function which gives it back: in a loop
+    what is above may come later."""
     own, others = lines_by_function(spot), lines_by_function(waiting)
     name = next((name for name in reversed(waiting.through) if name in own), "")
-    return own.get(name, (None, None))[0], *others.get(name, (None, None))
+    line, last = others.get(name, (None, None))
+    is_known = last is not None or name in waiting.through[-1:]
+    return (own[name][0], line, last) if name and is_known else (None, None, None)
 
 
 def lines_by_function(spot: Spot) -> Mapping[str, tuple[int | None, int | None]]:

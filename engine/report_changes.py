@@ -42,16 +42,20 @@ def victim_text(run: Run) -> str:
     found = run.victim
     if not found:
         return ""
-    latency, predicted, least_s = found.latency_s, found.prediction, found.least_median_s
+    latency, predicted, of_all_s = found.latency_s, found.prediction, found.median_of_all_s
     return told(
         "victim",
         f"{found.path}: {plural(found.answered, 'answer')}{f', {found.failed} failed' if found.failed else ''}.",
         latency and f"Latency: median {duration(latency.median)}, longest {duration(latency.max)}.",
-        least_s and f"With those that were under way when the load ended, the median is at least {duration(least_s)}.",
+        of_all_s and f"With those that were under way when the load ended, the median is {at_least(*of_all_s)}.",
         predicted and f"Predicted was a median of {predicted_median(predicted)}.",
-        predicted and (latency or least_s) and not victim_fits(found) and why_not(run),
+        predicted and (latency or of_all_s) and not victim_fits(found) and why_not(run),
         found.alone_s and f"By itself it takes {duration(found.alone_s)}.",
     )
+
+
+def at_least(least_s: float, most_s: float | None) -> str:
+    return f"{'at least ' * (least_s != most_s)}{duration(least_s)}"
 
 
 WHY_NOT = {  # what limited the load -> why the median of a victim is not as predicted

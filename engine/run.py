@@ -297,7 +297,7 @@ class Victim:
     latency_s: Statistics | None
     alone_s: float | None  # before the load
     prediction: VictimPrediction | None  # made before the load; None: it is not known whether it shares the slots
-    least_median_s: float | None = None  # with those under way when the load ended, as long as they had waited by then
+    median_of_all_s: tuple[float, float | None] | None = None  # with those under way at the end: at least, at most
 
 
 # ---------------------------------------------------------------- the verdict: values

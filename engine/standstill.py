@@ -9,7 +9,7 @@ from engine.places import Spot, State
 
 
 def size_of_one(spot: Spot) -> float | None:
-    """Of a lock, or of a process, one, where several of a name were added up."""
+    """The size of one lock, or of that of one process, where several of a name were added up."""
     return 1.0 if is_lock(spot.resource or "") else spot.size_of_each or spot.size
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import os
 import signal
 import statistics
@@ -67,22 +68,30 @@ def victim_of(plan: Plan, outcome: Outcome | None, alone_s: float | None) -> Vic
     cut = [i for i, error in enumerate(rows.error) if ERRORS[error] == "interrupted"]
     good = [i for i in range(len(rows.error)) if is_success(rows.status[i], rows.error[i])]
 
-    def latencies_s(which: Sequence[int]) -> list[float]:
-        return [rows.answered_s[i] - outcome.begun_s - i / RATE_RPS for i in which]
-
-    least_s = statistics.median(latencies_s([*good, *cut])) if cut else None
+    known_s, cut_s = ([rows.answered_s[i] - outcome.begun_s - i / RATE_RPS for i in which] for which in (good, cut))
     failed, predicted = len(rows.error) - len(good) - len(cut), predicted_victim(plan, alone_s)
-    return Victim(plan.victim, len(good), failed, statistics_of(latencies_s(good)), alone_s, predicted, least_s)
+    of_all_s = median_with(known_s, cut_s) if cut else None
+    return Victim(plan.victim, len(good), failed, statistics_of(known_s), alone_s, predicted, of_all_s)
+
+
+def median_with(known_s: Sequence[float], cut_s: Sequence[float]) -> tuple[float, float | None]:
+    """The median of all, where some were cut off after these times: at least, and at most (None: any).
+
+    >>> median_with([1.0, 2.0, 3.0], [0.5]), median_with([1.0], [0.5, 4.0])
+    ((1.5, 2.5), (1.0, None))
+    """
+    most_s = statistics.median([*known_s, *[math.inf] * len(cut_s)])
+    return statistics.median([*known_s, *cut_s]), most_s if most_s < math.inf else None
 
 
 def victim_fits(found: Victim) -> bool:
     """Whether the median is within 20 % and 20 ms of what was predicted, or may be; False: not so, or nothing was."""
-    of, median_s = found.prediction, found.least_median_s or (found.latency_s and found.latency_s.median)
-    if not of or not median_s:
+    of, median_s = found.prediction, found.latency_s.median if found.latency_s else None
+    least_s, most_s = found.median_of_all_s or (median_s, median_s)
+    if not of or not least_s:
         return False
     low_s, high_s = of.range_s or (of.median_s, of.median_s)
-    is_long_enough = bool(found.least_median_s) or 0.8 * low_s - 0.02 <= median_s
-    return is_long_enough and median_s <= 1.2 * high_s + 0.02
+    return 0.8 * low_s - 0.02 <= (most_s or math.inf) and least_s <= 1.2 * high_s + 0.02
 
 
 # ---------------------------------------------------------------- the prediction

@@ -44,6 +44,7 @@ FEW = 0.05  # requests: what is seen as rarely is no place
 BELOW = 5  # innermost frames that are kept
 SILENCE_S, LONG_SILENCE_S = 0.5, 2.0
 OFTEN = 0.2  # of the samples: connections are opened again and again
+BEFORE = "before the handler"  # as the sampler calls it
 OF_ALL_PROCESSES = (SQLITE, "a lock on a file", "a lock of several processes", "a semaphore of several processes")
 
 
@@ -95,7 +96,7 @@ def with_nothing(spots: Iterable[Spot], threads_first: bool) -> list[Spot]:
     """The places, where requests that wait for their first thread of AnyIO have nothing."""
 
     def is_first(one: Spot) -> bool:
-        return threads_first and not one.line and (one.resource or "").startswith("AnyIO")
+        return threads_first and one.phase == BEFORE and (one.resource or "").startswith("AnyIO")
 
     return [replace(one, has_nothing=is_first(one)) for one in spots]
 
@@ -388,7 +389,7 @@ def spot_of(rows: Sequence[Row], state: State, folder: str) -> Spot:
 def calls_of(rows: Sequence[Row]) -> tuple[tuple[int, int | None], ...]:
     """The lines on the way to a place, where all rows came the same way."""
     same, *others = {tuple((line, *end) for _, line, _, *end in row["through"]) for row in rows}
-    return () if others else tuple((line, end[0] if end else None) for line, *end in same)
+    return () if others else tuple((line, *end, None)[:2] for line, *end in same)
 
 
 def usual_frames(rows: Sequence[Row]) -> list[Any]:

@@ -10,7 +10,7 @@ from servers import lines_of, write_files
 FASTAPI = """
 import asyncio, queue, threading, time
 from contextlib import asynccontextmanager
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.wsgi import WSGIMiddleware
 from fastapi.responses import StreamingResponse
 from sqlalchemy import create_engine
@@ -49,6 +49,16 @@ async def chat():
 
 def mails(number):
     time.sleep(0.3)
+
+permits = asyncio.Semaphore(60)
+
+async def has_a_permit():
+    async with permits:
+        yield
+
+@app.get("/dependency", dependencies=[Depends(has_a_permit)])
+def behind_a_dependency():
+    time.sleep(0.2)
 
 @app.get("/mail")
 async def mails_beside():
@@ -98,10 +108,10 @@ db = Database()
 state = SimpleNamespace()
 """
 FLASK = """
-import queue, threading, time
+import queue, random, threading, time
 from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
-from flask import Flask
+from flask import Flask, g
 
 app, helpers, model, pool = Flask(__name__), ThreadPool(4), threading.Lock(), queue.Queue()
 for name in "abcd":
@@ -120,6 +130,33 @@ def part(seconds):
 @app.get("/apply")
 def applies():
     helpers.apply(time.sleep, (0.1,))  # waits
+    return ""
+
+@app.get("/keyword")
+def by_its_name():
+    return helpers.apply_async(func=time.sleep, args=(0.1,)).get() or ""  # waits
+
+class Helpers(ThreadPool):
+    pass
+
+own, mails = Helpers(4), ThreadPool(1)
+
+@app.get("/own")
+def beside_mails():
+    mails.apply_async(time.sleep, (0.2,))
+    own.apply(time.sleep, (0.1,))  # waits
+    return ""
+
+@app.get("/imap")
+def of_an_iterator():
+    mails.apply_async(time.sleep, (0.2,))
+    list(helpers.imap(time.sleep, [0.1]))  # waits
+    return ""
+
+@app.get("/parts")
+def many_parts():
+    for one in [helpers.apply_async(time.sleep, (0.01,)) for _ in range(40)]:
+        one.get()
     return ""
 
 @app.get("/map")
@@ -142,6 +179,82 @@ def chat():
         while (token := tokens.get()) is not None:
             yield token
     return body()
+
+def reads(source):
+    with model:  # feeds
+        time.sleep(0.05)
+        source.put(None)
+
+def transforms(source, out):
+    out.put(source.get())
+
+@app.get("/pipeline")
+def of_two_threads():
+    source, out = queue.Queue(), queue.Queue()
+    threading.Thread(target=reads, args=(source,)).start()
+    threading.Thread(target=transforms, args=(source, out)).start()
+    out.get()
+    return ""
+
+class Shop:
+    pool = None
+
+    def opens(self):
+        self.pool = queue.Queue()
+
+    def opens_again(self):
+        self.pool = queue.Queue()
+        for name in "abcd":
+            self.pool.put(name)
+
+    def audits(self):
+        time.sleep(0.5)
+
+    def orders(self):
+        threading.Thread(target=self.audits).start()
+        one = self.pool.get()  # shop
+        time.sleep(0.1)
+        self.pool.put(one)
+
+shop = Shop()  # made
+shop.opens_again()
+
+@app.get("/shop")
+def with_an_audit_that_it_does_not_wait_for():
+    shop.orders()
+    return ""
+
+def part_of_request():
+    if "db" not in g:
+        g.db = pool.get()  # until the end
+    return connection_of(g.db)
+
+@contextmanager
+def connection_of(db):
+    yield db
+
+@app.teardown_appcontext
+def closes(error):
+    if "db" in g:
+        pool.put(g.db)
+
+@app.get("/whole")
+def has_it_until_its_end():
+    with part_of_request():
+        time.sleep(random.uniform(0.01, 0.03))
+    time.sleep(random.uniform(0.05, 0.25))
+    return ""
+
+@app.get("/loop")
+def takes_it_in_a_loop():
+    for _ in range(4):
+        price()
+        part_of_request()
+        time.sleep(0.003)
+    return ""
+
+def price():
+    time.sleep(random.uniform(0.03, 0.1))
 
 @contextmanager
 def connection():
@@ -223,6 +336,41 @@ def test_a_pool_of_threads_has_a_size_and_computes_for_its_requests(look):
     run, _ = look("helpers_flask", "/map", *FLASK_ON, "-c", "20", "-t", "2")
     (cpu,) = (one for one in run["verdict"]["limits"] if one["resource"] == "cpu")
     assert cpu["held_s"] == pytest.approx(0.02, rel=0.5)  # of requests
+
+
+@pytest.mark.parametrize("path", ["/keyword", "/own", "/imap"])
+def test_which_pool_of_threads_is_waited_for_is_seen_however_it_is_called(look, path):
+    _, limit = look("helpers_flask", path, *FLASK_ON, "-n", "20")
+    assert limit["resource"].startswith("a thread of a") and limit["slots"] == 4
+    assert limit["line"] in lines_of(FLASK, "helpers_flask", "waits") and limit["held_s"] == pytest.approx(0.1, rel=0.3)
+
+
+def test_a_request_that_has_all_threads_is_one_request_at_a_time(look):
+    run, limit = look("helpers_flask", "/parts", *FLASK_ON, "-n", "8")
+    assert (limit["slots"], limit["parts"]) == (1, 4)
+    assert run["inside"]["where"]["cost"] < 0.1
+
+
+def test_a_pipeline_of_threads_is_followed_to_its_begin(look):
+    _, limit = look("helpers_flask", "/pipeline", *FLASK_ON, "-n", "20")
+    assert "lock" in limit["resource"] and limit["line"] in lines_of(FLASK, "helpers_flask", "feeds")
+
+
+def test_a_thread_that_has_what_others_wait_for_too_does_not_feed_it(look):
+    _, limit = look("helpers_flask", "/shop", *FLASK_ON, "-c", "20", "-t", "2")
+    assert (limit["slots"], limit["line"]) == (4, *lines_of(FLASK, "helpers_flask", "shop"))
+    assert limit["size_line"] in lines_of(FLASK, "helpers_flask", "made")  # which of two methods made it is not known
+
+
+@pytest.mark.parametrize("path", ["/whole", "/loop"])
+def test_what_is_had_to_the_end_of_a_request_is_not_given_back_by_another_statement(look, path):
+    _, limit = look("helpers_flask", path, *FLASK_ON, "-c", "20", "-t", "3")
+    assert limit["line"] in lines_of(FLASK, "helpers_flask", "until the end") and limit["slots"] >= 4
+
+
+def test_who_waits_for_a_thread_may_have_what_a_dependency_took(look):
+    _, limit = look("helpers", "/dependency", "-c", "100", "-t", "3")
+    assert (limit["resource"], limit["slots"]) == ("AnyIO's threads", 40)
 
 
 def test_of_a_mounted_wsgi_app_a_request_begins_with_its_thread(look):

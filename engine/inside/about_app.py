@@ -16,6 +16,7 @@ as "ImportError: ... (main.py, line 3)". In the JSON, which fills a Launch of en
     passes     how a request goes through AnyIO's threads: 0 for each `def` dependency, 1 for the handler, 0 for the
                response model of a `def`, or its return annotation, by which FastAPI serialises. Not in it: background
                tasks, files, and what the handler itself sends into threads
+    goes_first whether no code of the app runs before a handler: no dependency, and no middleware
 """
 
 import contextlib
@@ -99,8 +100,9 @@ def handled(call, handler="def", unwraps=True, **more):
 def about_starlette(app, method, path):
     """FastAPI and Starlette: whatever their own routes say that they match, mounted apps included."""
     scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
-    endpoint = None
+    endpoint, has_middleware = None, False
     while endpoint is None:
+        has_middleware = has_middleware or bool(getattr(app, "user_middleware", True))
         # Newer versions of FastAPI keep included routers apart.
         routes = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", list)(app.routes)
         route, more = next((one, found[1]) for one in routes if (found := one.matches(scope))[0].name == "FULL")
@@ -109,12 +111,13 @@ def about_starlette(app, method, path):
         app = endpoint or unwrap(route.app)[0]  # static files have no routes
     if inspect.isclass(endpoint):  # starlette.endpoints.HTTPEndpoint
         endpoint = getattr(endpoint, method.lower())
-    dependencies = solved(getattr(route, "dependant", None), set())
+    dependencies = [*solved(getattr(route, "dependant", None), set())]
     passes = [0.0 for awaited in dependencies if not awaited] + [1.0]
     said = handled(
         endpoint,
         unwraps=hasattr(route, "dependant"),
         passes=passes + [0.0] * bool(getattr(route, "response_field", None)),
+        goes_first=not dependencies and not has_middleware,
     )
     if "handlers" in said and len(passes) > 1:  # a `def` dependency runs in a thread, and may be what waits
         said["handlers"] = ["async", "def", "blocking"]

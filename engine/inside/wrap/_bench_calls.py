@@ -43,7 +43,7 @@ begun = []  # empty until the first request
 
 def current_call():
     """The request that the running code works for; None: of no request, or of one that has ended."""
-    return under_way_yet(serving.get(get_ident()) or request_call.get())
+    return under_way_yet(serving.get(get_ident())) or under_way_yet(request_call.get())
 
 
 def call_of(task):
@@ -86,7 +86,7 @@ def ends(call):
 @contextlib.contextmanager
 def works_for(call):
     """This thread works for a request, until the block ends; None: for no request."""
-    if not call:
+    if not call or id(call) in greenlets:  # whose threads are greenlets, too, all of one thread
         yield
         return
     before, serving[get_ident()] = serving.get(get_ident()), call
@@ -116,8 +116,8 @@ def watch_processes(module):
 
 def watch_thread_pools(module):
     """The same of multiprocessing's pools of threads."""
-    kind = module.ThreadPool
-    kind.apply_async, kind._map_async = map(watched_apply, (kind.apply_async, kind._map_async))
+    for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
+        setattr(module.ThreadPool, name, watched_pool(getattr(module.ThreadPool, name)))
 
 
 WATCHED_LATER = {  # module -> what is done once it is imported
@@ -132,33 +132,24 @@ def watch_imported():
             watch_it(sys.modules[module])
 
 
-class Sent:
-    """What a request has sent to a pool of threads that has not begun it, with the face of an executor's future."""
-
-    _done_callbacks = ()  # which a task that waits for it would have
-
-    def running(self):
-        return False
-
-    done = running
-
-
-def watched_apply(send):
-    """Which request waits for a thread of a pool, be it for a call or for one of each item."""
+def watched_pool(send):
+    """What is sent to a pool of threads is known to work for its request; its result tells whether it has begun."""
 
     @functools.wraps(send)
-    def watched(self, function, /, *args, **kwargs):
-        call, sent = current_call(), Sent()
+    def watched(self, func, *args, **kwargs):
+        call, begun = current_call(), []
         if not call:
-            return send(self, function, *args, **kwargs)
-        call.queued[sent] = self
+            return send(self, func, *args, **kwargs)
 
         def run(*args, **kwargs):
-            call.queued.pop(sent, None)
+            begun.append(True)
             with works_for(call):
-                return function(*args, **kwargs)
+                return func(*args, **kwargs)
 
-        return send(self, run, *args, **kwargs)
+        result = send(self, run, *args, **kwargs)
+        with contextlib.suppress(AttributeError):  # a generator, of imap() in chunks
+            result._bench_begun = begun
+        return result
 
     return watched
 

@@ -23,7 +23,7 @@ from _bench_frames import (
     sets,
     waits_for_client,
 )
-from _bench_pools import fields_of
+from _bench_pools import attribute, fields_of, length
 
 
 class Place:
@@ -71,7 +71,9 @@ class Place:
 
     @property
     def app_frames(self):
-        return [frame for frame in self.frames if is_app(frame.f_code)]
+        """The frames of the app's code, each with the next one, whatever that is of."""
+        pairs = zip(self.frames, [*self.frames[1:], None], strict=True)
+        return [(one, after) for one, after in pairs if is_app(one.f_code)]
 
     def resource(self):
         """What it waits for that other requests hold; None: no such thing is known."""
@@ -81,6 +83,8 @@ class Place:
             return pools.Resource("the event loop", loops, 1, 1)
         if call and self.waits_for_itself():
             return pools.Resource("an answer of this very server", None)
+        if pool := pool_with_no_thread(self.below):
+            return resources.executor(pool)
         for future, executor in list(call.queued.items()) if call else ():
             if not resources.has_turn(future, executor) and self.waits_for(future):
                 return resources.executor(executor)
@@ -113,8 +117,10 @@ class Place:
         """Whether it waits for an executor's future: a thread in one of that one's methods, a task by asyncio's future
         that is chained to it."""
         if not self.task:
+            if not waits_for_thread(self) or result_of_pool(self.below):
+                return False
             known, executors = awaited(self.below), set(map(id, list(self.call.queued.values())))
-            return waits_for_thread(self) and (known is future or (known is None and len(executors) == 1))
+            return known is future or (known is None and len(executors) == 1)
         behind = futures_behind(self.task._fut_waiter)
         cells = [one for done in future._done_callbacks for one in enclosed_by(done)]
         return any(sets(cell, behind) for cell in cells)
@@ -143,10 +149,21 @@ def waits_for_join(place):
     return any(frame.f_code.co_name == "join" and is_threading(frame) for frame in place.below[-2:])
 
 
-def is_fed_by(place, thread):
-    """Whether a place waits for a signal that a thread has in its variables, and may set, or put something into."""
+def is_done_by(place, thread):
+    """Whether a place waits for a thread of its request's own: for its end, or for a signal that no other request waits
+    for, and that the thread has in its variables, to set it or to put something into it."""
+    if waits_for_join(place):
+        return True
     signal = signal_of(place)
-    return signal is not None and any(signal is one for frame in thread.frames for one in at_hand(frame))
+    if signal is None or waiters(signal) > 1:
+        return False
+    return any(signal is one for frame in thread.frames for one in at_hand(frame))
+
+
+def waiters(signal):
+    """How many wait for a signal, as far as it says; asyncio's and threading's."""
+    names = ("_getters",), ("_waiters",), ("_cond", "_waiters"), ("not_empty", "_waiters")
+    return max(length(signal, *one) or 0 for one in names)
 
 
 def signal_of(place):
@@ -158,11 +175,13 @@ def signal_of(place):
 
 
 def at_hand(frame):
-    """The variables of a function, what these have, and the objects of methods."""
+    """The variables of a function, the objects of methods, and what objects have that are no globals, which are for
+    all."""
+    of_all = set(map(id, list(frame.f_globals.values())))
     for value in list(frame.f_locals.values()):
         yield value
         yield getattr(value, "__self__", None) if type(value) in METHODS else None
-        yield from list(fields_of(value).values())
+        yield from list(fields_of(value).values()) if id(value) not in of_all else ()
 
 
 METHODS = (MethodType, BuiltinMethodType)
@@ -185,6 +204,22 @@ def may_wait_for_thread(call, task):
         return True
     resource = place.resource()
     return is_signal(place.frames) and (not resource or resource.is_shared)
+
+
+def result_of_pool(frames):
+    """The result of multiprocessing's pools for which a thread waits; None: it waits for something else."""
+    found = (frame for frame in frames[:-5:-1] if frame.f_code.co_filename.endswith(POOLS))
+    frame = next(found, None)
+    return frame and frame.f_locals.get("self")
+
+
+POOLS = "multiprocessing/pool.py"
+
+
+def pool_with_no_thread(frames):
+    """The pool of threads that has not begun any of what a thread waits for; None: it has, or that is not known."""
+    result = result_of_pool(frames)
+    return attribute(result, "_pool") if attribute(result, "_bench_begun") == [] else None
 
 
 def awaited(frames):

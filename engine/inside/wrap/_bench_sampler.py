@@ -13,8 +13,8 @@ row is a place, with all that stand there:
     parts      how many tasks or threads
     calls      as how many requests these count: a library's tasks and threads count one by one
     there      how many requests have any task or thread there
-    through    the frames of the app's code on the way there, outermost first; each with the last line of the with
-               statement that begins there, where they wait for a resource
+    through    the frames of the app's code on the way there, outermost first; each with the end of the with statement
+               that it enters just then, where they wait for a resource; or null
     app        file, line and function of the app's innermost frame; null: no code of the app is there
     below      the frames inside of that, outermost first; where there is no code of the app, the innermost of all
     handler    file, line and name of the function that handles the request, where the app's framework tells it (ASGI)
@@ -343,7 +343,7 @@ def row_at(place, resource):
     return {
         "n": 0.0, "parts": 0, "calls": 0, "there": 0, "app": app and frame_as_list(app),
         "below": list(map(frame_as_list, below[-SHOWN:])),
-        "through": [[*at, resource and source.with_to(*at[:2])] for at in map(frame_as_list, place.app_frames)],
+        "through": [[*frame_as_list(at), resource and source.entered_to(at, after)] for at, after in place.app_frames],
         "phase": None if app or is_in_handler else phase_of(codes),
         "handler": handler and [handler.co_filename, handler.co_firstlineno, handler.co_name],
         "resource": resource and resource_as_list(resource), "answered": bool(call and call.is_answered),

@@ -41,14 +41,15 @@ def lines_with(module, owner, attributes, modules):
     file, found = module.__file__, set()
     for name, value in list(vars(module).items()):
         if not keeps_all(value) and holds(value, owner, attributes) and (line := assigned_at(file, name)):
-            found |= (attributes and filled_at(modules, name, value, owner, attributes)) or {(file, line)}
+            later = filled_at(modules, name, value, owner, attributes) if attributes else set()
+            found |= later if len(later) == 1 else {(file, line)}
     return found
 
 
 def filled_at(modules, name, value, owner, attributes):
     """Where a call is assigned to the attribute of a global that has the object: by the global's name in a module, or
     by a method of its class but __init__(); empty: nowhere."""
-    fields = [field for field, one in fields_of(value).items() if holds(one, owner, attributes - 1)]
+    fields = [field for field, one in list(fields_of(value).items()) if holds(one, owner, attributes - 1)]
     files = [one.__file__ for one in modules if vars(one).get(name) is value]
     bodies = [(file, parsed(file), name) for file in files]
     bodies += [(file, body, "self") for file, body in classes_of(value)]
@@ -66,11 +67,13 @@ def classes_of(value):
 
 def calls_assigned(node, name):
     """The lines below a node, without functions that make an object, that assign a call to a name."""
-    for one in ast.iter_child_nodes(node):
+    below = [node]
+    while below:
+        one = below.pop()
+        if assigns_call(one, name):
+            yield one.lineno
         if getattr(one, "name", "") not in ("__init__", "__post_init__"):
-            if assigns_call(one, name):
-                yield one.lineno
-            yield from calls_assigned(one, name)
+            below += ast.iter_child_nodes(one)
 
 
 def keeps_all(value):
@@ -181,9 +184,14 @@ def held_lines(file, line):
     return found
 
 
+def entered_to(frame, after):
+    """The end of the with statement that a frame enters, as the frame after it says; None: it does not."""
+    enters = after and after.f_code.co_name in ("__enter__", "__aenter__")
+    return with_to(frame.f_code.co_filename, frame.f_lineno) if enters else None
+
+
 @functools.lru_cache(200)
 def with_to(file, line):
-    """The end of the with statement that begins at a line; None: none does."""
     for node in ast.walk(parsed(file)):
         if isinstance(node, (ast.With, ast.AsyncWith)) and begins_at(node, line):
             return node.end_lineno

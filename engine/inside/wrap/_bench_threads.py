@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from _bench_calls import greenlets, loops, serving, started, under_way_yet
 from _bench_frames import stack_of
-from _bench_place import Place, is_fed_by, is_queued, waits_for_join, waits_for_thread
+from _bench_place import Place, is_done_by, is_queued, waits_for_join, waits_for_thread
 
 
 def background_places(threads):
@@ -46,8 +46,12 @@ def places_of_threads(threads, own_threads):
 def those_that_feed(own, threads):
     """Of the places of a request that wait, in their stead the threads of its own that will set or put what they wait
     for, or that they join."""
-    feeding = [one for one in threads if any(waits_for_join(place) or is_fed_by(place, one) for place in own)]
-    return feeding + [one for one in own if not any(waits_for_join(one) or is_fed_by(one, by) for by in feeding)]
+    left, feeding = list(threads), []
+    while more := [one for one in left if any(is_done_by(place, one) for place in [*own, *feeding])]:
+        feeding += more  # each may wait for the next
+        left = [one for one in left if one not in more]
+    found = [one for one in [*own, *feeding] if not any(is_done_by(one, by) for by in feeding if by is not one)]
+    return found or own
 
 
 def deepest_threads(own):

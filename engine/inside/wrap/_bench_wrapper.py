@@ -246,7 +246,8 @@ def routed_scope(frame):
 
 
 def is_handler_of(call, func):
-    """Whether a function that goes to a thread is the request's handler, a method of a class that is, or a WSGI app."""
+    """Whether a function that goes to a thread is the request's handler, a method of a class that is, or calls a WSGI
+    app."""
     if getattr(func, "__module__", "") == "starlette.middleware.wsgi":
         return True
     # The handler is in a functools.partial; newer versions of FastAPI call it through a `function` of theirs.
