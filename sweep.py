@@ -69,7 +69,7 @@ from engine.signals import Interrupted, signals
 from engine.views import Views
 from engine.words import Problem, per_cent, plural, section
 from suites import ab, books, client, comparison, io, limits, locust, own, users, why
-from suites.common import CAN_PIN, Cell, Json, Suite, SweepDocument, Values, Variant, as_text
+from suites.common import CAN_PIN, Cell, Json, Suite, SweepDocument, Values, Variant, answers_of, as_text
 
 SUITES = {
     "io": io.SUITE, "ab": ab.SUITE, "why": why.SUITE, "books": books.SUITE, "client": client.SUITE,
@@ -199,8 +199,7 @@ def run_target(
     for name in ("per_second", "histogram", "phases_s"):
         del record["measured"][name]
     if run.exchanges and plan.load.steady_count == plan.load.requests:  # of a burst
-        ends = zip(run.exchanges.answered_s, run.exchanges.error, strict=True)
-        record["answered_s"] = sorted(round(at_s, 4) for at_s, error in ends if at_s is not None and not error)
+        record["answered_s"] = answers_of(run.exchanges)
     return record
 
 

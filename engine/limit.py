@@ -299,12 +299,12 @@ def parts_of(spots: Sequence[Spot], waiting: Spot) -> float:
     inside = [one for one in go_on if {*waiting.through} & {*one.through}]
     # Of threads it has as many as it works in, also where its own code has taken what others wait for only once; not
     # more than there are, as others are of another executor.
-    are_threads, most = resource.startswith(("AnyIO", "a thread of")), waiting.size or math.inf
+    most = waiting.size or math.inf
     if resource.startswith("a thread of"):  # in which the way to the function is not seen
         inside = inside or go_on
-    inside = [one for one in inside if one.requests >= HALF]
-    parts = [min(one.tasks, most) / one.requests if are_threads else one.parts for one in inside]
-    return max([1.0, waiting.parts, *parts])
+    threads = [min(one.tasks, most) / one.requests for one in inside if one.requests >= HALF]
+    parts = [one.parts for one in inside if one.requests >= HALF]
+    return max([1.0, waiting.parts, *(threads if resource.startswith(("AnyIO", "a thread of")) else parts)])
 
 
 def going_on(spots: Sequence[Spot], waiting: Spot) -> list[Spot]:

@@ -15,7 +15,6 @@ from engine import tables
 from engine.access_log import AccessLog
 from engine.estimate import first_true
 from engine.launch import launch_target
-from engine.limit import TIMED, is_lock
 from engine.loads import Figure
 from engine.model import Forecast
 from engine.objectives import LONGER, MOST_RUNS, SERVED, Found, Tried
@@ -24,7 +23,7 @@ from engine.repeats import SURE, Repeated
 from engine.report_before import prediction_text, what_is_expected
 from engine.report_changes import victim_text
 from engine.report_verdict import answers_text, bottleneck, estimate, slots_seen_text, verdict, warnings
-from engine.report_where import seen_in_short, where
+from engine.report_where import seen_in_short, seen_slots, where
 from engine.report_words import EXPLANATIONS, LOADS, PROBE_ENDS, requests_s, said, stacked, told, until_text
 from engine.run import Explanation, Plan, Prediction, Run
 from engine.targets import TARGETS
@@ -286,8 +285,7 @@ def probed_slots(run: Run) -> float | None:
     """What was seen inside, else what the answers show without doubt; None: neither."""
     found, seen = run.verdict.estimate, seen_limit(run)
     if seen and not is_not_known(run):
-        is_passed = is_lock(seen.resource) and not seen.held_s  # perhaps for no time
-        return None if is_passed or (seen.setting == TIMED and not seen.is_sized) else seen.slots
+        return seen_slots(seen)
     return found.slots if found and found.is_certain else None
 
 

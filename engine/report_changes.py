@@ -11,7 +11,7 @@ from engine.places import Resource
 from engine.report_words import told
 from engine.run import Plan, Run, VictimPrediction
 from engine.verdict import AS_PREDICTED
-from engine.victim import victim_fits
+from engine.victim import is_not_as_predicted
 from engine.words import duration, plural
 
 
@@ -49,7 +49,7 @@ def victim_text(run: Run) -> str:
         latency and f"Latency: median {duration(latency.median)}, longest {duration(latency.max)}.",
         of_all_s and f"With those that were under way when the load ended, the median is {at_least(*of_all_s)}.",
         predicted and f"Predicted was a median of {predicted_median(predicted)}.",
-        predicted and (latency or of_all_s) and not victim_fits(found) and why_not(run),
+        is_not_as_predicted(found) and why_not(run),
         found.alone_s and f"By itself it takes {duration(found.alone_s)}.",
     )
 

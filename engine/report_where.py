@@ -317,11 +317,19 @@ def seen_in_short(run: Run) -> str:
     if of.resource == LOOP:
         return f"The event loop is blocked{at}."
     name = "the server's slots" if of.resource == Resource.SLOTS else of.resource
-    if of.setting == TIMED and not of.is_sized:
+    number = seen_slots(of)
+    if number:
+        return f"{round(number, 2):g} at a time: {name}{at}."
+    if of.setting == TIMED:
         return f"Requests wait for {name}{at}, {TIMED}."
-    if is_lock(of.resource) and of.slots and not of.held_s:
-        return f"Requests wait for {name}{at}. One at a time has it."
-    return f"{round(of.slots, 2):g} at a time: {name}{at}." if of.slots else f"Requests wait for {of.resource}{at}."
+    return f"Requests wait for {name}{at}.{' One at a time has it.' * bool(of.slots)}"
+
+
+def seen_slots(of: Limit) -> float | None:
+    """How many requests go on at a time because of a limit. None: not known, as some go on without it; or it may be a
+    lock that requests have for no time."""
+    is_given_up = of.setting == TIMED and not of.is_sized
+    return None if is_given_up or (is_lock(of.resource) and not of.held_s) else of.slots
 
 
 def more(run: Run, of: Limit) -> str:

@@ -84,14 +84,14 @@ def median_with(known_s: Sequence[float], cut_s: Sequence[float]) -> tuple[float
     return statistics.median([*known_s, *cut_s]), most_s if most_s < math.inf else None
 
 
-def victim_fits(found: Victim) -> bool:
-    """Whether the median is within 20 % and 20 ms of what was predicted, or may be; False: not so, or nothing was."""
+def is_not_as_predicted(found: Victim) -> bool:
+    """Whether the median is not within 20 % and 20 ms of what was predicted, whatever those that were cut off did."""
     of, median_s = found.prediction, found.latency_s.median if found.latency_s else None
     least_s, most_s = found.median_of_all_s or (median_s, median_s)
     if not of or not least_s:
         return False
     low_s, high_s = of.range_s or (of.median_s, of.median_s)
-    return 0.8 * low_s - 0.02 <= (most_s or math.inf) and least_s <= 1.2 * high_s + 0.02
+    return (most_s or math.inf) < 0.8 * low_s - 0.02 or least_s > 1.2 * high_s + 0.02
 
 
 # ---------------------------------------------------------------- the prediction

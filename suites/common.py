@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.machine import allowed_cpus
+from engine.run import Columns
 
 Json = dict[str, Any]
 Values = dict[str, str]  # what {n}, {t} and others in the arguments of variants stand for
@@ -271,3 +272,9 @@ def legend_columns(labels: Iterable[str]) -> int:
     """
     longest = max(map(len, labels), default=1)
     return max(1, min(3, LEGEND_CHARACTERS // (longest + 6)))
+
+
+def answers_of(exchanges: Columns) -> list[float]:
+    """When each request was answered, in order; without those that failed."""
+    ends = zip(exchanges.answered_s, exchanges.error, strict=True)
+    return sorted(round(at_s, 4) for at_s, error in ends if at_s is not None and not error)

@@ -100,9 +100,9 @@ def handled(call, handler="def", unwraps=True, **more):
 def about_starlette(app, method, path):
     """FastAPI and Starlette: whatever their own routes say that they match, mounted apps included."""
     scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
-    endpoint, has_middleware = None, False
+    endpoint, apps = None, []
     while endpoint is None:
-        has_middleware = has_middleware or bool(getattr(app, "user_middleware", True))
+        apps.append(app)
         # Newer versions of FastAPI keep included routers apart.
         routes = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", list)(app.routes)
         route, more = next((one, found[1]) for one in routes if (found := one.matches(scope))[0].name == "FULL")
@@ -117,11 +117,16 @@ def about_starlette(app, method, path):
         endpoint,
         unwraps=hasattr(route, "dependant"),
         passes=passes + [0.0] * bool(getattr(route, "response_field", None)),
-        goes_first=not dependencies and not has_middleware,
+        goes_first=not dependencies and not any(map(has_middleware, apps)),
     )
     if "handlers" in said and len(passes) > 1:  # a `def` dependency runs in a thread, and may be what waits
         said["handlers"] = ["async", "def", "blocking"]
     return said
+
+
+def has_middleware(app):
+    """Whether an app has other middleware than Starlette's own; or that is not known."""
+    return bool(getattr(app, "user_middleware", True))
 
 
 def solved(dependant, known):

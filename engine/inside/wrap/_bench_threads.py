@@ -37,10 +37,15 @@ def places_of_threads(threads, own_threads):
     for call, own in found.items():
         found[call] = those_that_feed(own, own_threads.get(call, ()))
     for own in found.values():
-        outer = next((one for one in own if one.app and waits_for_thread(one) and not is_queued(one)), None)
-        for one in own if outer else ():
-            one.stands_inside(outer.frames_to_app)
+        have_threads_stand_inside(own)
     return found
+
+
+def have_threads_stand_inside(own):
+    """Have threads without code of the app stand where another one of their request waits for them."""
+    outer = next((one for one in own if one.app and waits_for_thread(one) and not is_queued(one)), None)
+    for one in own if outer else ():
+        one.stands_inside(outer.frames_to_app)
 
 
 def those_that_feed(own, threads):
