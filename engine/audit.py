@@ -39,6 +39,7 @@ def of_failures(facts: Facts) -> Iterator[Warned]:
             "most": max(errors, key=errors.__getitem__),
             "unended": measured.unended,
             "unserved": unserved(facts),
+            "stands": bool(inside and inside.where and inside.where.circle),
             "pauses": facts.plan.keep_alive and facts.plan.load.think_s >= IDLE_S,
         }
         said = {"said": list(inside.server_said), "log": inside.server_log} if inside else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from engine.order import is_before, is_in, is_outside_of, number_of, where_in_file
 from engine.places import Limit, Resource, Spot, State, Where
+from engine.stats import passes_by_burst, passes_by_load
 
 LOOP = "the event loop"  # as the sampler calls what a task waits for that could run
 ITSELF = "an answer of this very server"
@@ -31,7 +31,6 @@ LEAST_HAD, EVEN = 0.6, 0.8  # requests that go on; and of the most that go on, t
 IN_USE = 0.75  # of a resource, at least, by the requests that can have it; else something else has the rest
 ALSO_BLOCKS = 0.15  # of the samples
 LEAST_MORE, MORE = 2, 1.25  # samples, and times its size, that show that more have a semaphore than it was made for
-PASSES_BY = 0.2  # of the latency that a tenth exceeds: what a tenth does not need
 SOONER = 0.8  # of the time that requests of a burst wait for another resource: what they wait for no longer is over
 UNSEEN = 0.25  # of a request: a mean misses some that are just on their way
 
@@ -80,20 +79,6 @@ def limit_in(
     return replace(limit, held_s=None, ceiling_rps=None) if is_exceeded or is_passed else limit
 
 
-def passes_by_load(began_s: Sequence[float], ended_s: Sequence[float]) -> bool:
-    """Whether a good part of the requests of a load that goes on is answered far sooner than others: then not each of
-    them needs what others wait for, and the rate of answers does not tell how long that is held."""
-    later = sorted(range(len(began_s)), key=began_s.__getitem__)[len(began_s) // 3 :]
-    latencies_s = sorted(ended_s[i] - began_s[i] for i in later)
-    return latencies_s[len(later) // 10] < PASSES_BY * latencies_s[len(later) * 9 // 10]
-
-
-def passes_by_burst(began_s: Sequence[float], ended_s: Sequence[float], held_s: float) -> bool:
-    """The same of a burst: some are answered long before one that has what others wait for could have been."""
-    latencies_s = sorted(map(operator.sub, ended_s, began_s))
-    return bool(latencies_s[len(latencies_s) // 10] < HALF * held_s)
-
-
 def limit_of(where: Where, blocks: Sequence[Spot], answers: Answers, slots: float | None = None) -> Limit | None:
     """The resource that requests wait for and whose holders wait for no other; None: none is seen.
 
@@ -129,8 +114,10 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
     past = without_others(where.places, past, answers)
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
-    if is_passed_at_once(spot, answers) or not is_had(where.places, spot):
-        return Limit(spot.resource or "", 1.0, line=spot.line, waiting=spot.requests, is_sized=False)
+    if spot.is_given_up or is_passed_at_once(spot, answers) or not is_had(where.places, spot):
+        return Limit(
+            spot.resource or "", 1.0, line=spot.line, waiting=spot.requests, setting=spot.setting, is_sized=False
+        )
     found = limit_of_shared(where, spot, fewest, answers)
     more = min((slots for slots in past.values() if slots > fewest), default=None)
     return replace(found, next_slots=more, objects=objects_at(where.places, spot))
@@ -138,7 +125,8 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
 
 def is_passed_at_once(spot: Spot, answers: Answers) -> bool:
     """Whether what a lock is for was done once for all that waited, as a cache is filled."""
-    return answers.of_burst and is_lock(spot.resource or "") and spot.resource in answers.at_once
+    is_of_answered = answers.of_burst and bool(answers.times_s)
+    return is_of_answered and is_lock(spot.resource or "") and spot.resource in answers.at_once
 
 
 def limit_of_shared(where: Where, spot: Spot, slots: float, answers: Answers) -> Limit:

@@ -14,7 +14,7 @@ from typing import Any
 from engine import page_charts, report, report_where, tables
 from engine.access_log import AccessLog
 from engine.places import Resource, Spot
-from engine.report_verdict import limit_text, name_of, verdict, warning_text
+from engine.report_verdict import first_text, name_of, verdict, warning_text
 from engine.report_words import said
 from engine.run import Run
 from engine.timelines import Timed, measured_of, predicted_of
@@ -120,9 +120,9 @@ def lead(run: Run) -> str:
         return said(failed, report_where.seen_limit_text(limit), report_where.more(run, limit))
     if failed or not first or is_not_known(run):
         return said(failed, "What limited this run is not known.")
-    if first.resource in (Resource.ARRIVALS, Resource.NONE):
+    if first.resource == Resource.ARRIVALS:
         return f"{report_where.capital(name_of(first))}."
-    return f"Limit: {limit_text(first)}"
+    return f"Limit: {first_text(run, first)}"
 
 
 # ---------------------------------------------------------------- the parts

@@ -117,6 +117,7 @@ def counts(run: Run) -> str:
             "workers",
             ", ".join(f"{worker} {n}" for worker, n in inside.requests_of_workers.items()),
             inside.slots_seen and f"(at most {inside.slots_seen} at a time in one worker)",
+            lines is not None and lines < measured.sent and "Only requests that have ended are in the log.",
         ),
         told("counts", requests, after, lines is not None and f"The access log has {plural(lines, 'line')}."),
         told("database", books and (books.error or f"{books.rows} rows; {books.statements} SQL statements.")),

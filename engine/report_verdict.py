@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from engine.audit import is_mostly_beside, share_beside
 from engine.band import TOLERANCE, at_once
 from engine.estimate import taken_by_others
-from engine.limit import ALSO_BLOCKS, blocking_place
+from engine.limit import ALSO_BLOCKS, LOOP, blocking_place
 from engine.loads import Figure
 from engine.places import Limit, Resource, State
 from engine.report_words import (
@@ -119,7 +119,14 @@ def bottleneck(run: Run) -> str:
     limits = run.verdict.limits
     if not limits or limits[0] == seen_limit(run) or is_not_known(run):
         return ""
-    return told("limit", limit_text(limits[0]), next_limit(run))
+    return told("limit", first_text(run, limits[0]), next_limit(run))
+
+
+def first_text(run: Run, first: Limit) -> str:
+    """What limited a run; that nothing was full is not said where requests were seen to wait."""
+    if first.resource == Resource.NONE and some_wait(run):
+        return "Not known. Requests were seen to wait, but not what limits them."
+    return limit_text(first)
 
 
 def next_limit(run: Run) -> str:
@@ -140,9 +147,10 @@ def next_limit(run: Run) -> str:
 
 
 def some_wait(run: Run) -> bool:
-    """Whether requests were seen to wait for what others have."""
+    """Whether requests were seen to wait for what others have, or for the server."""
     where = run.inside and run.inside.where
-    return bool(where and any(one.state is State.WAITING and one.requests >= 0.5 for one in where.places))
+    waiting = [one for one in where.places if one.resource != LOOP] if where else []
+    return any((one.resource or one.state is State.QUEUED) and one.requests >= 0.5 for one in waiting)
 
 
 def loop_full_rps(run: Run) -> float:

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable
 
 from engine.audit import only_some_take_longer
-from engine.limit import ALSO_BLOCKS, CONDITION, FREES_ALL, ITSELF, LOOP, TIMED, blocking_place, is_lock
+from engine.limit import ALSO_BLOCKS, CONDITION, FREES_ALL, ITSELF, LOOP, TIMED, blocking_place, is_lock, requests_in
 from engine.places import Limit, Resource, Spot, State, Where
 from engine.report_verdict import next_limit
 from engine.report_words import requests_s, said, stacked, told
@@ -52,16 +52,22 @@ def where(run: Run) -> str:
     found = run.inside and run.inside.where
     if not found:
         return ""
-    return stacked(
-        where_table(found, run.plan.load.is_steady, bool(run.victim)), limit(run, found), computing(run, found)
-    )
+    table = where_table(found, run.plan.load.is_steady, others_in(run, found))
+    return stacked(table, limit(run, found), computing(run, found))
 
 
-def where_table(found: Where, is_steady: bool = False, has_victim: bool = False) -> str:
+def others_in(run: Run, found: Where) -> str:
+    """What requests a table has beside those that are under way."""
+    if run.victim:
+        return ", and those of the victim,"
+    inside = requests_in(found.places, State.WAITING, State.WORKING, State.BLOCKING)
+    return ", and those that the client has given up," if run.measured.failed and inside > found.requests + 0.5 else ""
+
+
+def where_table(found: Where, is_steady: bool = False, beside: str = "") -> str:
     """How many requests stood where, and what they did there, in the samples with the most requests."""
     fullest = ", at the fullest" * is_steady
     costs = f"({plural(found.samples, 'sample')}, {cost_text(found.cost)}):"
-    beside = ", and those of the victim," * has_victim
     head = f"of {found.requests:.3g} requests under way{fullest}{beside} {costs}"
     rows = [row(spot) for spot in found.places if spot.requests >= 0.5 or spot.state is State.BLOCKING][:MOST_ROWS]
     return stacked(told("where", head), *rows) if rows else ""
@@ -268,8 +274,13 @@ def seen_limit_text(of: Limit) -> str:
     return said(shared_text(of, f"{name}{f' ({of.setting})' * bool(of.setting)}", at), holding_text(of))
 
 
+NO_LONGER = "but no longer than some time"
+
+
 def how_it_ends(of: Limit) -> str:
     """How the wait ends for what has no number of slots."""
+    if of.setting == TIMED:
+        return f", {NO_LONGER}."
     if is_lock(of.resource):
         return ", and then pass it at once."
     is_event = FREES_ALL.match(of.resource)
@@ -321,15 +332,14 @@ def seen_in_short(run: Run) -> str:
     if number:
         return f"{round(number, 2):g} at a time: {name}{at}."
     if of.setting == TIMED:
-        return f"Requests wait for {name}{at}, {TIMED}."
+        return f"Requests wait for {name}{at}, {NO_LONGER}."
     return f"Requests wait for {name}{at}.{' One at a time has it.' * bool(of.slots)}"
 
 
 def seen_slots(of: Limit) -> float | None:
-    """How many requests go on at a time because of a limit. None: not known, as some go on without it; or it may be a
-    lock that requests have for no time."""
-    is_given_up = of.setting == TIMED and not of.is_sized
-    return None if is_given_up or (is_lock(of.resource) and not of.held_s) else of.slots
+    """How many requests go on at a time because of a limit; None: not known, as of a lock that they may have for no
+    time."""
+    return None if is_lock(of.resource) and not of.held_s else of.slots
 
 
 def more(run: Run, of: Limit) -> str:

@@ -389,6 +389,8 @@ def likely_cause(of: Any) -> str:
             "The server may have closed a kept connection just then, as nothing had come for a while. Pause for less,"
             " or raise that time (uvicorn --timeout-keep-alive, gunicorn --keep-alive). If it did not, look in its log."
         )
+    if getattr(of, "stands", False) and of.most == "timed out":
+        return "Nothing went on any more: see the standstill."
     return next(text for error, text in FAILURES.items() if of.most.startswith(error))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from engine.limit import FEW, HALF, ITSELF, LOOP, is_lock, requests_in
+from engine.limit import FEW, HALF, ITSELF, LOOP, is_lock, owners_of, requests_in
+from engine.order import is_in
 from engine.places import Spot, State
 
 
@@ -47,8 +48,19 @@ def circle_of(spots: Sequence[Spot]) -> dict[str, float | None]:
         return {LOOP: 1.0, blocking[0]: sizes[blocking[0]]}
     if one_works(spots) or requests_in(stuck, *State) < (1 - FEW) * requests_in(spots, *{*State} - {State.QUEUED}):
         return {}
-    if ITSELF in sizes:
-        return {ITSELF: round(requests_for(ITSELF, stuck))}
-    # Which request has a single lock is not seen.
-    is_one_lock = len(sizes) == 1 and [*sizes.values()] == [1.0]
-    return sizes if len(holding) > 1 and not is_one_lock else {}
+    return {ITSELF: round(requests_for(ITSELF, stuck))} if ITSELF in sizes else of_each_other(holding, sizes)
+
+
+def of_each_other(holding: Sequence[Spot], sizes: dict[str, float | None]) -> dict[str, float | None]:
+    """The resources, if requests that have them wait for them."""
+    if [*sizes.values()] == [1.0]:  # which request has a single lock is not seen
+        return sizes | {"another one of these": 1.0} if have_each_other(holding) else {}
+    return sizes if len(holding) > 1 else {}
+
+
+def have_each_other(waiting: Sequence[Spot]) -> bool:
+    """Whether requests wait for several locks, inside of with statements that took one of them."""
+    inside = [
+        one for one in waiting for outer in waiting if outer.held_to is not None and is_in(outer, one, outer.held_to)
+    ]
+    return requests_in(inside, *State) >= len(owners_of(inside)) > 1

@@ -132,3 +132,20 @@ def figures_for(load: Load, forecast: Forecast) -> dict[str, Any]:
     """Fields of a prediction, of the forecast of a load."""
     sent, last_s = len(forecast.answered_s), max(forecast.answered_s, default=0.0)
     return figures_of(forecast, load.time_limit_s, load.goes_on_s(last_s, sent))
+
+
+PASSES_BY = 0.2  # of the latency that a tenth exceeds: what a tenth does not need
+
+
+def passes_by_load(began_s: Sequence[float], ended_s: Sequence[float]) -> bool:
+    """Whether a good part of the requests of a load that goes on is answered far sooner than others: then not each of
+    them needs what others wait for, and the rate of answers does not tell how long that is held."""
+    later = sorted(range(len(began_s)), key=began_s.__getitem__)[len(began_s) // 3 :]
+    latencies_s = sorted(ended_s[i] - began_s[i] for i in later)
+    return latencies_s[len(later) // 10] < PASSES_BY * latencies_s[len(later) * 9 // 10]
+
+
+def passes_by_burst(began_s: Sequence[float], ended_s: Sequence[float], held_s: float) -> bool:
+    """The same of a burst: some are answered long before one that has what others wait for could have been."""
+    latencies_s = sorted(map(operator.sub, ended_s, began_s))
+    return bool(latencies_s[len(latencies_s) // 10] < held_s / 2)

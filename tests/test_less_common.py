@@ -308,9 +308,8 @@ def test_a_probe_ends_by_failures_where_nobody_stopped_it():
 
 def kept_longer(**more):
     """All slots are taken by requests that take 0.8 s here, and 0.1 s by themselves."""
-    return sample_run(
-        load=Burst(40), sent=40, answered=40, wait_s=0.1, slots=16.0, where=sample_where(limit=SLOTS), **more
-    )
+    where = sample_where(limit=SLOTS, places=())
+    return sample_run(load=Burst(40), sent=40, answered=40, wait_s=0.1, slots=16.0, where=where, **more)
 
 
 def test_a_probe_goes_on_where_the_limit_is_not_known():

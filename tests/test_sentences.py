@@ -19,11 +19,11 @@ from samples import (
     sample_where,
 )
 
-from engine import report, report_changes, report_where, report_words
+from engine import report, report_changes, report_verdict, report_where, report_words
 from engine.advice import advice_for
 from engine.alone import alone_of
 from engine.changes import expected_s
-from engine.limit import as_known
+from engine.limit import LOOP, as_known
 from engine.loads import Closed, Open
 from engine.neighbours import Neighbour
 from engine.places import Computing, Limit, Opening, Resource, Spot, State
@@ -193,7 +193,12 @@ AT_WORK = Spot(15.0, State.WORKING, "app.py:4", cpu_s=0.3)
 CPU_FULL = Limit(Resource.CPU, 1.0, 40.0, held_s=0.025, cpus=1)
 TWO_LOCKS = (IN_POOL, Spot(2.0, State.WAITING, "app.py:9", resource="a lock (b)"), AT_WORK)
 LOCK = Limit("a lock (b)", 1.0, slots=1, line="app.py:3", waiting=9.0, held_s=0.1)
-GIVEN_UP = replace(POOL, resource="a semaphore (b)", setting="with a time limit", is_sized=False)
+GIVEN_UP = replace(POOL, resource="a semaphore (b)", setting="with a time limit", slots=None, is_sized=False)
+NOTHING = Limit(Resource.NONE, 0.0)
+
+
+def failed_text(run: Run) -> str:
+    return report_verdict.warnings(replace(run, verdict=judge(run, None, 0.0)))
 
 
 def kept_longer(**changes: Any) -> Run:
@@ -229,10 +234,25 @@ SEEN: dict[str, tuple[Callable[[Run], Any], Run, Run]] = {  # is it said?, a run
                                  seen_run(replace(LOCK, slots=None)), seen_run(LOCK)),
     "the rest may be lost": (lambda run: "If the rest is lost" in report_where.holding_text(run.verdict.limits[0]),
                              seen_run(replace(POOL, size=20.0)), seen_run(POOL)),
-    "some do not wait for as long": (lambda run: report_where.TIMED in report_where.seen_in_short(run),
-                                     seen_run(GIVEN_UP), seen_run(replace(GIVEN_UP, is_sized=True))),
+    "some do not wait for as long": (lambda run: "no longer than" in " ".join(report_where.limit(
+                                         run, run.inside.where).split()),
+                                     seen_run(GIVEN_UP), seen_run(replace(GIVEN_UP, slots=15))),
+    "some do not wait for as long, in short": (lambda run: "no longer than" in report_where.seen_in_short(run),
+                                               seen_run(GIVEN_UP), seen_run(replace(GIVEN_UP, slots=15))),
     "a probe has no number": (lambda run: report.probed_slots(run) is None,
-                              seen_run(GIVEN_UP), seen_run(replace(GIVEN_UP, is_sized=True))),
+                              seen_run(replace(LOCK, held_s=None)), seen_run(LOCK)),
+    "requests wait, so that something was full": (
+        lambda run: "Not known" in report_verdict.bottleneck(run),
+        seen_run(first=NOTHING, seen={"places": (Spot(1.0, State.QUEUED), AT_WORK)}),
+        seen_run(first=NOTHING, seen={"places": (Spot(1.0, State.WAITING, resource=LOOP), AT_WORK)})),
+    "some were given up": (lambda run: "given up" in report_where.where(run),
+                           seen_run(failed=1, seen={"places": (AT_WORK,), "requests": 14.0}),
+                           seen_run(failed=1, seen={"places": (AT_WORK,)})),
+    "only those that have ended are in the log": (lambda run: "that have ended" in report.counts(run),
+                                                  seen_run(log_lines=15), seen_run(log_lines=16)),
+    "a time-out in a standstill": (lambda run: "standstill" in failed_text(run),
+                                   seen_run(failed=1, errors={"timed out": 1}, seen={"circle": ("a", "b")}),
+                                   seen_run(failed=1, errors={"timed out": 1})),
     "what the next limit would give": (lambda run: report_where.more(run, run.verdict.limits[0]),
                                        seen_run(replace(POOL, slots=4, next_slots=8)),
                                        seen_run(replace(POOL, slots=4, next_slots=8), load=LOADS["closed"])),

@@ -179,7 +179,7 @@ def test_flasks_reloader_is_no_worker(tmp_path, monkeypatch, more):
 def test_a_page_leads_with_what_the_report_says_is_not_known():
     limit = Limit("AnyIO's threads", 1.0, 50.0, 40.0, 0.8, line="app.py:5", waiting=60.0)
     verdict = Verdict(Explanation.INSIDE, (limit,), None, None, ())
-    run = sample_run(verdict=verdict, where=sample_where(limit=limit), wait_s=0.022, slots=40.0)
+    run = sample_run(verdict=verdict, where=sample_where(limit=limit, places=()), wait_s=0.022, slots=40.0)
     assert "not known" in page.lead(run)
 
 

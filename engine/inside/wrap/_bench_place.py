@@ -72,7 +72,7 @@ class Place:
     @property
     def app_frames(self):
         """The frames of the app's code, each with the next one, whatever that is of."""
-        pairs = zip(self.frames, [*self.frames[1:], None], strict=True)
+        pairs = zip(self.frames, [*self.frames[1:], None], strict=False)
         return [(one, after) for one, after in pairs if is_app(one.f_code)]
 
     def resource(self):

@@ -85,7 +85,7 @@ def shared(found):
 def executor(found):
     """Without its use: what it counts are its idle threads, and it counts some of them twice."""
     name = type(found).__name__
-    setting = "max_workers" if attribute(found, "_processes") is None else "processes"
+    setting = "processes" if type(attribute(found, "_processes")) is int else "max_workers"
     size, kind = attribute(found, f"_{setting}"), "process" if "Process" in name else "thread"
     return Resource(f"a {kind} of a {name}", found, size, None, setting)
 

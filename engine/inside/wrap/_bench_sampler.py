@@ -348,7 +348,7 @@ def row_at(place, resource):
         "handler": handler and [handler.co_filename, handler.co_firstlineno, handler.co_name],
         "resource": resource and resource_as_list(resource), "answered": bool(call and call.is_answered),
         "on_loop": place.on_loop, "cpu_s": 0.0, "opens": pools.opened_beyond(place.frames),
-        "held_to": app and resource and source.held_to(resource, app),
+        "held_to": app and resource and source.held_to(resource, app, next(iter(below), None)),
     }  # fmt: skip
 
 
@@ -435,4 +435,12 @@ def sample_while_open(pipe, file):
 
 
 def write(file, **said):
-    file.write(json.dumps({"pid": os.getpid(), **said}, default=float).encode() + b"\n")
+    file.write(json.dumps({"pid": os.getpid(), **said}, default=as_number).encode() + b"\n")
+
+
+def as_number(value):
+    """A size may be a number of any kind, or what a library keeps under that name."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

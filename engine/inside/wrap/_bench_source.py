@@ -143,22 +143,25 @@ def says_global(function, name):
     return any(isinstance(one, ast.Global) and name in one.names for one in ast.walk(function))
 
 
-def held_to(resource, frame):
+def held_to(resource, frame, after):
     """The last line of what a function of the app does while it has a lock, semaphore or item of a queue that it takes
-    where its frame stands; None: not known, as for a semaphore that is not a global, of which there may be many."""
+    where its frame stands; None: not known, as for a semaphore that is not a global, of which there may be many.
+
+    after: the frame inside of it, if any.
+    """
     if not HELD.match(resource.name):
         return None
     name, last = held_lines(frame.f_code.co_filename, frame.f_lineno)
     if resource.owner is None:  # one that is not known by its name is had as long
         return last
-    if not name:
-        return None
+    is_told = not resource.name.startswith("a semaphore")
+    if not name:  # which lock a with statement enters, the lock itself says
+        return last if is_told and after and after.f_locals.get("self") is resource.owner else None
     first, *names = name.split(".")
     here = frame.f_locals
     is_global = not names and name not in here
     value = attribute((here if first in here else frame.f_globals).get(first), *names)
-    is_told = is_global or not resource.name.startswith("a semaphore")
-    return last if is_told and value is resource.owner else None
+    return last if (is_told or is_global) and value is resource.owner else None
 
 
 HELD = re.compile(r"a lock|a semaphore|an? \w*Queue$")
