@@ -126,7 +126,8 @@ def warnings_of_alone(facts: Facts) -> Iterator[Warned]:
     plan, of_kinds = facts.plan, facts.measured.alone
     if cold := [one for one in of_kinds if one.cold and not are_unlike(one)]:
         most = max(cold, key=lambda one: one.first_s)
-        at_once = min(plan.load.most_under_way, facts.measured.sent, MOST_WARM_UP)
+        # How many connections a schedule opens at a time is not known before it.
+        at_once = 0 if plan.load.is_scheduled else min(plan.load.most_under_way, facts.measured.sent, MOST_WARM_UP)
         more = {"cold": most.cold, "first_s": most.first_s, "usual_s": most.usual_s, "line": most.first_line}
         warmed = plan.warm_up or plan.warm_up_if_cold
         yield Warned(

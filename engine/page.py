@@ -41,7 +41,7 @@ class Shown:
 
     @property
     def title(self) -> str:
-        return self.name or f"{self.run.plan.target} {self.run.plan.path}"
+        return self.name or report.name_of_run(self.run.plan)
 
 
 def page(

@@ -13,6 +13,7 @@ from statistics import median
 
 from engine.loads import Figure, Load, Open
 from engine.run import Plan, Run
+from engine.words import path_or_workload
 
 APART = 2_000_000  # {n} of the first request of a run, from that of the run before: no two runs send the same number
 SURE = 6  # repeats, from which on least and most are an interval of the median, at 97 %
@@ -70,7 +71,16 @@ def row_of(runs: Sequence[Run], figure: Figure) -> Repeated | None:
     if not values:
         return None
     middle, least, most = median(values), min(values), max(values)
-    return Repeated(plan.target, plan.path, figure, middle, least, most, len(values), due(runs, figure))
+    return Repeated(
+        plan.target,
+        path_or_workload(plan.path, plan.workload),
+        figure,
+        middle,
+        least,
+        most,
+        len(values),
+        due(runs, figure),
+    )
 
 
 def due(runs: Sequence[Run], figure: Figure) -> float | None:

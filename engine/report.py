@@ -29,7 +29,7 @@ from engine.run import Explanation, Plan, Prediction, Run
 from engine.targets import TARGETS
 from engine.unseen import is_not_known
 from engine.verdict import AS_PREDICTED, seen_limit
-from engine.words import duration, per_cent, plural, rate, slots_text
+from engine.words import duration, path_or_workload, per_cent, plural, rate, slots_text
 
 # ---------------------------------------------------------------- after the run
 
@@ -212,9 +212,7 @@ SHORT_FIGURES = {
 def verdict_of_target(run: Run) -> str:
     """All that is shown of a run with --quiet."""
     return stacked(
-        told("verdict", f"{run.plan.target} {run.plan.path}: {verdict(run)}", seen_in_short(run)),
-        until(run),
-        warnings(run),
+        told("verdict", f"{name_of_run(run.plan)}: {verdict(run)}", seen_in_short(run)), until(run), warnings(run)
     )
 
 
@@ -233,7 +231,7 @@ def row(run: Run) -> str:
     remark = f"    {measured.failed} failed." if measured.failed else ""
     if explained not in (None, Explanation.PREDICTION):
         remark = f"    {EXPLANATIONS[explained.value]}"
-    figures = f"{f'{plan.target} {plan.path}':40}{slots_text(plan.slots):>10}{times}"
+    figures = f"{name_of_run(plan):40}{slots_text(plan.slots):>10}{times}"
     return stacked(figures, remark, until(run, "    until"))
 
 
@@ -293,7 +291,11 @@ def probed_slots(run: Run) -> float | None:
 def name_of_part(run: Run) -> str:
     """A burst of a probe, a run of a rate search, or a change that is tried, as a page calls it."""
     what = run.plan.tried or LOADS[run.plan.load.kind](run.plan.load).split(". ")[0].rstrip(".")
-    return f"{run.plan.target} {run.plan.path}, {what}"
+    return f"{name_of_run(run.plan)}, {what}"
+
+
+def name_of_run(plan: Plan) -> str:
+    return f"{plan.target} {path_or_workload(plan.path, plan.workload)}"
 
 
 def probe_result(run: Run, why_it_ended: str) -> str:

@@ -13,7 +13,7 @@ from engine.plans import held_for, held_share
 from engine.report_words import FAILURES, HANDLER_WORDS, LETTERS, LOADS, requests_s, said, stacked, told
 from engine.run import Plan, Prediction
 from engine.tls import Tls
-from engine.words import duration, per_cent, plural, slots_text
+from engine.words import duration, path_or_workload, per_cent, plural, slots_text
 from engine.workload import MOST_TIMED
 
 
@@ -27,7 +27,7 @@ def header(machine: Machine, versions: dict[str, str]) -> str:
 def search(plan: Plan, *what: object) -> str:
     """The target, what is sent, and our server's command line with what overrules what in it."""
     launch = plan.launch
-    asked = f"workload {plan.workload}" if plan.workload else f"{plan.method} {plan.path}"
+    asked = path_or_workload(f"{plan.method} {plan.path}", plan.workload)
     lines = [f"\n{plan.target}  {asked}\n", told("load", *what)]
     if launch:
         lines += told("server", *launch.command("PORT", launch.app)), *(told("note", one) for one in launch.notes)

@@ -123,7 +123,9 @@ def bottleneck(run: Run) -> str:
 
 
 def first_text(run: Run, first: Limit) -> str:
-    """What limited a run; that nothing was full is not said where requests were seen to wait."""
+    """What limited a run; that nothing was full is not said where the CPUs were, or requests were seen to wait."""
+    if first.resource == Resource.NONE and used_by_all(run) > 0.85:
+        return f"The CPUs: client, server and other programs used {per_cent(used_by_all(run))} of them."
     if first.resource == Resource.NONE and some_wait(run):
         return "Not known. Requests were seen to wait, but not what limits them."
     return limit_text(first)
@@ -139,11 +141,20 @@ def next_limit(run: Run) -> str:
     is_none = first.resource in (Resource.ARRIVALS, Resource.NONE)
     which = "first" if is_none else "next"
     # What is not explained, or is used by no request, or waited for at times, may come before.
+    if first.resource == Resource.MACHINE:  # which is CPU
+        return ""
     is_open = run.verdict.explained_by is Explanation.NOTHING or first.is_used_beside or (is_none and some_wait(run))
     if not later or is_open or later[0][0] > loop_full_rps(run):
         return ""
     ceiling_rps, name = later[0]
     return f"The {which} known limit is {name}, at {requests_s(ceiling_rps)}."
+
+
+def used_by_all(run: Run) -> float:
+    """The share of the CPUs that client, server and other programs used: 0 to 1."""
+    measured, cpus = run.measured, run.plan.all_cpus
+    own = (measured.client_cpu_s + (measured.server_cpu_s or 0.0)) / (cpus * measured.measured_s or math.inf)
+    return min(1.0, own + taken_by_others(run))
 
 
 def some_wait(run: Run) -> bool:

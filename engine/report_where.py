@@ -59,9 +59,9 @@ def where(run: Run) -> str:
 def others_in(run: Run, found: Where) -> str:
     """What requests a table has beside those that are under way."""
     if run.victim:
-        return ", and those of the victim,"
+        return ", and those of the victim"
     inside = requests_in(found.places, State.WAITING, State.WORKING, State.BLOCKING)
-    return ", and those that the client has given up," if run.measured.failed and inside > found.requests + 0.5 else ""
+    return ", and those that the client has given up" if run.measured.failed and inside > found.requests + 0.5 else ""
 
 
 def where_table(found: Where, is_steady: bool = False, beside: str = "") -> str:
@@ -208,9 +208,9 @@ def unknown_limit(run: Run, of: Limit, alone_s: float) -> str:
             " slow ones take so long by themselves was not seen: if they wait for each other, more slots are no cure."
         )
     return (
-        f"Not known. All of the server's slots ({of.slots:g}) are taken, but by requests that take {duration(alone_s)}"
-        " each by themselves, and longer under this load. What they wait for meanwhile was not seen: more slots may"
-        " only let more of them wait for it."
+        f"Not known. All of the server's slots ({of.slots:g}) are taken. By itself a request takes {duration(alone_s)},"
+        " and here they keep their slots longer. Either some take longer than others, or they wait for something that"
+        " was not seen: then more slots may only let more of them wait for it."
     )
 
 

@@ -57,6 +57,11 @@ def per_cent(share: float) -> str:
     return f"{share * 100:.3g} %"
 
 
+def path_or_workload(path: str, workload: str | None) -> str:
+    """What the requests of a run ask for."""
+    return f"workload {workload}" if workload else path
+
+
 def slots_text(slots: float | None) -> str:
     """
     >>> slots_text(4), slots_text(math.inf), slots_text(None)

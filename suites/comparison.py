@@ -6,6 +6,8 @@ is no suite: it runs nothing. The two were measured at different times, so repea
 the least ratio is B's least to A's most.
 """
 
+import hashlib
+import json
 import statistics
 from collections.abc import Iterator
 from typing import Any
@@ -24,11 +26,18 @@ def runs_of(document: Json, with_target: bool = True) -> dict[str, list[Json]]:
             name, run = f"{entry['variant']}, c = {entry['concurrency']}", entry["run"]
         else:
             plan, tried = entry["plan"], entry["plan"].get("tried")
-            name, run = f"{plan['path']} {load_in_common(entry)}{f', {tried}' * bool(tried)}", entry
+            name, run = f"{asked_in(plan)} {load_in_common(entry)}{f', {tried}' * bool(tried)}", entry
             name = f"{plan['target']} {name}" if with_target else name
         if not (look_up(run, "measured.stopped") or "").startswith("SIG"):  # one that was interrupted is no repeat
             runs.setdefault(name.removesuffix(", c = 0"), []).append(run)
     return runs
+
+
+def asked_in(plan: Json) -> str:
+    """The path; of a workload its kinds, as a file may have others later."""
+    kinds = plan.get("kinds") or ()
+    digest = hashlib.sha256(json.dumps(kinds, sort_keys=True).encode()).hexdigest()[:6]
+    return f"workload of {len(kinds)} kinds ({digest})" if kinds else plan["path"]
 
 
 def targets_of(document: Json) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 
 import pytest
@@ -221,3 +222,14 @@ def test_a_kind_without_a_time_is_assumed_to_take_as_long_as_the_others_where_th
     plan = sample_plan(launch=None, kinds=kinds, any_status=any_status, wait_s=None, lone_requests=1)
     assert before.with_kind_waits(plan, [[0.2], []]).kind_waits_s == waits
     assert ("is assumed" in report_before.lone_text(plan)) == any_status
+
+
+def test_workloads_of_other_kinds_have_no_run_in_common(tmp_path, capsys):
+    for name, weights in (("a", (9, 1)), ("b", (1, 9)), ("again", (9, 1))):
+        kinds = tuple(Kind(weight, "GET", f"/{weight}") for weight in weights)
+        runs = runs_of_app("main:app", kinds=kinds, workload=f"{name}.toml")
+        (tmp_path / f"{name}.json").write_text(json.dumps(document_of(*runs)))
+        assert f"workload {name}.toml" in report.row(runs[0])
+    a, b, again = (f"{tmp_path}/{name}.json" for name in ("a", "b", "again"))
+    assert sweep.main(["compare", a, b]) == 2 and "no run in common" in capsys.readouterr().err
+    assert sweep.main(["compare", a, again]) == 0

@@ -194,7 +194,7 @@ CPU_FULL = Limit(Resource.CPU, 1.0, 40.0, held_s=0.025, cpus=1)
 TWO_LOCKS = (IN_POOL, Spot(2.0, State.WAITING, "app.py:9", resource="a lock (b)"), AT_WORK)
 LOCK = Limit("a lock (b)", 1.0, slots=1, line="app.py:3", waiting=9.0, held_s=0.1)
 GIVEN_UP = replace(POOL, resource="a semaphore (b)", setting="with a time limit", slots=None, is_sized=False)
-NOTHING = Limit(Resource.NONE, 0.0)
+NOTHING, ALL_CPUS = Limit(Resource.NONE, 0.0), Limit(Resource.MACHINE, 1.0, cpus=2)
 
 
 def failed_text(run: Run) -> str:
@@ -245,6 +245,11 @@ SEEN: dict[str, tuple[Callable[[Run], Any], Run, Run]] = {  # is it said?, a run
         lambda run: "Not known" in report_verdict.bottleneck(run),
         seen_run(first=NOTHING, seen={"places": (Spot(1.0, State.QUEUED), AT_WORK)}),
         seen_run(first=NOTHING, seen={"places": (Spot(1.0, State.WAITING, resource=LOOP), AT_WORK)})),
+    "all CPUs were used": (lambda run: "other programs used" in " ".join(report_verdict.bottleneck(run).split()),
+                           seen_run(first=NOTHING, server_cpu_s=4.4, other_cpu_s=3.0),
+                           seen_run(first=NOTHING, server_cpu_s=4.4, other_cpu_s=2.0)),
+    "what comes next to all CPUs": (lambda run: "next known" in report_verdict.next_limit(run),
+                                    seen_run(CPU_FULL, SLOTS_OF_4), seen_run(CPU_FULL, ALL_CPUS)),
     "some were given up": (lambda run: "given up" in report_where.where(run),
                            seen_run(failed=1, seen={"places": (AT_WORK,), "requests": 14.0}),
                            seen_run(failed=1, seen={"places": (AT_WORK,)})),
