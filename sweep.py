@@ -101,8 +101,9 @@ def variants_of(document: SweepDocument) -> dict[str, Variant]:
 @functools.cache  # as gunicorn itself is asked what it makes of some options, which takes a moment
 def planned(arguments: str, seed: int) -> tuple[Plan, argparse.Namespace]:
     """With the sweep's seed, so that all variants have the same random arrivals, unless one has a seed of its own."""
-    found = options.parse(shlex.split(arguments))
-    if "--seed" not in arguments:
+    words = shlex.split(arguments)
+    found = options.parse(words)
+    if not any(word.partition("=")[0] == "--seed" for word in words):
         found.seed = seed
     return plans.plans_of(found)[0], found
 

@@ -49,6 +49,8 @@ def passed_at_once(samples: Sequence[Line], last_s: float) -> frozenset[str]:
 def ends_at_once(waiting: Sequence[tuple[float, float]], last_s: float) -> bool:
     """waiting: moments, and how many requests wait."""
     moments_s = [at_s for at_s, count in waiting if count]
+    if not moments_s:
+        return False
     after_s = min((at_s for at_s, _ in waiting if at_s > moments_s[-1]), default=last_s)
     is_long = moments_s[-1] - moments_s[0] >= LONG * (after_s - moments_s[-1])
     at_end, most = dict(waiting)[moments_s[-1]], max(count for _, count in waiting)

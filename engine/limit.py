@@ -114,9 +114,10 @@ def limit_of_waiting(where: Where, past: Mapping[Spot, float], answers: Answers)
     past = without_others(where.places, past, answers)
     fewest = min(past.values())
     spot = max((one for one, slots in past.items() if slots == fewest), key=lambda one: one.requests)
-    if spot.is_given_up or is_passed_at_once(spot, answers) or not is_had(where.places, spot):
+    is_passed = is_passed_at_once(spot, answers)
+    if spot.is_given_up or is_passed or not is_had(where.places, spot):
         return Limit(
-            spot.resource or "", 1.0, line=spot.line, waiting=spot.requests, setting=spot.setting, is_sized=False
+            spot.resource or "", 1.0, line=spot.line, waiting=spot.requests, setting=spot.setting, is_sized=is_passed
         )
     found = limit_of_shared(where, spot, fewest, answers)
     more = min((slots for slots in past.values() if slots > fewest), default=None)

@@ -124,7 +124,7 @@ def bottleneck(run: Run) -> str:
 
 def first_text(run: Run, first: Limit) -> str:
     """What limited a run; that nothing was full is not said where the CPUs were, or requests were seen to wait."""
-    if first.resource == Resource.NONE and used_by_all(run) > 0.85:
+    if are_all_used(run, first):
         return f"The CPUs: client, server and other programs used {per_cent(used_by_all(run))} of them."
     if first.resource == Resource.NONE and some_wait(run):
         return "Not known. Requests were seen to wait, but not what limits them."
@@ -141,13 +141,18 @@ def next_limit(run: Run) -> str:
     is_none = first.resource in (Resource.ARRIVALS, Resource.NONE)
     which = "first" if is_none else "next"
     # What is not explained, or is used by no request, or waited for at times, may come before.
-    if first.resource == Resource.MACHINE:  # which is CPU
+    if first.resource == Resource.MACHINE or are_all_used(run, first):  # which is CPU
         return ""
     is_open = run.verdict.explained_by is Explanation.NOTHING or first.is_used_beside or (is_none and some_wait(run))
     if not later or is_open or later[0][0] > loop_full_rps(run):
         return ""
     ceiling_rps, name = later[0]
     return f"The {which} known limit is {name}, at {requests_s(ceiling_rps)}."
+
+
+def are_all_used(run: Run, first: Limit) -> bool:
+    """Whether nothing else was full, but the CPUs, by all programs of this machine."""
+    return first.resource == Resource.NONE and run.measured.server_cpu_s is not None and used_by_all(run) > 0.85
 
 
 def used_by_all(run: Run) -> float:

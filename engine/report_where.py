@@ -281,7 +281,7 @@ def how_it_ends(of: Limit) -> str:
     """How the wait ends for what has no number of slots."""
     if of.setting == TIMED:
         return f", {NO_LONGER}."
-    if is_lock(of.resource):
+    if is_lock(of.resource) and of.is_sized:
         return ", and then pass it at once."
     is_event = FREES_ALL.match(of.resource)
     return ". One event ends the wait for all of them." if is_event else ", and no request was seen to have it."

@@ -60,7 +60,6 @@ def of_each_other(holding: Sequence[Spot], sizes: dict[str, float | None]) -> di
 
 def have_each_other(waiting: Sequence[Spot]) -> bool:
     """Whether requests wait for several locks, inside of with statements that took one of them."""
-    inside = [
-        one for one in waiting for outer in waiting if outer.held_to is not None and is_in(outer, one, outer.held_to)
-    ]
+    outer = [one for one in waiting if one.held_to is not None]
+    inside = [one for one in waiting if any(is_in(by, one, by.held_to or 0) for by in outer)]
     return requests_in(inside, *State) >= len(owners_of(inside)) > 1

@@ -8,7 +8,7 @@ from servers import lines_of, write_files
 
 APP = """
 import asyncio, threading, time
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 
 app, fresh_until_s, number = FastAPI(), {"loop": 0.0, "thread": 0.0}, 0
 on_loop, in_thread, tried, held = asyncio.Lock(), threading.Lock(), asyncio.Lock(), threading.Lock()
@@ -77,6 +77,18 @@ def goes_on_without_a_lock_in_a_thread():
         if has:
             of_threads.release()
 
+of_some = threading.Semaphore(4)
+
+@app.get("/refused")
+def refuses_and_goes_on_afterwards():
+    if not of_some.acquire(timeout=5):  # refuses
+        raise HTTPException(503)
+    try:
+        time.sleep(0.05)
+    finally:
+        of_some.release()
+    time.sleep(0.2)
+
 @app.get("/half")
 async def every_second_needs_none():
     global number
@@ -119,6 +131,11 @@ def test_a_lock_that_each_has_for_a_time_has_one(look):
 def test_of_what_is_waited_for_no_longer_than_a_time_more_go_on_than_it_has(look, path):
     limit = look(path, "-c", "30", "-t", "2")
     assert (limit["setting"], limit["slots"]) == ("with a time limit", None)
+
+
+def test_what_is_waited_for_with_a_time_limit_has_a_number_if_none_goes_on_without_it(look):
+    limit = look("/refused", "-c", "30", "-t", "3")
+    assert limit["slots"] == 4 and limit["line"] in lines_of(APP, "passed", "refuses")
 
 
 def test_what_a_part_of_a_burst_passes_by_has_no_time(look):

@@ -309,3 +309,8 @@ def test_a_loop_that_was_busy_for_a_short_time_was_not_blocked_for_the_rest():
     busy = [sample(at_s, row(20, on_loop=True)) for at_s in (0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.22, 0.24)]
     free = [sample(at_s, row(20)) for at_s in (0.3, 0.8)]
     assert seen(*busy, *free, n=20).blocked < 0.5 < 0.8 <= seen(*busy, *free[:1], n=20).blocked
+
+
+def test_what_only_work_of_no_request_waits_for_is_not_passed_at_once():
+    lines = [sample(at_s, row(20), row(0, resource=["a lock", 8, 1, 1, ""])) for at_s in (0.1, 0.2, 0.3)]
+    assert seen(*lines, n=20).limit is None

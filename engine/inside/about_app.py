@@ -49,6 +49,8 @@ def about(name, method, path):
     if server == inner_server:  # else an adapter between WSGI and ASGI is around it, with threads of its own
         with contextlib.suppress(Exception):  # no such path, or another version of the framework: not known
             said = ask(inner, method, path.partition("?")[0])
+    if inner is not app:  # what is around it may have code of its own
+        said["goes_first"] = False
     with contextlib.suppress(Exception):
         said = said | {"routes": routes_of(inner)}
     imported = [module.replace("_", "-") for module in SUSPECTS if module in sys.modules]

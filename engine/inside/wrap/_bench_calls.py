@@ -142,7 +142,7 @@ def watched_pool(send):
             return send(self, func, *args, **kwargs)
 
         def run(*args, **kwargs):
-            begun.append(True)
+            begun[:] = [True]
             with works_for(call):
                 return func(*args, **kwargs)
 

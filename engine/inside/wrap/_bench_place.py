@@ -2,6 +2,7 @@
 only, for the process of the server."""
 
 import asyncio
+from collections import deque
 from types import BuiltinMethodType, MethodType
 
 import _bench_pools as pools
@@ -23,7 +24,7 @@ from _bench_frames import (
     sets,
     waits_for_client,
 )
-from _bench_pools import attribute, fields_of, length
+from _bench_pools import attribute, fields_of
 
 
 class Place:
@@ -93,10 +94,11 @@ class Place:
             return pools.Resource("a future of several requests", behind_shield(task._fut_waiter), is_shared=True)
         return found
 
-    @property
-    def stands_still(self):
-        """Whether it is where it was when its resource was read: others go on when the sampler gives way."""
-        return not self.frames or self.frames[-1].f_lasti == self.seen_at
+    def stands_still(self, resource):
+        """Whether it is where it was when its resource was read: others go on when the sampler gives way. A task that
+        has its turn meanwhile has waited for the event loop."""
+        is_there = not self.frames or self.frames[-1].f_lasti == self.seen_at
+        return is_there or bool(resource and resource.owner is loops)
 
     def resource_in_frames(self):
         frames = [*reversed(self.below), *([self.app] if self.app else [])]
@@ -149,21 +151,32 @@ def waits_for_join(place):
     return any(frame.f_code.co_name == "join" and is_threading(frame) for frame in place.below[-2:])
 
 
-def is_done_by(place, thread):
-    """Whether a place waits for a thread of its request's own: for its end, or for a signal that no other request waits
-    for, and that the thread has in its variables, to set it or to put something into it."""
+JOIN = "the end of a thread"
+
+
+def wanted(place):
+    """What a place waits for that a thread of its request may do: JOIN, or the id of a signal that no other request
+    waits for; None: nothing of that kind."""
     if waits_for_join(place):
-        return True
+        return JOIN
     signal = signal_of(place)
-    if signal is None or waiters(signal) > 1:
-        return False
-    return any(signal is one for frame in thread.frames for one in at_hand(frame))
+    return None if signal is None or waiters(signal) > 1 else id(signal)
 
 
 def waiters(signal):
     """How many wait for a signal, as far as it says; asyncio's and threading's."""
-    names = ("_getters",), ("_waiters",), ("_cond", "_waiters"), ("not_empty", "_waiters")
-    return max(length(signal, *one) or 0 for one in names)
+    found = [attribute(signal, *names) for names in WAITERS]
+    return max(len(one) if isinstance(one, (deque, list, set)) else 0 for one in found)
+
+
+WAITERS = (
+    ("_getters",),
+    ("_putters",),
+    ("_waiters",),
+    ("_cond", "_waiters"),
+    ("not_empty", "_waiters"),
+    ("not_full", "_waiters"),
+)
 
 
 def signal_of(place):
@@ -174,14 +187,20 @@ def signal_of(place):
     return place.task._fut_waiter if place.task and is_signal(place.frames) else None
 
 
-def at_hand(frame):
-    """The variables of a function, the objects of methods, and what objects have that are no globals, which are for
-    all."""
-    of_all = set(map(id, list(frame.f_globals.values())))
-    for value in list(frame.f_locals.values()):
-        yield value
-        yield getattr(value, "__self__", None) if type(value) in METHODS else None
-        yield from list(fields_of(value).values()) if id(value) not in of_all else ()
+def at_hand(thread, of_all):
+    """What a thread may set or put something into, by id: its variables, the objects of methods, and what objects have
+    that are not for all requests."""
+    found = {JOIN}
+    for value in [one for frame in thread.frames for one in list(frame.f_locals.values())]:
+        found |= {id(value), id(value.__self__) if type(value) in METHODS else None}
+        found |= set(map(id, list(fields_of(value).values()))) if id(value) not in of_all else set()
+    return found - {None}
+
+
+def globals_of(places):
+    """The ids of what all requests have in the modules of the app in which some places are."""
+    modules = {id(frame.f_globals): frame.f_globals for one in places for frame, _ in one.app_frames}
+    return {id(value) for one in modules.values() for value in list(one.values())}
 
 
 METHODS = (MethodType, BuiltinMethodType)
@@ -232,6 +251,8 @@ def awaited(frames):
 
 
 def is_queued(place):
-    """Whether a thread waits for the result of what an executor has not begun."""
+    """Whether a thread waits for the result of what an executor, or a pool of threads, has not begun."""
+    if pool_with_no_thread(place.below):
+        return True
     future = awaited(place.below)
     return future in place.call.queued and not future.running() and not future.done()

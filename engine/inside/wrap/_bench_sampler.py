@@ -256,7 +256,7 @@ def sample():
     resources.seen.clear()
     found = without_own(without_beside(waited_for(places())))
     parts, rows, computing, calls, there = Counter(one.call for one, _ in found), {}, [], set(), set()
-    for one, resource in ((one, resource if one.stands_still else None) for one, resource in found):
+    for one, resource in ((one, resource if one.stands_still(resource) else None) for one, resource in found):
         key = key_of(one, resource)
         row = rows[key] = rows.get(key) or row_at(one, resource)
         row["n"] += one.weight / parts[one.call] if one.call else 0.0

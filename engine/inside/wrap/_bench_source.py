@@ -211,13 +211,21 @@ BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try)
 def given_back_at(function, name, line, *methods):
     """The line of the next call of such a method; None: there is none, or not in the branch or loop in which it is
     taken, so that not all requests have it that come by there."""
-    branches = [one for one in ast.walk(function) if isinstance(one, BRANCHES)]
+    branches = [one for one in ast.walk(function) if isinstance(one, BRANCHES) and not is_passed_by_all(one, line)]
     calls = [one for one in ast.walk(function) if any(called_on(one, method) == name for method in methods)]
     found = [one.lineno for one in calls if one.lineno > line]
     # A release in a branch that begins later gives it back for the requests only that come by there.
     lines = [at for at in found if branches_at(at, branches) <= branches_at(line, branches)]
     ends = [one.end_lineno for one in branches if one.body[0].lineno <= line <= one.end_lineno]
     return min(lines) if lines and min(lines) <= min(ends, default=min(lines)) else None
+
+
+def is_passed_by_all(branch, line):
+    """Whether only those go on that have taken it: in an `if` that takes it, or behind handlers that all leave."""
+    if isinstance(branch, ast.If):
+        return branch.test.lineno <= line <= branch.test.end_lineno
+    handlers = getattr(branch, "handlers", ())
+    return bool(handlers) and all(isinstance(one.body[-1], (ast.Raise, ast.Return)) for one in handlers)
 
 
 def branches_at(line, branches):

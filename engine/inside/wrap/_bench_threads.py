@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from _bench_calls import greenlets, loops, serving, started, under_way_yet
 from _bench_frames import stack_of
-from _bench_place import Place, is_done_by, is_queued, waits_for_join, waits_for_thread
+from _bench_place import Place, at_hand, globals_of, is_queued, waits_for_join, waits_for_thread, wanted
 
 
 def background_places(threads):
@@ -51,12 +51,16 @@ def have_threads_stand_inside(own):
 def those_that_feed(own, threads):
     """Of the places of a request that wait, in their stead the threads of its own that will set or put what they wait
     for, or that they join."""
-    left, feeding = list(threads), []
-    while more := [one for one in left if any(is_done_by(place, one) for place in [*own, *feeding])]:
+    if not threads:
+        return own
+    of_all = globals_of([*own, *threads])
+    hands, wants = [(one, at_hand(one, of_all)) for one in threads], {one: wanted(one) for one in [*own, *threads]}
+    found, feeding = set(map(wants.get, own)), []
+    while more := [one for one, hand in hands if one not in feeding and not hand.isdisjoint(found)]:
         feeding += more  # each may wait for the next
-        left = [one for one in left if one not in more]
-    found = [one for one in [*own, *feeding] if not any(is_done_by(one, by) for by in feeding if by is not one)]
-    return found or own
+        found = set(map(wants.get, more))
+    done = {one: set().union(*(hand for by, hand in hands if by in feeding and by is not one)) for one in wants}
+    return [one for one in [*own, *feeding] if wants[one] not in done[one]] or own
 
 
 def deepest_threads(own):
