@@ -1,9 +1,11 @@
 """The frames of a thread, a suspended coroutine or a greenlet, and which of them are in the code of the app."""
 
 import asyncio
+import bisect
 import contextlib
 import functools
 import gc
+import operator
 import os
 import sysconfig
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
@@ -89,10 +91,49 @@ def stack_of(frame):
     frames = []
     if frame and frame.f_code.co_filename in OURS and frame.f_code.co_name == "watched":
         frame = frame.f_back  # it waits in C in a method that is watched: in connect()
-    while frame and frame.f_code.co_filename not in OURS:
-        frames.append(frame)
-        frame = frame.f_back
+    for one in outwards(frame) if frame else ():
+        if one.f_code.co_filename in OURS:
+            break
+        frames.append(one)
     return frames[::-1]
+
+
+def outwards(frame):
+    """A frame and those that called it, read in one call of C: between two of Python's own, its thread may go on, and
+    Python 3.11 would then follow a pointer to what is no frame any more."""
+    was_enabled = gc.isenabled()
+    gc.disable()  # what is collected may run code, so that others go on
+    try:
+        depth = bisect.bisect_left(range(1, MOST_FRAMES), True, key=lambda n: not has_back(frame, n))
+        return frame, *callers(depth)(frame)
+    except AttributeError:  # it has gone on
+        return (frame,)
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+MOST_FRAMES = 400
+
+
+def has_back(frame, n):
+    try:
+        return getter(n)(frame) is not None
+    except AttributeError:
+        return False
+
+
+@functools.lru_cache(None)
+def getter(n):
+    return operator.attrgetter(".".join(["f_back"] * n))
+
+
+@functools.lru_cache(None)
+def callers(depth):
+    """What gets so many frames further out, as a tuple."""
+    if depth < 2:
+        return lambda frame: (frame.f_back,) * depth
+    return operator.attrgetter(*(".".join(["f_back"] * n) for n in range(1, depth + 1)))
 
 
 def frame_as_list(frame):
